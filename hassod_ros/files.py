@@ -1,0 +1,84 @@
+"""Files that are never half written, and the fingerprints that name them."""
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hassod_ros
+from hassod_ros.errors import InputError
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place when the block succeeds.
+
+    Readers see the old file or the whole new one, also after a crash. On an error the temporary file is removed and
+    `path` is untouched.
+
+    Raises:
+        InputError: The folder cannot be written or the disk is full.
+
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix is kept: writers such as cv2.imwrite choose their format by it.
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
+        os.close(handle)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror}; choose another folder or free it") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes 0600
+        os.replace(temporary, target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror or error}; free some space and run again") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write `text` (UTF-8) atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, value: Any, *, indent: int | None = None) -> None:
+    """Write `value` as JSON atomically; equal values give equal bytes (keys keep their order)."""
+    write_text(path, json.dumps(value, indent=indent, separators=None if indent else (",", ":")) + "\n")
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def revision() -> str:
+    """The git revision of this checkout, or the package version where there is no checkout."""
+    try:
+        root = Path(__file__).resolve().parent.parent
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--match=v*"]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return found if (root / ".git").exists() else hassod_ros.__version__
+    except (OSError, subprocess.CalledProcessError):
+        return hassod_ros.__version__

@@ -1,0 +1,284 @@
+"""Level and Instances: the one currency that every part of hassod_ros speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+_LABEL_MAX = np.iinfo(np.uint16).max
+
+
+class Level(IntEnum):
+    """Place of a mask in the part/whole composition (HASSOD, section 3.2)."""
+
+    WHOLE = 0
+    PART = 1
+    SUBPART = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """N segmented instances of one image, as a struct of arrays.
+
+    Arrays are taken over, not copied; treat them as read-only. All invariants are checked once, here.
+
+    Attributes:
+        image_size: (H, W) of the image in pixels.
+        boxes: (N, 4) float32, x0 y0 x1 y1 in pixels, 0 <= x0 < x1 <= W and 0 <= y0 < y1 <= H.
+        masks: N uint8 arrays of 0 and 1, one per instance. Mask i covers the pixels of `regions[i]`, the smallest whole
+            pixel rectangle around box i, and is never empty.
+        scores: (N,) float32 in [0, 1]. Default: 1.
+        levels: (N,) uint8, values of `Level`. Default: WHOLE.
+        parents: (N,) int32, index of the instance that this one is a part of, or -1. A parent stands higher than its
+            child (smaller level), so there are no cycles. Default: -1.
+        ids: (N,) uint32, stable over time within a run; 0 = untracked. Default: 0.
+
+    Raises:
+        ValueError: An invariant does not hold; the message names it and the first offending instance.
+
+    Example:
+        >>> square = Instances.from_dense(np.eye(3, dtype=bool)[None], image_size=(3, 3))
+        >>> square.boxes.tolist(), len(square)
+        ([[0.0, 0.0, 3.0, 3.0]], 1)
+
+    """
+
+    image_size: tuple[int, int]
+    boxes: np.ndarray
+    masks: tuple[np.ndarray, ...]
+    scores: np.ndarray
+    levels: np.ndarray
+    parents: np.ndarray
+    ids: np.ndarray
+
+    def __init__(
+        self,
+        *,
+        image_size: tuple[int, int],
+        boxes: np.ndarray,
+        masks: Sequence[np.ndarray],
+        scores: np.ndarray | None = None,
+        levels: np.ndarray | None = None,
+        parents: np.ndarray | None = None,
+        ids: np.ndarray | None = None,
+    ) -> None:
+        n = len(masks)
+        fields = {
+            "image_size": (int(image_size[0]), int(image_size[1])),
+            "boxes": np.asarray(boxes, np.float32).reshape(-1, 4) if n == 0 else np.asarray(boxes, np.float32),
+            "masks": tuple(masks),
+            "scores": np.ones(n, np.float32) if scores is None else np.asarray(scores, np.float32),
+            "levels": np.zeros(n, np.uint8) if levels is None else _as_integers("levels", levels, np.uint8),
+            "parents": np.full(n, -1, np.int32) if parents is None else _as_integers("parents", parents, np.int32),
+            "ids": np.zeros(n, np.uint32) if ids is None else _as_integers("ids", ids, np.uint32),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
+        n = len(self.masks)
+        height, width = self.image_size
+        if height < 1 or width < 1:
+            raise ValueError(f"image_size must be positive, got {self.image_size}")
+        for name, shape in (("boxes", (n, 4)), ("scores", (n,)), ("levels", (n,)), ("parents", (n,)), ("ids", (n,))):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} must have shape {shape} for {n} masks, got {getattr(self, name).shape}")
+        if n == 0:
+            return
+        x0, y0, x1, y1 = self.boxes.T
+        # Written so that NaN fails too.
+        _require((x0 >= 0) & (x0 < x1) & (x1 <= width) & (y0 >= 0) & (y0 < y1) & (y1 <= height), "box inside the image")
+        _require((self.scores >= 0) & (self.scores <= 1), "score in [0, 1]")
+        _require(self.levels <= Level.SUBPART, "level of 0, 1 or 2")
+        _require((self.parents >= -1) & (self.parents < n), f"parent of -1 or an index below {n}")
+        orphan = self.parents < 0
+        _require(orphan | (self.levels[self.parents] < self.levels), "parent of a higher level (smaller number)")
+        tracked = self.ids[self.ids > 0]
+        if len(np.unique(tracked)) != len(tracked):
+            raise ValueError("two instances share one id; ids must be unique or 0")
+        sizes = self.regions[:, 2:] - self.regions[:, :2]
+        for i, mask in enumerate(self.masks):
+            if mask.dtype != np.uint8 or mask.shape != (sizes[i, 1], sizes[i, 0]):
+                raise ValueError(
+                    f"mask {i} must be uint8 of its region's shape ({sizes[i, 1]}, {sizes[i, 0]}), "
+                    f"got {mask.dtype} {mask.shape}"
+                )
+            if mask.max() != 1:
+                raise ValueError(f"mask {i} must hold 0 and 1 and not be empty, its largest value is {mask.max()}")
+
+    @classmethod
+    def empty(cls, image_size: tuple[int, int]) -> Instances:
+        """No instance in an image of (H, W)."""
+        return cls(image_size=image_size, boxes=np.zeros((0, 4), np.float32), masks=())
+
+    @classmethod
+    def from_dense(cls, masks: np.ndarray, *, image_size: tuple[int, int], **fields: np.ndarray) -> Instances:
+        """Instances of (N, H, W) bool or 0/1 masks; boxes are the masks' extents. `fields` as in the constructor."""
+        boxes = np.zeros((len(masks), 4), np.float32)
+        crops = []
+        for i, mask in enumerate(masks):
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            if not len(rows):
+                raise ValueError(f"mask {i} is empty")
+            y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+            boxes[i] = x0, y0, x1, y1
+            crops.append(np.ascontiguousarray(mask[y0:y1, x0:x1], np.uint8))
+        return cls(image_size=image_size, boxes=boxes, masks=crops, **fields)
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    @property
+    def regions(self) -> np.ndarray:
+        """(N, 4) int64 x0 y0 x1 y1: the whole pixel rectangles that the masks cover."""
+        return np.concatenate([np.floor(self.boxes[:, :2]), np.ceil(self.boxes[:, 2:])], axis=1).astype(np.int64)
+
+    @property
+    def areas(self) -> np.ndarray:
+        """(N,) int64 mask areas in pixels."""
+        return np.array([np.count_nonzero(mask) for mask in self.masks], np.int64)
+
+    def select(self, keep: np.ndarray) -> Instances:
+        """The instances of a bool mask (N,) or an index array, in that order.
+
+        Whoever loses its parent gets the nearest ancestor that stays, or -1.
+        """
+        index = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep, np.int64).reshape(-1)
+        new_index = np.full(len(self) + 1, -1, np.int32)  # the last entry answers for "no parent"
+        new_index[index] = np.arange(len(index), dtype=np.int32)
+        parents = self.parents[index]
+        for _ in range(len(Level)):
+            gone = (parents >= 0) & (new_index[parents] < 0)
+            parents = np.where(gone, self.parents[parents], parents)
+        return Instances(
+            image_size=self.image_size,
+            boxes=self.boxes[index],
+            masks=[self.masks[i] for i in index],
+            scores=self.scores[index],
+            levels=self.levels[index],
+            parents=new_index[parents],
+            ids=self.ids[index],
+        )
+
+    def dense(self) -> np.ndarray:
+        """(N, H, W) bool masks at full size. N full frames of memory: for tests and training, not for robots."""
+        full = np.zeros((len(self), *self.image_size), bool)
+        for target, mask, (x0, y0, x1, y1) in zip(full, self.masks, self.regions.tolist(), strict=True):
+            target[y0:y1, x0:x1] = mask.view(bool)
+        return full
+
+    def labels(self) -> np.ndarray:
+        """(N,) uint16 pixel values in label maps: the id folded into 1..65535, or index + 1 where untracked."""
+        value = np.where(self.ids > 0, self.ids.astype(np.int64) - 1, np.arange(len(self)))
+        return (value % _LABEL_MAX + 1).astype(np.uint16)
+
+    def to_label_map(self, level: Level) -> np.ndarray:
+        """(H, W) uint16 map of one level: `labels()` of the instance at each pixel, 0 = none; higher scores on top."""
+        label_map = np.zeros(self.image_size, np.uint16)
+        labels, regions = self.labels(), self.regions
+        chosen = np.flatnonzero(self.levels == level)
+        for i in chosen[np.argsort(self.scores[chosen], kind="stable")]:
+            x0, y0, x1, y1 = regions[i]
+            np.copyto(label_map[y0:y1, x0:x1], labels[i], where=self.masks[i].view(bool))
+        return label_map
+
+    def to_coco(self, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
+        """COCO annotations, one per instance, with `level`, `parent_id` (an annotation id, 0 = none) and `score`.
+
+        Args:
+            image_id: Id of the image in the COCO file.
+            first_id: Annotation ids run on from here; at least 1.
+
+        Returns:
+            Annotations with compressed RLE (`counts` as str), `bbox` [x, y, width, height] and category 1.
+
+        """
+        from pycocotools import mask as rle  # training machines only
+
+        canvas = np.zeros(self.image_size, np.uint8, order="F")
+        annotations = []
+        areas = self.areas
+        for i, (mask, (x0, y0, x1, y1)) in enumerate(zip(self.masks, self.regions.tolist(), strict=True)):
+            canvas[y0:y1, x0:x1] = mask
+            code = rle.encode(canvas)
+            canvas[y0:y1, x0:x1] = 0
+            left, top, right, bottom = self.boxes[i].tolist()
+            annotations.append(
+                {
+                    "id": first_id + i,
+                    "image_id": image_id,
+                    "category_id": 1,
+                    "segmentation": {"size": list(self.image_size), "counts": code["counts"].decode("ascii")},
+                    "bbox": [left, top, right - left, bottom - top],
+                    "area": int(areas[i]),
+                    "iscrowd": 0,
+                    "level": int(self.levels[i]),
+                    "parent_id": first_id + int(self.parents[i]) if self.parents[i] >= 0 else 0,
+                    "score": round(float(self.scores[i]), 6),
+                }
+            )
+        return annotations
+
+    @classmethod
+    def from_coco(cls, annotations: Sequence[Mapping[str, Any]], image_size: tuple[int, int]) -> Instances:
+        """Instances of one image's COCO annotations (RLE or polygons); boxes are the masks' extents.
+
+        Missing `level`, `parent_id` and `score` take the constructor's defaults.
+
+        Raises:
+            ValueError: An empty mask, a mask of another size, a parent that is not among `annotations`, or a level or
+                parent that breaks an invariant.
+
+        """
+        from pycocotools import mask as rle  # training machines only
+
+        index = {annotation["id"]: i for i, annotation in enumerate(annotations)}
+        boxes, crops = np.zeros((len(annotations), 4), np.float32), []
+        parents = np.full(len(annotations), -1, np.int32)
+        for i, annotation in enumerate(annotations):
+            name = f"annotation {annotation['id']}"
+            code = annotation["segmentation"]
+            if isinstance(code, list):
+                code = rle.merge(rle.frPyObjects(code, *image_size))
+            elif isinstance(code["counts"], list):
+                code = rle.frPyObjects(code, *code["size"])
+            if tuple(code["size"]) != tuple(image_size):
+                raise ValueError(f"{name} has a mask of size {tuple(code['size'])}, the image is {tuple(image_size)}")
+            x, y, width, height = (int(value) for value in rle.toBbox(code))
+            if not width or not height:
+                raise ValueError(f"{name} has an empty mask")
+            boxes[i] = x, y, x + width, y + height
+            crops.append(np.ascontiguousarray(rle.decode(code)[y : y + height, x : x + width]))
+            if parent := annotation.get("parent_id", 0):
+                if parent not in index:
+                    raise ValueError(f"{name} names parent {parent}, which is not in the same image")
+                parents[i] = index[parent]
+        return cls(
+            image_size=image_size,
+            boxes=boxes,
+            masks=crops,
+            scores=np.array([annotation.get("score", 1.0) for annotation in annotations], np.float32),
+            levels=np.array([annotation.get("level", 0) for annotation in annotations], np.int64),
+            parents=parents,
+        )
+
+
+def _as_integers(name: str, values: np.ndarray, dtype: type) -> np.ndarray:
+    """Convert to `dtype` where nothing is lost: 256 must not become level 0."""
+    values = np.asarray(values)
+    if values.dtype == dtype:
+        return values
+    converted = values.astype(dtype)
+    if not np.array_equal(converted, values):
+        raise ValueError(f"{name} must be whole numbers within {np.dtype(dtype)}, got {values.tolist()[:8]}")
+    return converted
+
+
+def _require(holds: np.ndarray, what: str) -> None:
+    if not holds.all():
+        raise ValueError(f"instance {int(np.flatnonzero(~holds)[0])} breaks a rule: every instance has a {what}")

@@ -1,0 +1,64 @@
+"""ament_python package `hassod_ros`; also installable with `pip install .`.
+
+`train/` and `export/` hold the scripts a person runs. They are installed as the packages `hassod_ros.train` and
+`hassod_ros.export`, so that `ros2 run hassod_ros NAME` finds them without two generic names in site-packages.
+"""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+NAME = "hassod_ros"
+
+CORE = [
+    "numpy>=1.22,<3",
+    "opencv-python-headless>=4.5.4,<5",  # OpenCV 5 changed the type constants
+    "onnxruntime>=1.17",
+    "Pillow>=9.1",
+    "PyYAML>=5.4",
+]
+TRAIN = [
+    "torch>=2.4",
+    "torchvision>=0.19",
+    "timm>=1.0.9,<2",
+    "numba>=0.60",
+    "safetensors>=0.4",
+    "pycocotools>=2.0.8",
+    "ray[data]>=2.40",
+    "scipy>=1.10",
+    "tqdm>=4.60",
+]
+TENSORRT = ["tensorrt>=10.3", "cuda-python>=12.6"]
+DEV = [
+    "pydensecrf2>=1.1",
+    "pytest>=8,<10",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+    "ruff>=0.9",
+    "mypy>=1.13",
+    "types-PyYAML",
+    "scikit-image>=0.24",
+    "psutil>=5.9",
+]
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Self-supervised whole, part and subpart segmentation for robots",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=[NAME, f"{NAME}.*"]), f"{NAME}.train", f"{NAME}.export"],
+    package_dir={f"{NAME}.train": "train", f"{NAME}.export": "export"},
+    package_data={NAME: ["py.typed", "models/*"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/launch", glob("launch/*.launch.py")),
+        (f"share/{NAME}/config", [path for path in glob("config/*") if not path.endswith("recipes")]),
+        (f"share/{NAME}/config/recipes", glob("config/recipes/*.yaml")),
+    ],
+    install_requires=CORE,
+    extras_require={"train": TRAIN, "tensorrt": TENSORRT, "dev": DEV},
+    zip_safe=False,
+    entry_points={"console_scripts": []},
+)

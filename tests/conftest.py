@@ -1,0 +1,15 @@
+"""What every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of reference outputs and real image sets; without it the test is skipped."""
+    folder = Path(os.environ.get("HASSOD_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"the reference data are not at {folder}; set HASSOD_SHARED")
+    return folder
