@@ -1,0 +1,1 @@
+"""Scripts that turn a trained detector into files for robots."""

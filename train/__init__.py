@@ -1,0 +1,1 @@
+"""Scripts that discover, train and evaluate; run from a checkout or as `ros2 run hassod_ros NAME`."""
