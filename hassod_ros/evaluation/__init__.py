@@ -1,0 +1,1 @@
+"""How good are masks: recall, precision, covering, composition and calibration, without looking at classes."""

@@ -1,0 +1,275 @@
+"""COCO-format files as arrays: what is true and what was predicted, masks kept in run-length form."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle
+
+from hassod_ros.errors import InputError
+from hassod_ros.instances import Level
+
+UNKNOWN = -1  # level of an annotation that states none
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """N annotations or predictions of one image.
+
+    Attributes:
+        boxes: (N, 4) float64, x y width height in pixels.
+        areas: (N,) float64, as stated by the file (COCO's `area`), else counted; predictions are always counted.
+        masks: N compressed RLE dicts of pycocotools, or None where the file holds boxes only.
+        scores: (N,) float64 in descending order; 1 for annotations.
+        levels: (N,) int8 values of `Level`, or UNKNOWN.
+        parents: (N,) int64, index of the segment that this one is a part of, or -1; no cycles.
+        crowd: (N,) bool, regions that count neither as hit nor as miss.
+        annotators: (N,) int64, who drew it; 0 where the file names nobody.
+
+    """
+
+    boxes: np.ndarray
+    areas: np.ndarray
+    masks: list[dict[str, Any]] | None
+    scores: np.ndarray
+    levels: np.ndarray
+    parents: np.ndarray
+    crowd: np.ndarray
+    annotators: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def select(self, index: np.ndarray) -> Segments:
+        """The segments of an index array, in that order; parents left out become -1."""
+        place = np.full(len(self) + 1, -1, np.int64)
+        place[index] = np.arange(len(index))
+        return Segments(
+            boxes=self.boxes[index],
+            areas=self.areas[index],
+            masks=None if self.masks is None else [self.masks[i] for i in index],
+            scores=self.scores[index],
+            levels=self.levels[index],
+            parents=place[self.parents[index]],
+            crowd=self.crowd[index],
+            annotators=self.annotators[index],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image of a set and what is true in it."""
+
+    image_id: int
+    file_name: str
+    size: tuple[int, int]  # (H, W)
+    truth: Segments
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedSet:
+    """A COCO-format set of annotated images."""
+
+    pictures: list[Picture]
+    has_masks: bool
+
+
+def load_annotations(path: str | os.PathLike) -> AnnotatedSet:
+    """Read ground truth: COCO, LVIS or any set in COCO's format (`.json` or `.json.gz`), classes ignored.
+
+    The part/whole composition is read from `level` with `parent_id`, or from `part` with `whole_id`. Images marked
+    `"annotated": false` are left out.
+
+    Raises:
+        InputError: No such file, no COCO format, or an annotation that contradicts its image.
+
+    """
+    content = _read_json(path)
+    if not isinstance(content, dict) or not content.get("images") or "annotations" not in content:
+        raise InputError(f"{path} is not a COCO annotation file; it needs `images` and `annotations`")
+    images = [image for image in content["images"] if image.get("annotated", True)]
+    grouped = _group(content["annotations"], {image["id"] for image in content["images"]}, path)
+    has_masks = all("segmentation" in entry for entry in content["annotations"])
+    pictures = []
+    for image in images:
+        size = (int(image["height"]), int(image["width"]))
+        truth = to_segments(grouped[image["id"]], size, with_masks=has_masks, stated_areas=True, source=str(path))
+        pictures.append(Picture(image["id"], _file_name(image), size, truth))
+    return AnnotatedSet(pictures, has_masks)
+
+
+def load_predictions(path: str | os.PathLike, annotated: AnnotatedSet) -> dict[int, Segments]:
+    """Read predictions for the images of a set: a COCO results list, or a whole COCO file such as pseudo-labels.
+
+    A results list refers to images by id. A whole file has its own images: they are found by `file_name`, or by the
+    last part of it, and the rest of the file is left out.
+
+    Returns:
+        Image id -> predictions, best first. Images without predictions are absent.
+
+    Raises:
+        InputError: No such file, wrong format, images that the set does not have, or damaged entries.
+
+    """
+    content = _read_json(path)
+    by_id = {picture.image_id: picture for picture in annotated.pictures}
+    if isinstance(content, list):
+        pairs = {image_id: image_id for image_id in by_id}
+        entries = content
+        known = set(by_id)
+    elif isinstance(content, dict) and "images" in content and "annotations" in content:
+        pairs = _pair_images(content["images"], annotated.pictures, path)
+        entries = content["annotations"]
+        known = {image["id"] for image in content["images"]}
+    else:
+        raise InputError(f"{path} is neither a COCO results list nor a COCO annotation file; write one of the two")
+    grouped = _group(entries, known, path)
+    with_masks = all("segmentation" in entry for entry in entries)
+    return {
+        target: to_segments(grouped[source], by_id[target].size, with_masks=with_masks, source=str(path))
+        for source, target in pairs.items()
+        if grouped[source]
+    }
+
+
+def to_segments(
+    entries: Sequence[Mapping[str, Any]],
+    size: tuple[int, int],
+    *,
+    with_masks: bool = True,
+    stated_areas: bool = False,
+    source: str = "the input",
+) -> Segments:
+    """Arrays of one image's COCO entries, ordered by descending score (equal scores keep their order).
+
+    Args:
+        entries: Annotations or results of one image.
+        size: (H, W) of the image in pixels.
+        with_masks: Read `segmentation`; otherwise boxes only.
+        stated_areas: Trust `area` (ground truth) instead of counting pixels.
+        source: Name used in error messages.
+
+    Raises:
+        InputError: A mask of another size, a score that is no number, a level outside 0-2, a parent that is missing
+            or its own descendant.
+
+    """
+    try:
+        masks = [_to_rle(entry["segmentation"], size) for entry in entries] if with_masks else None
+        scores = np.array([entry.get("score", 1.0) for entry in entries], np.float64)
+        if with_masks and not all("bbox" in entry for entry in entries):
+            boxes = rle.toBbox(masks) if entries else np.zeros((0, 4))
+        else:
+            boxes = np.array([entry["bbox"] for entry in entries], np.float64)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        image = entries[0].get("image_id")
+        raise InputError(f"{source}: an entry of image {image} is damaged ({error!r}); write the file again") from error
+    if not np.isfinite(scores).all():
+        raise InputError(f"{source}: image {entries[0].get('image_id')} has a score that is no number; predict again")
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    areas = boxes[:, 2] * boxes[:, 3] if masks is None else np.asarray(rle.area(masks), np.float64).reshape(-1)
+    if stated_areas:
+        areas = np.array([entry.get("area", area) for entry, area in zip(entries, areas, strict=True)], np.float64)
+    segments = Segments(
+        boxes=boxes,
+        areas=areas,
+        masks=masks,
+        scores=scores,
+        levels=_levels(entries, source),
+        parents=_parents(entries, source),
+        crowd=np.array([bool(entry.get("iscrowd", 0)) for entry in entries], bool),
+        annotators=np.array([entry.get("annotator", 0) for entry in entries], np.int64),
+    )
+    return segments.select(np.argsort(-scores, kind="stable"))
+
+
+def _read_json(path: str | os.PathLike) -> Any:
+    try:
+        data = Path(path).read_bytes()
+        return json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
+    except (ValueError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
+
+
+def _file_name(image: Mapping[str, Any]) -> str:
+    return str(image.get("file_name") or Path(image.get("coco_url", str(image["id"]))).name)  # LVIS has only the URL
+
+
+def _group(entries: Sequence[Mapping[str, Any]], known: set[int], path: object) -> dict[int, list]:
+    grouped: dict[int, list] = {image_id: [] for image_id in known}
+    for entry in entries:
+        if entry.get("image_id") not in grouped:
+            raise InputError(f"{path} refers to image {entry.get('image_id')}, which the set does not have; pair files")
+        grouped[entry["image_id"]].append(entry)
+    return grouped
+
+
+def _pair_images(images: Sequence[Mapping[str, Any]], pictures: Sequence[Picture], path: object) -> dict[int, int]:
+    """Id in the predictions' file -> id in the set, by file name, else by its last part where that is unique."""
+    targets = {picture.file_name: picture.image_id for picture in pictures}
+    pairs = {image["id"]: targets[_file_name(image)] for image in images if _file_name(image) in targets}
+    if not pairs:
+        short = [Path(picture.file_name).name for picture in pictures]
+        if len(set(short)) < len(short):
+            raise InputError(f"{path} and the annotations name their images differently; give equal `file_name`s")
+        targets = dict(zip(short, targets.values(), strict=True))
+        names = {image["id"]: Path(_file_name(image)).name for image in images}
+        pairs = {image_id: targets[name] for image_id, name in names.items() if name in targets}
+    if not pairs:
+        raise InputError(f"{path} has no image in common with the annotations; compare the `file_name`s")
+    if len(set(pairs.values())) < len(pairs):
+        raise InputError(f"{path} lists one image twice; give every image once")
+    return pairs
+
+
+def _to_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Compressed RLE of any of COCO's three forms."""
+    if isinstance(segmentation, list):
+        if not segmentation:
+            raise ValueError("an empty polygon list")
+        return rle.merge(rle.frPyObjects(segmentation, *size))
+    if tuple(segmentation["size"]) != tuple(size):
+        raise ValueError(f"a mask of size {tuple(segmentation['size'])} in an image of {tuple(size)}")
+    if isinstance(segmentation["counts"], list):
+        return rle.frPyObjects(segmentation, *size)
+    return {"size": list(size), "counts": segmentation["counts"]}
+
+
+def _levels(entries: Sequence[Mapping[str, Any]], source: str) -> np.ndarray:
+    levels = np.array([entry.get("level", Level.PART if entry.get("part") else UNKNOWN) for entry in entries])
+    if any("part" in entry for entry in entries):
+        levels = np.where(levels == UNKNOWN, Level.WHOLE, levels)
+    if len(levels) and not np.isin(levels, [UNKNOWN, *Level]).all():
+        raise InputError(f"{source} has level {levels[~np.isin(levels, [UNKNOWN, *Level])][0]}; levels are 0, 1 and 2")
+    return levels.astype(np.int8)
+
+
+def _parents(entries: Sequence[Mapping[str, Any]], source: str) -> np.ndarray:
+    index = {entry["id"]: i for i, entry in enumerate(entries) if "id" in entry}
+    parents = np.full(len(entries), -1, np.int64)
+    for i, entry in enumerate(entries):
+        if parent := entry.get("parent_id") or entry.get("whole_id"):
+            if parent not in index:
+                raise InputError(
+                    f"{source}: entry {entry.get('id')} has parent {parent}, which its image lacks; fix it"
+                )
+            parents[i] = index[parent]
+    ancestor = parents.copy()
+    for _ in range(len(parents)):
+        if (ancestor < 0).all():
+            return parents
+        ancestor = np.where(ancestor >= 0, parents[ancestor], -1)
+    if len(parents) and (ancestor >= 0).any():
+        entry = entries[int(np.flatnonzero(ancestor >= 0)[0])]
+        raise InputError(f"{source}: entry {entry.get('id')} is its own ancestor; write the parents without cycles")
+    return parents
