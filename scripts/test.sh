@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Sets up the checkout (once), then runs formatter, linter, type checker and tests. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scripts/setup_env.sh
+source scripts/env.sh
+export HASSOD_REQUIRE_ROS=1  # here a missing ROS 2 is a failure, not a reason to skip
+ruff format --check .
+ruff check .
+mypy
+python -m pytest "$@"
