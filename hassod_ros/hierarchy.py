@@ -6,7 +6,11 @@ from hassod_ros.instances import Level
 
 
 def coverage_forest(
-    regions: np.ndarray, masks: tuple[np.ndarray, ...] | list[np.ndarray], *, cover: float = 0.9
+    regions: np.ndarray,
+    masks: tuple[np.ndarray, ...] | list[np.ndarray],
+    *,
+    cover: float = 0.9,
+    levels: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Arrange masks into trees of wholes, parts and subparts.
 
@@ -20,6 +24,8 @@ def coverage_forest(
         regions: (N, 4) integers, x0 y0 x1 y1 of the masks' pixel rectangles.
         masks: N uint8 0/1 arrays of those shapes, none empty.
         cover: Coverage threshold in (0, 1]; 0.9 for labels, 0.75 for the teacher's masks.
+        levels: (N,) uint8 levels that are known already, from a level head: they stand, and only a mask of a higher
+            level can be a parent. Default: levels follow from the depth in the trees.
 
     Returns:
         parents (N,) int32, index or -1, and levels (N,) uint8.
@@ -32,10 +38,11 @@ def coverage_forest(
     """
     n = len(masks)
     parents = np.full(n, -1, np.int32)
-    levels = np.zeros(n, np.uint8)
+    given, levels = levels, np.zeros(n, np.uint8) if levels is None else levels
     if n < 2:
         return parents, levels
     regions = np.asarray(regions, np.int64)
+    masks = [mask.view(bool) for mask in masks]  # numpy counts bools several times faster
     areas = np.array([np.count_nonzero(mask) for mask in masks], np.int64)
 
     low = np.maximum(regions[:, None, :2], regions[None, :, :2])  # (N, N, 2)
@@ -45,6 +52,8 @@ def coverage_forest(
     possible = (areas[:, None] < areas[None, :]) & (
         np.minimum(overlap, areas[:, None]) >= cover * areas[:, None] - 1e-6
     )
+    if given is not None:
+        possible &= given[None, :] < given[:, None]
     # Smallest candidate first, first index on ties: the first hit of a row is its parent.
     for child in np.flatnonzero(possible.any(axis=1)):
         candidates = np.flatnonzero(possible[child])
@@ -59,6 +68,8 @@ def coverage_forest(
                 parents[child] = parent
                 break
 
+    if given is not None:
+        return parents, levels
     for child in np.argsort(-areas, kind="stable"):  # parents come first: they are larger
         parent = parents[child]
         if parent < 0:

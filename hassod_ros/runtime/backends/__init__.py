@@ -1,0 +1,116 @@
+"""One way to run a model file, whatever runs it: `Backend`, and `open_backend` to choose one by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from hassod_ros.errors import InputError
+from hassod_ros.runtime.model_info import ModelInfo
+from hassod_ros.runtime.postprocess import RawDetections
+
+
+class Backend(Protocol):
+    """A loaded model. Instances come from `load`, a class method of each implementation.
+
+    Attributes:
+        info: The model's metadata.
+
+    """
+
+    info: ModelInfo
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Backend:
+        """Load a model file (implementations add options); raises `InputError` where that is impossible."""
+        ...
+
+    def infer(self, images: np.ndarray) -> RawDetections:
+        """Run uint8 RGB images of shape (B, H, W, 3), exactly the model's batch and input size.
+
+        The arrays that come back belong to the caller.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Run once on a blank input, so that the first frame is not the slow one."""
+        ...
+
+    def close(self) -> None:
+        """Give memory and device back; the backend is then unusable."""
+        ...
+
+
+def check_images(images: np.ndarray, info: ModelInfo) -> None:
+    """Refuse a batch that the model does not take.
+
+    Raises:
+        InputError: Wrong dtype or shape.
+
+    """
+    expected = (info.batch, *info.input_size, 3)
+    if images.dtype != np.uint8 or images.shape != expected:
+        raise InputError(f"the model takes uint8 images of shape {expected}, got {images.dtype} {images.shape}")
+
+
+def blank_images(info: ModelInfo) -> np.ndarray:
+    """A batch of grey images."""
+    return np.full((info.batch, *info.input_size, 3), 127, np.uint8)
+
+
+def _onnxruntime(provider: str) -> Callable[..., Backend]:
+    def load(path: str | os.PathLike, **options: Any) -> Backend:
+        from hassod_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend.load(path, provider=provider, **options)
+
+    return load
+
+
+def _tensorrt(path: str | os.PathLike, **options: Any) -> Backend:
+    from hassod_ros.runtime.backends.tensorrt_backend import TensorRTBackend
+
+    return TensorRTBackend.load(path, **options)
+
+
+def _torch(path: str | os.PathLike, **options: Any) -> Backend:
+    from hassod_ros.runtime.backends.torch_backend import TorchBackend
+
+    return TorchBackend.load(path, **options)
+
+
+_LOADERS: dict[str, Callable[..., Backend]] = {
+    "onnxruntime": _onnxruntime("auto"),
+    "onnxruntime-cpu": _onnxruntime("cpu"),
+    "onnxruntime-cuda": _onnxruntime("cuda"),
+    "onnxruntime-tensorrt": _onnxruntime("tensorrt"),
+    "tensorrt": _tensorrt,
+    "torch": _torch,
+}
+BACKENDS = tuple(_LOADERS)
+
+
+def open_backend(path: str | os.PathLike, backend: str = "auto", **options: Any) -> Backend:
+    """Load a model with the backend of that name.
+
+    Args:
+        path: An `.onnx` file of `to_onnx`, or a checkpoint for the torch backend.
+        backend: One of `BACKENDS`, or "auto": torch for checkpoints, ONNX Runtime's best provider otherwise.
+        options: Passed on to the backend's `load`.
+
+    Raises:
+        InputError: Unknown backend, or the model cannot be loaded.
+
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in (".engine", ".plan", ".trt"):
+        raise InputError(f"{path} is a TensorRT engine, which fits one GPU and version only; give the ONNX file")
+    if backend == "auto":
+        backend = "torch" if suffix in (".pth", ".pkl", ".safetensors") else "onnxruntime"
+    if backend not in _LOADERS:
+        raise InputError(f"there is no backend {backend!r}; choose one of auto, {', '.join(BACKENDS)}")
+    return _LOADERS[backend](path, **options)

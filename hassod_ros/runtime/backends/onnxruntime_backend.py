@@ -1,0 +1,130 @@
+"""ONNX Runtime on the CPU, on CUDA, or through its TensorRT provider."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from hassod_ros.errors import InputError
+from hassod_ros.runtime.backends import blank_images, check_images
+from hassod_ros.runtime.engine_cache import default_cache_folder, private_folder
+from hassod_ros.runtime.model_info import ModelInfo, read_model_info
+from hassod_ros.runtime.postprocess import RawDetections
+
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+OUTPUTS = ("boxes", "scores", "level_probabilities", "masks", "count", "converged")
+
+
+class OnnxRuntimeBackend:
+    """See `Backend`."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, info: ModelInfo) -> None:
+        self.info = info
+        self._session: onnxruntime.InferenceSession | None = session
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        *,
+        provider: str = "auto",
+        threads: int = 0,
+        cache: str | os.PathLike | None = None,
+    ) -> OnnxRuntimeBackend:
+        """Load an ONNX file.
+
+        Args:
+            path: The file.
+            provider: "cpu", "cuda", "tensorrt", or "auto": CUDA where it is installed, otherwise the CPU.
+            threads: Threads of the CPU provider; 0 = one per core.
+            cache: Folder for the TensorRT provider's engines. Default: `default_cache_folder()`.
+
+        Raises:
+            InputError: The file is missing, damaged, not one of ours or too large for the memory, or the provider is
+                not installed or does not start.
+
+        """
+        info = read_model_info(path)
+        name = _choose_provider(provider)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors; they are raised as well
+        settings: dict[str, Any] = {}
+        if provider == "tensorrt":
+            folder = private_folder(Path(cache or default_cache_folder()) / "onnxruntime")
+            settings = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder)}
+        providers: list[Any] = [(name, settings)]
+        if provider == "tensorrt":
+            providers.append(_PROVIDERS["cuda"])
+        if name != _PROVIDERS["cpu"]:
+            providers.append(_PROVIDERS["cpu"])
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # ONNX Runtime's errors share no base class of their own
+            raise _explain(error, Path(path)) from error
+        if session.get_providers()[0] != name:
+            raise InputError(f"ONNX Runtime has {name} but it did not start; check the driver and CUDA libraries")
+        _check_signature(session, info, str(path))
+        return cls(session, info)
+
+    def infer(self, images: np.ndarray) -> RawDetections:
+        """See `Backend.infer`."""
+        check_images(images, self.info)
+        if self._session is None:
+            raise RuntimeError("this backend is closed")
+        boxes, scores, levels, masks, count, converged = self._session.run(OUTPUTS, {"images": images})
+        return RawDetections(
+            boxes=boxes,
+            scores=scores,
+            level_probabilities=levels,
+            masks=masks,
+            count=count,
+            converged=converged.astype(bool),
+        )
+
+    def warm_up(self) -> None:
+        """See `Backend.warm_up`."""
+        self.infer(blank_images(self.info))
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._session = None
+
+
+def _choose_provider(provider: str) -> str:
+    available = onnxruntime.get_available_providers()
+    if provider == "auto":
+        return _PROVIDERS["cuda"] if _PROVIDERS["cuda"] in available else _PROVIDERS["cpu"]
+    if provider not in _PROVIDERS:
+        raise InputError(f"there is no provider {provider!r}; choose one of auto, {', '.join(_PROVIDERS)}")
+    if _PROVIDERS[provider] not in available:
+        raise InputError(
+            f"this onnxruntime has no {_PROVIDERS[provider]} (only {', '.join(available)}); install onnxruntime-gpu"
+        )
+    return _PROVIDERS[provider]
+
+
+def _explain(error: Exception, path: Path) -> InputError:
+    text = str(error)
+    if isinstance(error, MemoryError) or any(word in text.lower() for word in ("alloc", "out of memory", "oom")):
+        return InputError(f"{path} does not fit into the memory; free some or export a smaller size ({text})")
+    return InputError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path} ({text}); copy or export it again")
+
+
+def _check_signature(session: onnxruntime.InferenceSession, info: ModelInfo, name: str) -> None:
+    """The graph must be what its metadata promise."""
+    inputs = {value.name: (value.type, tuple(value.shape)) for value in session.get_inputs()}
+    expected = {"images": ("tensor(uint8)", (info.batch, *info.input_size, 3))}
+    if inputs != expected:
+        raise InputError(f"{name} takes {inputs}, its metadata promise {expected}; export it again")
+    missing = set(OUTPUTS) - {value.name for value in session.get_outputs()}
+    if missing:
+        raise InputError(f"{name} lacks the output {', '.join(sorted(missing))}; export it again")

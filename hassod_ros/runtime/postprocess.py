@@ -1,0 +1,159 @@
+"""Raw detections of one image -> Instances: thresholds, boxes, masks, parents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hassod_ros.hierarchy import coverage_forest
+from hassod_ros.instances import Instances, Level
+from hassod_ros.runtime.preprocess import Letterbox
+
+_MIN_SIDE = 1e-3  # pixels; a box clipped away at the border has no mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawDetections:
+    """What a backend returns for B images, D rows each; only the first `count` rows mean something.
+
+    Attributes:
+        boxes: (B, D, 4) float32 xyxy in pixels of the network's input.
+        scores: (B, D) float32 in [0, 1], descending.
+        level_probabilities: (B, D, 3) float32 in the order of `Level`.
+        masks: (B, D, M, M) float32 probabilities over the box.
+        count: (B,) int32, valid rows.
+        converged: (B,) bool; False where non-maximum suppression ran out of steps, so that a few overlapping boxes may
+            be missing or superfluous.
+
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    level_probabilities: np.ndarray
+    masks: np.ndarray
+    count: np.ndarray
+    converged: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostprocessOptions:
+    """What becomes of raw detections.
+
+    Attributes:
+        score_thresholds: Least score for each level, in [0, 1].
+        mask_threshold: Probability above which a pixel belongs to the mask, in (0, 1).
+        cover: Share of a mask that its parent must contain, in (0, 1]; 0.75 is the paper's value for predicted masks.
+        max_instances: The best so many are kept.
+
+    """
+
+    score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)
+    mask_threshold: float = 0.5
+    cover: float = 0.75
+    max_instances: int = 1000
+
+    def __post_init__(self) -> None:
+        if len(self.score_thresholds) != len(Level) or not all(0 <= value <= 1 for value in self.score_thresholds):
+            raise ValueError(f"score_thresholds must be {len(Level)} numbers in [0, 1], got {self.score_thresholds}")
+        if not 0 < self.mask_threshold < 1:
+            raise ValueError(f"mask_threshold must lie between 0 and 1, got {self.mask_threshold}")
+        if not 0 < self.cover <= 1:
+            raise ValueError(f"cover must lie in (0, 1], got {self.cover}")
+        if self.max_instances < 1:
+            raise ValueError(f"max_instances must be at least 1, got {self.max_instances}")
+
+
+def to_instances(raw: RawDetections, index: int, placed: Letterbox, options: PostprocessOptions) -> Instances:
+    """Instances of image `index` of a batch, by descending score.
+
+    The level head decides an instance's level: thresholds depend on it. Parents come from the masks: the smallest mask
+    that covers the child among those of a higher level. Where masks and levels disagree, the level stands and the
+    instance has no parent.
+    """
+    rows, levels = select_rows(raw, index, options)
+    boxes = placed.to_image(raw.boxes[index, rows])
+    visible = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > _MIN_SIDE
+    rows, levels, boxes = rows[visible], levels[visible], boxes[visible]
+    masks = paste_masks(raw.masks[index], rows, boxes, options.mask_threshold)
+    filled = np.array([bool(mask.any()) for mask in masks], bool)
+    if not filled.all():
+        rows, levels, boxes = rows[filled], levels[filled], boxes[filled]
+        masks = [mask for mask, keep in zip(masks, filled, strict=True) if keep]
+    parents = find_parents(boxes, masks, levels, options.cover)
+    scores = np.clip(raw.scores[index, rows], 0, 1)
+    return Instances(
+        image_size=placed.image_size, boxes=boxes, masks=masks, scores=scores, levels=levels, parents=parents
+    )
+
+
+def select_rows(raw: RawDetections, index: int, options: PostprocessOptions) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (n,) of image `index` that pass their level's threshold, best first, and their levels (n,) uint8."""
+    count = int(raw.count[index])
+    scores = raw.scores[index, :count]
+    levels = raw.level_probabilities[index, :count].argmax(axis=1).astype(np.uint8)
+    # Written so that a NaN score fails.
+    rows = np.flatnonzero(scores >= np.asarray(options.score_thresholds, np.float32)[levels])
+    rows = rows[np.argsort(-scores[rows], kind="stable")][: options.max_instances]
+    return rows, levels[rows]
+
+
+def paste_masks(probabilities: np.ndarray, rows: np.ndarray, boxes: np.ndarray, threshold: float) -> list[np.ndarray]:
+    """Masks at image size, cropped to their boxes' whole pixels.
+
+    Bilinear interpolation at the centres of the pixels, zero beyond the map, as in Detectron2: exact to a fraction of a
+    pixel, which decides on small instances. The weights of both axes are set up for all masks at once; a mask is then
+    two small matrix products.
+
+    Args:
+        probabilities: (D, M, M) float32.
+        rows: (n,) the maps to paste.
+        boxes: (n, 4) float32 xyxy in image pixels, each with an area.
+        threshold: Pixels above it are 1.
+
+    Returns:
+        n uint8 0/1 arrays of the shapes that `Instances.regions` asks for; some may be empty of ones.
+
+    """
+    low, high = np.floor(boxes[:, :2]).astype(np.int64), np.ceil(boxes[:, 2:]).astype(np.int64)
+    side = probabilities.shape[-1]
+    x_weights, x_ends = _axis_weights(low[:, 0], high[:, 0], boxes[:, 0], boxes[:, 2], side)
+    y_weights, y_ends = _axis_weights(low[:, 1], high[:, 1], boxes[:, 1], boxes[:, 3], side)
+    masks, x_start, y_start = [], 0, 0
+    for row, x_end, y_end in zip(rows.tolist(), x_ends.tolist(), y_ends.tolist(), strict=True):
+        values = y_weights[y_start:y_end] @ probabilities[row] @ x_weights[x_start:x_end].T
+        masks.append((values > threshold).view(np.uint8))
+        x_start, y_start = x_end, y_end
+    return masks
+
+
+def _axis_weights(
+    first: np.ndarray, end: np.ndarray, low: np.ndarray, high: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bilinear weights along one axis, of all boxes one after the other.
+
+    Args:
+        first: (n,) first whole pixel of each box.
+        end: (n,) one past the last.
+        low: (n,) where each box begins.
+        high: (n,) where each box ends.
+        side: M, cells of a map.
+
+    Returns:
+        Weights (sum of end - first, M) float32, and (n,) the row at which each box's weights end.
+
+    """
+    lengths = end - first
+    ends = np.cumsum(lengths)
+    pixels = np.arange(lengths.sum()) - np.repeat(ends - lengths - first, lengths)
+    position = (pixels + 0.5 - np.repeat(low, lengths)) * np.repeat(side / (high - low), lengths) - 0.5
+    weights = np.subtract.outer(position.astype(np.float32), np.arange(side, dtype=np.float32))
+    np.abs(weights, out=weights)
+    np.subtract(1, weights, out=weights)
+    return np.maximum(weights, 0, out=weights), ends
+
+
+def find_parents(boxes: np.ndarray, masks: list[np.ndarray], levels: np.ndarray, cover: float) -> np.ndarray:
+    """(n,) int32 index of each mask's parent, or -1: see `to_instances`."""
+    regions = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int64)
+    return coverage_forest(regions, masks, cover=cover, levels=levels)[0]

@@ -1,0 +1,130 @@
+"""Image in, Instances out: the whole path around a backend."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from hassod_ros.errors import InputError
+from hassod_ros.instances import Instances
+from hassod_ros.runtime.backends import open_backend
+from hassod_ros.runtime.postprocess import PostprocessOptions, to_instances
+from hassod_ros.runtime.preprocess import letterbox
+
+TRAINING_FREE = "training_free"
+
+
+class ImageSegmenter(Protocol):
+    """What `open_segmenter` returns: `Segmenter` or `TrainingFreeSegmenter`."""
+
+    def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
+        """Segment one (H, W, 3) uint8 image of any size."""
+        ...
+
+    def segment(self, images: Sequence[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
+        """Segment several images, each of any size."""
+        ...
+
+    def warm_up(self) -> None:
+        """Do what would make the first image slow."""
+        ...
+
+    def close(self) -> None:
+        """Give memory and device back."""
+        ...
+
+
+class Segmenter:
+    """A detector loaded from a file.
+
+    Args:
+        path: An ONNX file of `to_onnx`, or a checkpoint (torch backend).
+        backend: See `open_backend`.
+        options: Thresholds and the like. Default: what the model recommends. May be replaced between two images.
+        backend_options: Passed on to the backend, such as `threads`.
+
+    Attributes:
+        info: The model's metadata.
+        options: As given.
+        unconverged: Images so far on which non-maximum suppression ran out of steps (see `RawDetections`).
+
+    Raises:
+        InputError: The model cannot be loaded.
+
+    Example:
+        >>> segment = Segmenter("model.onnx")          # doctest: +SKIP
+        >>> instances = segment(image)                 # doctest: +SKIP
+
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        backend: str = "auto",
+        options: PostprocessOptions | None = None,
+        **backend_options: Any,
+    ) -> None:
+        self._backend = open_backend(path, backend, **backend_options)
+        info = self.info = self._backend.info
+        self.options = options or PostprocessOptions(
+            score_thresholds=info.score_thresholds, mask_threshold=info.mask_threshold
+        )
+        self.unconverged = 0
+        self._fill = (round(info.mean[0]), round(info.mean[1]), round(info.mean[2]))
+        self._input = np.empty((info.batch, *info.input_size, 3), np.uint8)  # reused by every call
+
+    def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
+        """Instances of one (H, W, 3) uint8 image of any size, in its pixels, by descending score.
+
+        Raises:
+            InputError: The image has another shape or dtype.
+
+        """
+        return self.segment([image], color_order=color_order)[0]
+
+    def segment(self, images: Sequence[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
+        """Instances of several images; they go through the network in batches of the model's size."""
+        results: list[Instances] = []
+        for start in range(0, len(images), self.info.batch):
+            chunk = images[start : start + self.info.batch]
+            placed = [
+                letterbox(image, out, fill=self._fill, color_order=color_order)
+                for image, out in zip(chunk, self._input, strict=False)
+            ]
+            raw = self._backend.infer(self._input)
+            self.unconverged += int(np.count_nonzero(~raw.converged[: len(chunk)]))
+            results += [to_instances(raw, i, box, self.options) for i, box in enumerate(placed)]
+        return results
+
+    def warm_up(self) -> None:
+        """Run once on a blank input, so that the first frame is not the slow one."""
+        self._backend.warm_up()
+
+    def close(self) -> None:
+        """Give memory and device back; the segmenter is then unusable."""
+        self._backend.close()
+
+
+def open_segmenter(model: str | os.PathLike, **options: Any) -> ImageSegmenter:
+    """A `Segmenter` for a model file, or for the name "training_free" one that needs no detector.
+
+    Args:
+        model: Path, or "training_free".
+        options: Passed on to the class.
+
+    Raises:
+        InputError: The model cannot be loaded.
+
+    """
+    if str(model) != TRAINING_FREE:
+        return Segmenter(model, **options)
+    try:
+        from hassod_ros.runtime.training_free import TrainingFreeSegmenter
+    except ImportError as error:
+        raise InputError(
+            f"training-free mode needs the package {error.name}; run pip install 'hassod_ros[train]'"
+        ) from error
+    return TrainingFreeSegmenter(**options)

@@ -1,0 +1,102 @@
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+from hassod_ros.errors import InputError
+from hassod_ros.runtime.backends import open_backend
+
+
+def test_raw_arrays_have_the_promised_shapes(write_model):
+    backend = open_backend(write_model(batch=2))
+    raw = backend.infer(np.zeros((2, 48, 64, 3), np.uint8))
+    assert raw.boxes.shape == (2, 6, 4)
+    assert raw.scores.shape == (2, 6)
+    assert raw.level_probabilities.shape == (2, 6, 3)
+    assert raw.masks.shape == (2, 6, 28, 28)
+    assert raw.count.tolist() == [4, 4]
+    assert raw.converged.dtype == bool
+
+
+@pytest.mark.parametrize(
+    "images",
+    [np.zeros((1, 48, 64, 3), np.float32), np.zeros((1, 64, 48, 3), np.uint8), np.zeros((2, 48, 64, 3), np.uint8)],
+)
+def test_wrong_input_is_refused(write_model, images):
+    with pytest.raises(InputError, match=r"takes uint8 images of shape \(1, 48, 64, 3\)"):
+        open_backend(write_model()).infer(images)
+
+
+def test_a_missing_provider_is_named(write_model):
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(InputError, match=r"no CUDAExecutionProvider .*install onnxruntime-gpu"):
+        open_backend(write_model(), "onnxruntime-cuda")
+
+
+def test_unknown_backend_lists_the_known(write_model):
+    with pytest.raises(InputError, match="choose one of auto, onnxruntime"):
+        open_backend(write_model(), "openvino")
+
+
+@pytest.mark.parametrize("name", ["model.engine", "model.plan"])
+def test_foreign_engines_are_never_loaded(tmp_path, name):
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(InputError, match="fits one GPU and version only"):
+        open_backend(tmp_path / name)
+
+
+def test_a_damaged_graph_is_named(write_model):
+    """Cut inside the graph, with the outermost fields still whole."""
+    path = write_model()
+    model = onnx.load(path)
+    model.graph.node[2].input[1] = "nowhere"
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=r"cannot load .*model\.onnx"):
+        open_backend(path)
+
+
+def test_a_graph_that_breaks_its_promise(write_model):
+    path = write_model()
+    model = onnx.load(path)
+    del model.graph.output[-1]
+    onnx.save(model, path)
+    with pytest.raises(InputError, match="lacks the output converged"):
+        open_backend(path)
+
+
+def test_an_input_of_another_size_than_promised(write_model):
+    path = write_model()
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 50
+    onnx.save(model, path)
+    with pytest.raises(InputError, match="its metadata promise"):
+        open_backend(path)
+
+
+def test_out_of_memory_at_load_says_so(write_model, tmp_path):
+    """A model with 200 MB of weights in a process that may only take 100 MB more."""
+    model = onnx.load(write_model())
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((50_000_000,), np.float32), "ballast"))
+    model.graph.node[2].input[1] = "ballast_1"
+    model.graph.node.insert(0, onnx.helper.make_node("ReduceMax", ["ballast"], ["ballast_1"], keepdims=0))
+    path = tmp_path / "large.onnx"
+    onnx.save(model, path)
+    code = f"""
+import resource
+from hassod_ros.errors import InputError
+from hassod_ros.runtime.backends import open_backend
+import hassod_ros.runtime.backends.onnxruntime_backend
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, -1))
+try:
+    open_backend({str(path)!r}, "onnxruntime-cpu", threads=1)
+except InputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "does not fit into the memory" in done.stdout

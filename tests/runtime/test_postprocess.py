@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+
+from hassod_ros.instances import Level
+from hassod_ros.runtime.postprocess import (
+    PostprocessOptions,
+    RawDetections,
+    paste_masks,
+    select_rows,
+    to_instances,
+)
+from hassod_ros.runtime.preprocess import Letterbox
+
+
+def raw(boxes, scores=None, levels=None, masks=None, count=None):
+    n = len(boxes)
+    return RawDetections(
+        boxes=np.asarray(boxes, np.float32)[None],
+        scores=np.asarray(np.linspace(0.9, 0.6, n) if scores is None else scores, np.float32)[None],
+        level_probabilities=np.eye(3, dtype=np.float32)[np.zeros(n, int) if levels is None else levels][None],
+        masks=(np.ones((n, 28, 28), np.float32) if masks is None else masks)[None],
+        count=np.array([n if count is None else count], np.int32),
+        converged=np.ones(1, bool),
+    )
+
+
+def paste_by_grid_sample(probabilities, box, height, width):
+    """Detectron2's definition, through an independent implementation."""
+    torch = pytest.importorskip("torch")
+    x = (torch.arange(width, dtype=torch.float64) + 0.5 - box[0]) / (box[2] - box[0]) * 2 - 1
+    y = (torch.arange(height, dtype=torch.float64) + 0.5 - box[1]) / (box[3] - box[1]) * 2 - 1
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
+    map_ = torch.from_numpy(probabilities.astype(np.float64))[None, None]
+    return torch.nn.functional.grid_sample(map_, grid, align_corners=False)[0, 0].numpy()
+
+
+@pytest.mark.parametrize("box", [(3.3, 2.8, 10.1, 9.9), (0, 0, 40, 30), (5.5, 1.25, 36.75, 29.5), (7.2, 7.1, 7.9, 8.6)])
+def test_pasting_equals_bilinear_sampling_at_pixel_centres(box):
+    probabilities = np.random.default_rng(1).random((2, 28, 28)).astype(np.float32)
+    boxes = np.array([(1, 1, 5, 5), box], np.float32)
+    mask = paste_masks(probabilities, np.array([0, 1]), boxes, 0.5)[1]
+    expected = paste_by_grid_sample(probabilities[1], [float(value) for value in boxes[1]], 30, 40)
+    x0, y0, x1, y1 = (*np.floor(boxes[1, :2]).astype(int), *np.ceil(boxes[1, 2:]).astype(int))
+    window = expected[y0:y1, x0:x1]
+    clear = np.abs(window - 0.5) > 1e-4  # float32 against float64
+    assert mask.shape == window.shape
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask[clear], (window > 0.5)[clear])
+
+
+def test_instances_satisfy_their_invariants_whatever_the_network_says():
+    rng = np.random.default_rng(2)
+    for _ in range(30):
+        n = 40
+        corner = rng.uniform(-30, 90, (n, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(0, 60, (n, 2))], axis=1)
+        detections = raw(boxes, rng.random(n), rng.integers(0, 3, n), rng.random((n, 28, 28)).astype(np.float32))
+        placed = Letterbox.fit((97, 131), (64, 80))
+        instances = to_instances(detections, 0, placed, PostprocessOptions(score_thresholds=(0.1, 0.1, 0.1)))
+        assert instances.image_size == (97, 131)
+        assert (np.diff(instances.scores) <= 0).all()
+        assert len(instances) > 5
+
+
+def test_parents_are_the_smallest_cover_of_a_higher_level():
+    boxes = [[0, 0, 60, 60], [5, 5, 35, 35], [10, 10, 20, 20], [70, 10, 78, 18]]
+    instances = to_instances(
+        raw(boxes, levels=[0, 1, 2, 2]), 0, Letterbox.fit((64, 80), (64, 80)), PostprocessOptions()
+    )
+    assert instances.parents.tolist() == [-1, 0, 1, -1]
+    assert instances.levels.tolist() == [0, 1, 2, 2]
+
+
+def test_the_level_head_overrules_the_masks():
+    """A whole inside a part stays a whole without a parent; a subpart skips a subpart around it."""
+    boxes = [[0, 0, 60, 60], [5, 5, 50, 50], [6, 6, 40, 40], [10, 10, 20, 20]]
+    instances = to_instances(
+        raw(boxes, levels=[1, 0, 2, 2]), 0, Letterbox.fit((64, 80), (64, 80)), PostprocessOptions()
+    )
+    assert instances.levels.tolist() == [1, 0, 2, 2]
+    assert instances.parents.tolist() == [-1, -1, 1, 1]
+
+
+def test_thresholds_count_per_level_and_only_valid_rows():
+    detections = raw(np.tile([0, 0, 10, 10], (6, 1)), [0.9, 0.6, 0.6, 0.4, np.nan, 0.99], [0, 0, 1, 2, 0, 0], count=5)
+    options = PostprocessOptions(score_thresholds=(0.7, 0.5, 0.3))
+    rows, levels = select_rows(detections, 0, options)
+    assert rows.tolist() == [0, 2, 3]
+    assert levels.tolist() == [Level.WHOLE, Level.PART, Level.SUBPART]
+
+
+def test_the_best_are_kept():
+    detections = raw(np.tile([0, 0, 10, 10], (3, 1)), [0.6, 0.9, 0.7])
+    rows, _ = select_rows(detections, 0, PostprocessOptions(max_instances=2))
+    assert rows.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(("box", "mask"), [((90, 0, 99, 10), 1.0), ((0, 0, 10, 10), 0.1), ((5, 5, 5, 20), 1.0)])
+def test_invisible_and_empty_masks_are_dropped(box, mask):
+    maps = np.stack([np.ones((28, 28)), np.full((28, 28), mask)]).astype(np.float32)
+    detections = raw([[0, 0, 20, 20], box], masks=maps)
+    assert len(to_instances(detections, 0, Letterbox.fit((64, 80), (64, 80)), PostprocessOptions())) == 1
+
+
+def test_no_detection():
+    detections = raw(np.zeros((3, 4)), count=0)
+    instances = to_instances(detections, 0, Letterbox.fit((64, 80), (64, 80)), PostprocessOptions())
+    assert len(instances) == 0
+    assert instances.image_size == (64, 80)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"score_thresholds": (0.5, 0.5)},
+        {"score_thresholds": (0.5, 0.5, 1.5)},
+        {"mask_threshold": 1.0},
+        {"cover": 0.0},
+        {"max_instances": 0},
+    ],
+)
+def test_impossible_options(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        PostprocessOptions(**options)

@@ -1,0 +1,98 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hassod_ros.errors import InputError
+from hassod_ros.runtime.segmenter import Segmenter, open_segmenter
+
+WHITE = np.full((48, 64, 3), 255, np.uint8)
+
+
+def test_image_in_instances_out(write_model):
+    instances = Segmenter(write_model())(WHITE)
+    assert instances.levels.tolist() == [0, 1, 2, 0]
+    assert instances.parents.tolist() == [-1, 0, 1, -1]
+    np.testing.assert_allclose(instances.boxes[0], [4, 4, 44, 44])
+    np.testing.assert_allclose(instances.scores, [0.9, 0.8, 0.7, 0.6], rtol=1e-6)
+
+
+def test_other_sizes_come_back_in_their_own_pixels(write_model):
+    instances = Segmenter(write_model())(np.full((96, 256, 3), 255, np.uint8))
+    # 256 x 96 fits 64 x 48 at a quarter; what lies in the padding is clipped away.
+    np.testing.assert_allclose(instances.boxes[0], [16, 16, 176, 96])
+
+
+def test_thresholds_come_from_the_model_and_may_change(write_model):
+    segmenter = Segmenter(write_model(score_thresholds=(0.7, 0.5, 0.5)))
+    assert len(segmenter(WHITE)) == 3
+    segmenter.options = type(segmenter.options)(score_thresholds=(0.95, 0.95, 0.6))
+    assert segmenter(WHITE).levels.tolist() == [2]
+
+
+@pytest.mark.parametrize(("batch", "images"), [(1, 3), (2, 3), (4, 3), (2, 0)])
+def test_batches_give_what_single_images_give(write_model, batch, images):
+    sizes = [(48, 64), (30, 30), (100, 200)]
+    frames = [np.full((*sizes[i], 3), 255, np.uint8) for i in range(images)]
+    together = Segmenter(write_model(batch=batch)).segment(frames)
+    single = Segmenter(write_model())
+    assert len(together) == images
+    for frame, instances in zip(frames, together, strict=True):
+        np.testing.assert_array_equal(instances.boxes, single(frame).boxes)
+        assert instances.image_size == frame.shape[:2]
+
+
+def test_results_outlive_the_next_call(write_model):
+    segmenter = Segmenter(write_model())
+    first = segmenter(WHITE)
+    boxes = first.boxes.copy()
+    segmenter(np.full((100, 70, 3), 250, np.uint8))
+    np.testing.assert_array_equal(first.boxes, boxes)
+
+
+def test_unconverged_suppression_is_counted(write_model):
+    segmenter = Segmenter(write_model())
+    segmenter(WHITE)
+    assert segmenter.unconverged == 0
+
+
+def test_warm_up_and_close(write_model):
+    segmenter = open_segmenter(write_model())
+    segmenter.warm_up()
+    segmenter.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        segmenter(WHITE)
+
+
+def test_wrong_images(write_model):
+    with pytest.raises(InputError, match="uint8"):
+        Segmenter(write_model())(WHITE.astype(np.float32))
+
+
+def test_a_robot_needs_no_torch(write_model):
+    """Load and run a model where neither torch nor anything for training can be imported."""
+    code = f"""
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "pycocotools", "numba", "timm", "onnx", "scipy"):
+            raise ImportError(f"{{name}} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+import numpy as np
+import hassod_ros.runtime
+import pkgutil, importlib
+from hassod_ros.runtime.segmenter import Segmenter, open_segmenter
+from hassod_ros.runtime.engine_cache import EngineCache
+print(len(Segmenter({str(write_model())!r})(np.full((48, 64, 3), 255, np.uint8))))
+try:
+    open_segmenter("training_free")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first == "4"
+    assert second.startswith("InputError training-free mode needs")
