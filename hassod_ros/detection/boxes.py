@@ -1,0 +1,61 @@
+"""Boxes as (N, 4) tensors, x0 y0 x1 y1 in pixels, and the code in which networks predict them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+SCALE_CLAMP = math.log(1000 / 16)  # a network's box grows to at most 62.5 times its anchor
+
+
+def encode_boxes(boxes: Tensor, targets: Tensor, weights: Sequence[float]) -> Tensor:
+    """Weighted (dx, dy, dw, dh) that turn `boxes` into `targets` (R-CNN, appendix C).
+
+    Args:
+        boxes: (N, 4), each with an area.
+        targets: (N, 4), each with an area.
+        weights: Of dx, dy, dw, dh.
+
+    Returns:
+        (N, 4) deltas: `decode_boxes` inverts them.
+
+    """
+    size, target_size = boxes[:, 2:] - boxes[:, :2], targets[:, 2:] - targets[:, :2]
+    centre, target_centre = boxes[:, :2] + 0.5 * size, targets[:, :2] + 0.5 * target_size
+    deltas = torch.cat([(target_centre - centre) / size, torch.log(target_size / size)], dim=1)
+    return deltas * deltas.new_tensor(weights)
+
+
+def decode_boxes(boxes: Tensor, deltas: Tensor, weights: Sequence[float]) -> Tensor:
+    """Move and scale `boxes` (..., 4) by weighted `deltas` (..., 4), in float32."""
+    deltas = deltas.float()
+    deltas = deltas / deltas.new_tensor(weights)
+    size = boxes[..., 2:] - boxes[..., :2]
+    centre = boxes[..., :2] + 0.5 * size + deltas[..., :2] * size
+    half = 0.5 * size * torch.exp(deltas[..., 2:].clamp(max=SCALE_CLAMP))
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def clip_boxes(boxes: Tensor, limits: Tensor) -> Tensor:
+    """Cut `boxes` (..., 4) off at 0 and at `limits` (..., 4), which hold (width, height, width, height)."""
+    return torch.minimum(boxes.clamp(min=0), limits)
+
+
+def box_limits(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
+    """(B, 4) limits for `clip_boxes` of B image sizes (height, width), on the device of `like`."""
+    return torch.tensor([(w, h, w, h) for h, w in sizes], dtype=torch.float32, device=like.device)
+
+
+def has_area(boxes: Tensor) -> Tensor:
+    """(N,) bool: the box is wider and higher than 0."""
+    return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+
+
+def to_rois(boxes: Sequence[Tensor]) -> Tensor:
+    """Boxes of B images -> (M, 5) float32 rows of (image index, x0, y0, x1, y1), as RoIAlign wants them."""
+    counts = torch.tensor([len(each) for each in boxes], device=boxes[0].device)
+    images = torch.repeat_interleave(torch.arange(len(boxes), device=boxes[0].device), counts)
+    return torch.cat([images[:, None].float(), torch.cat(list(boxes)).float()], dim=1)

@@ -1,0 +1,105 @@
+"""What a detector is made of, as plain values that fit into a YAML recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hassod_ros.errors import InputError
+
+NORMS = ("none", "batch", "sync", "frozen")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig:
+    """Cascade Mask R-CNN; the defaults are HASSOD's (ResNet-50-FPN, three stages, level heads).
+
+    One entry in `stage_ious` makes a plain Mask R-CNN (HASSOD, appendix C).
+
+    Attributes:
+        backbone: "resnet50", "resnet18", "mobilenet_v3_large", or the timm name of a ViT with 8 or 16 pixel patches.
+        backbone_norm: "batch", "sync" (over all processes) or "frozen". A ViT keeps its layer normalisation.
+        fpn_norm: Normalisation of the pyramid's convolutions: "none" or one of the above.
+        stride_in_1x1: ResNet bottlenecks stride in their first convolution (Caffe) instead of the second (torch).
+        fpn_channels: Channels of the pyramid and of the region proposal head.
+        anchor_sizes: Root of the anchors' area on p2 ... p6, in pixels.
+        anchor_ratios: Height / width of the anchors at every place.
+        rpn_nms: IoU above which the lower of two proposals of one pyramid level is dropped.
+        rpn_pre_nms: Best anchors of each level that enter suppression, (training, test).
+        rpn_post_nms: Proposals of an image, (training, test).
+        rpn_ious: Anchors below the first IoU are background, from the second on foreground, between them ignored.
+        rpn_samples: Anchors of an image in the loss.
+        rpn_positive: Largest share of foreground among them.
+        stage_ious: IoU from which a box counts as foreground, one for each box stage.
+        stage_box_weights: Weights of the (dx, dy, dw, dh) of each stage.
+        box_samples: Proposals of an image in the loss.
+        box_positive: Largest share of foreground among them.
+        box_pool: Side of the pooled features of a box.
+        box_layers: Fully connected layers of a box head.
+        box_width: Their width.
+        level_head: Predict whole, part or subpart in every stage.
+        mask_pool: Side of the pooled features of a mask; masks have twice that side.
+        mask_layers: 3x3 convolutions of the mask head.
+        mask_channels: Their channels.
+        mask_iou_head: Predict the quality of a mask and multiply the score with it (Mask Scoring R-CNN).
+        score_threshold: Detections must score higher.
+        nms: IoU above which the lower of two detections is dropped.
+        detections: Most detections of an image.
+        pixel_mean: RGB, subtracted from values 0 ... 255.
+        pixel_std: RGB, divides afterwards.
+
+    Raises:
+        InputError: A value that no detector can be built from.
+
+    """
+
+    backbone: str = "resnet50"
+    backbone_norm: str = "batch"
+    fpn_norm: str = "batch"
+    stride_in_1x1: bool = False
+    fpn_channels: int = 256
+    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    rpn_nms: float = 0.65
+    rpn_pre_nms: tuple[int, int] = (2000, 1000)
+    rpn_post_nms: tuple[int, int] = (4000, 1000)
+    rpn_ious: tuple[float, float] = (0.3, 0.7)
+    rpn_samples: int = 256
+    rpn_positive: float = 0.5
+    stage_ious: tuple[float, ...] = (0.5, 0.6, 0.7)
+    stage_box_weights: tuple[tuple[float, float, float, float], ...] = (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        (30.0, 30.0, 15.0, 15.0),
+    )
+    box_samples: int = 512
+    box_positive: float = 0.5
+    box_pool: int = 7
+    box_layers: int = 2
+    box_width: int = 1024
+    level_head: bool = True
+    mask_pool: int = 14
+    mask_layers: int = 4
+    mask_channels: int = 256
+    mask_iou_head: bool = False
+    score_threshold: float = 0.0
+    nms: float = 0.5
+    detections: int = 100
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    def __post_init__(self) -> None:
+        if self.backbone_norm not in NORMS[1:]:
+            raise InputError(f"backbone_norm is {self.backbone_norm!r}; choose one of {', '.join(NORMS[1:])}")
+        if self.fpn_norm not in NORMS:
+            raise InputError(f"fpn_norm is {self.fpn_norm!r}; choose one of {', '.join(NORMS)}")
+        if len(self.anchor_sizes) != 5:
+            raise InputError(f"anchor_sizes has {len(self.anchor_sizes)} values; give one for each of p2 to p6")
+        if not 1 <= len(self.stage_ious) <= len(self.stage_box_weights):
+            raise InputError(
+                f"stage_ious has {len(self.stage_ious)} values; give at least one and as many stage_box_weights"
+            )
+        counts = (self.fpn_channels, self.box_layers, self.box_width, self.mask_layers, self.mask_channels)
+        if min(*counts, self.detections, *self.rpn_pre_nms, *self.rpn_post_nms) < 1:
+            raise InputError("channels, layers, widths and numbers of boxes must be at least 1")
+        if min(self.pixel_std) <= 0:
+            raise InputError(f"pixel_std is {self.pixel_std}; give positive values")
