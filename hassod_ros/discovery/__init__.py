@@ -1,0 +1,1 @@
+"""Frames in, part/whole instances out, without labels and without training (HASSOD, stage 1)."""
