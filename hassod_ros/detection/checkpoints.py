@@ -1,0 +1,295 @@
+"""Weights in and out: Detectron2's files (HASSOD, CutLER), DINO's trunks, our own.
+
+Nothing is unpickled freely: `.pkl` files go through a reader that builds numpy arrays and plain containers only, all
+others through `torch.load(weights_only=True)` or safetensors. What does not fit is listed, and an error unless the
+caller allows it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.config import DetectorConfig
+from hassod_ros.errors import InputError
+from hassod_ros.files import atomic_path
+
+NETWORKS = {"student": "modelStudent.", "teacher": "modelTeacher."}  # prefixes in files of Mean Teacher training
+FAULTS = ("missing", "unknown", "misshapen")
+_TRUNK = "backbone.bottom_up."
+_SHOWN = 8  # names that an error message lists
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a file's tensors.
+
+    Attributes:
+        loaded: Names in the model that got their value from the file.
+        missing: Names in the model that the file lacks: they keep their value.
+        unknown: Names in the file that the model lacks: not used.
+        misshapen: "name: shape in the file, shape in the model": not used.
+
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+    misshapen: tuple[str, ...]
+
+    def __str__(self) -> str:
+        faults = (f"{len(getattr(self, fault))} {fault}" for fault in FAULTS)
+        return f"{len(self.loaded)} tensors loaded, {', '.join(faults)}"
+
+
+def load_weights(
+    model: CascadeMaskRCNN, path: str | os.PathLike, *, network: str = "student", allow: Collection[str] = ()
+) -> LoadReport:
+    """Put a file's weights into `model`: a whole detector's, or a trunk's alone.
+
+    A trunk may have the names of Detectron2 (`dino_RN50_pretrain_d2_format.pkl`), torchvision (DINO's ResNet-50 `.pth`)
+    or timm (ViT); everything else in the model then keeps its value.
+
+    Args:
+        model: Built from the config that suits the file.
+        path: Detectron2's `.pth` or `.pkl`, ours, or `.safetensors`.
+        network: "student" or "teacher", where the file holds both.
+        allow: Which of `FAULTS` to accept. Counters of batches (`num_batches_tracked`) are listed but never an error:
+            nothing depends on them.
+
+    Raises:
+        InputError: The file cannot be read, expects other pixel statistics or anchors, or does not fit.
+
+    """
+    own = model.state_dict()
+    tensors = _pick_network(read_tensors(path), network)
+    tensors = {_inner_name(model, own, name): value for name, value in tensors.items()}
+    _check_constants(model, path, tensors)
+    fitting, unknown, misshapen = {}, [], []
+    for name, value in tensors.items():
+        if name not in own:
+            unknown.append(name)
+        elif value.shape != own[name].shape:
+            misshapen.append(f"{name}: {tuple(value.shape)}, {tuple(own[name].shape)}")
+        else:
+            fitting[name] = value
+    missing = [name for name in own if name not in tensors]
+    trunk_alone = bool(fitting) and all(name.startswith(_TRUNK) for name in fitting)
+    wanted = [name for name in missing if name.startswith(_TRUNK) or not trunk_alone]
+    for fault, names in zip(FAULTS, (wanted, unknown, misshapen), strict=True):
+        if fault not in allow:
+            _refuse(path, fault, names)
+    model.load_state_dict(fitting, strict=False)
+    return LoadReport(tuple(fitting), tuple(missing), tuple(unknown), tuple(misshapen))
+
+
+def open_detector(
+    path: str | os.PathLike, config: DetectorConfig | None = None, *, network: str = "student"
+) -> CascadeMaskRCNN:
+    """A detector in evaluation mode, built and filled from a file.
+
+    Args:
+        path: See `load_weights`.
+        config: What to build; default: what the file says. Only our own files say it.
+        network: See `load_weights`.
+
+    Raises:
+        InputError: See `load_weights`; or neither `config` nor the file says what to build.
+
+    """
+    if config is None:
+        config = read_config(path)
+    model = CascadeMaskRCNN(config)
+    report = load_weights(model, path, network=network)
+    _refuse(path, "missing", report.missing)  # a trunk alone detects nothing
+    return model.eval()
+
+
+def save_weights(model: CascadeMaskRCNN, path: str | os.PathLike) -> None:
+    """Write a `.pth` that Detectron2 loads (`{"model": ...}` under its names), with our config beside the weights.
+
+    Raises:
+        InputError: The file cannot be written.
+
+    """
+    tensors = OrderedDict(
+        (_outer_name(model, name), value.detach().cpu().contiguous()) for name, value in model.state_dict().items()
+    )
+    with atomic_path(path) as temporary:
+        torch.save({"model": tensors, "detector_config": asdict(model.config)}, temporary)
+
+
+def read_config(path: str | os.PathLike) -> DetectorConfig:
+    """The config that `save_weights` wrote.
+
+    Raises:
+        InputError: The file cannot be read or holds none.
+
+    """
+    content = _read(Path(path))
+    if "detector_config" not in content:
+        raise InputError(f"{path} does not say which detector it holds; give its config")
+    try:
+        return DetectorConfig(**content["detector_config"])
+    except TypeError as error:
+        raise InputError(f"{path} was written by another version ({error}); give the config yourself") from error
+
+
+def read_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
+    """All weights of a file under its own names.
+
+    Raises:
+        InputError: The file cannot be read or holds something else.
+
+    """
+    content = _read(Path(path))
+    content = content.get("model", content)
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path} holds no weights under 'model'; give a checkpoint")
+    tensors = {}
+    for name, value in content.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise InputError(f"{path} holds {name!r}, which is no tensor; give a checkpoint of weights")
+        tensors[name] = value
+    return tensors
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".pkl":
+            with open(path, "rb") as file:
+                content = _ArrayUnpickler(file, encoding="latin1").load()
+        elif path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; check the path") from error
+    except Exception as error:  # damaged bytes may raise anything
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it asks for {asked[1]}" if asked else (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} is damaged or no file of weights ({reason}); download or export it anew") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}; give a checkpoint of weights")
+    return content
+
+
+def _empty_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
+    """What numpy's own pickles begin with; shape, type and values follow in the array's state."""
+    return np.ndarray((0,), np.int8)
+
+
+def _filled_array(values: Any, kind: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    """How pickles of protocol 5 spell arrays."""
+    return np.frombuffer(values, kind).reshape(shape, order=order)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How pickles of protocol 2 spell bytes."""
+    return text.encode(encoding)
+
+
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy.core.numeric", "_frombuffer"): _filled_array,
+    ("numpy._core.numeric", "_frombuffer"): _filled_array,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _encode,
+    ("collections", "OrderedDict"): OrderedDict,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds numpy arrays and plain containers, nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The stand-in for a global that the file names."""
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is not allowed")
+        return _ALLOWED[module, name]
+
+
+def _pick_network(tensors: dict[str, Tensor], network: str) -> dict[str, Tensor]:
+    """One network's tensors without wrapper prefixes."""
+    if network not in NETWORKS:
+        raise InputError(f"network is {network!r}; choose one of {', '.join(NETWORKS)}")
+    tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    if not any(name.startswith(tuple(NETWORKS.values())) for name in tensors):
+        return tensors
+    prefix, known = NETWORKS[network], tuple(NETWORKS.values())
+    # Whatever belongs to neither network stays in and is reported as unknown.
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix) or not name.startswith(known)
+    }
+
+
+def _refuse(path: str | os.PathLike, fault: str, names: Sequence[str]) -> None:
+    names = [name for name in names if not name.endswith("num_batches_tracked")]
+    if names:
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        raise InputError(
+            f"{path} does not fit the model: {len(names)} {fault} tensors ({', '.join(names[:_SHOWN])}{more}); "
+            f"use the config it was trained with, or allow {fault!r} explicitly"
+        )
+
+
+def _check_constants(model: CascadeMaskRCNN, path: str | os.PathLike, tensors: dict[str, Tensor]) -> None:
+    """Take what older files of Detectron2 repeat from its config out of `tensors`; it must be what ours says."""
+    constants = {"pixel_mean": ("pixel_mean", model.pixel_mean), "pixel_std": ("pixel_std", model.pixel_std)}
+    for i in range(len(model.config.anchor_sizes)):
+        name = f"proposal_generator.anchor_generator.cell_anchors.{i}"
+        constants[name] = ("anchor_sizes and anchor_ratios", model.proposal_generator.get_buffer(f"cells{i}"))
+    for name, (option, value) in constants.items():
+        found = tensors.pop(name, None)
+        if found is not None and not torch.allclose(found.float().flatten(), value.cpu().flatten(), atol=1e-3):
+            raise InputError(
+                f"{path} expects {name} {found.flatten().tolist()}; set {option} in the config accordingly"
+            )
+
+
+_SINGLE_STAGE = re.compile(r"^roi_heads\.(box_head|box_predictor)\.(?=\D)")
+
+
+def _inner_name(model: CascadeMaskRCNN, own: Mapping[str, Tensor], name: str) -> str:
+    """Our name of a file's tensor, or the file's where we have none."""
+    if name in own:
+        return name
+    if len(model.config.stage_ious) == 1 and _SINGLE_STAGE.match(name):
+        return _SINGLE_STAGE.sub(r"roi_heads.\1.0.", name)
+    for candidate in (_TRUNK + _torchvision_resnet(name), f"{_TRUNK}net.{name}"):
+        if candidate in own:
+            return candidate
+    return name
+
+
+def _outer_name(model: CascadeMaskRCNN, name: str) -> str:
+    """Detectron2's name of our tensor: with one stage, its heads have no number."""
+    if len(model.config.stage_ious) > 1:
+        return name
+    return re.sub(r"^roi_heads\.(box_head|box_predictor)\.0\.", r"roi_heads.\1.", name)
+
+
+def _torchvision_resnet(name: str) -> str:
+    """Detectron2's name of a tensor of torchvision's ResNet; other names stay."""
+    name = re.sub(r"^layer(\d)\.", lambda found: f"res{int(found[1]) + 1}.", name)
+    name = re.sub(r"^(conv|bn)1\.", r"stem.\g<1>1.", name)
+    name = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", name)
+    return name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
