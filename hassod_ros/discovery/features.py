@@ -1,0 +1,86 @@
+"""Dense features of images: what regions are compared by (HASSOD, section 3.1)."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+import numpy as np
+
+from hassod_ros.errors import InputError
+
+HANDCRAFTED = "handcrafted"
+DEFAULT = "vit_base_patch8_224.dino"
+
+
+class Features(Protocol):
+    """Images in, one feature vector per patch out.
+
+    Attributes:
+        name: Name that `load_features` knows it by.
+        patch_size: Side of a patch in pixels.
+        dim: Channels C of a feature vector.
+        weights_sha256: Fingerprint of the parameters, for the provenance of whatever is made from the features.
+
+    """
+
+    name: str
+    patch_size: int
+    dim: int
+    weights_sha256: str
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Describe every patch.
+
+        Args:
+            images: (B, H, W, 3) uint8 RGB, H and W multiples of `patch_size`.
+
+        Returns:
+            (B, C, h, w) float32 with h = H / patch_size and w = W / patch_size, all finite.
+
+        Raises:
+            InputError: H or W is no multiple of `patch_size`, or a feature is not finite.
+
+        """
+        ...
+
+
+def load_features(
+    name: str = DEFAULT,
+    weights: str | os.PathLike | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+) -> Features:
+    """Make a feature extractor by name.
+
+    Args:
+        name: A ViT that timm knows, such as `vit_base_patch8_224.dino`, `vit_base_patch14_dinov2.lvd142m` or
+            `vit_base_patch16_dinov3.lvd1689m`; or `handcrafted`, which needs no weights and no torch.
+        weights: File of weights (`.pth` or `.safetensors`). Default: timm downloads those that belong to the name.
+        device: `cpu`, `cuda` or `cuda:1`. Default: the first GPU where there is one, else the CPU.
+        precision: `bf16` or `fp32`. Default: `bf16` where the hardware computes in it, else `fp32`.
+
+    Raises:
+        InputError: Unknown name, device or precision, or weights that do not fit the name or cannot be fetched.
+
+    """
+    if name == HANDCRAFTED:
+        if weights is not None:
+            raise InputError(f"{HANDCRAFTED} features have no weights; leave {weights} out or name a ViT")
+        from hassod_ros.discovery.handcrafted import HandcraftedFeatures
+
+        return HandcraftedFeatures()
+    from hassod_ros.discovery.vit import load_vit  # torch: training machines only
+
+    return load_vit(name, weights=weights, device=device, precision=precision)
+
+
+def check_images(images: np.ndarray, patch_size: int) -> None:
+    """Refuse what is not (B, H, W, 3) uint8 with sides that are multiples of `patch_size`."""
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        raise InputError(f"features need (B, H, W, 3) uint8 images, got {images.dtype} {images.shape}")
+    height, width = images.shape[1:3]
+    if not height or not width or height % patch_size or width % patch_size:
+        raise InputError(
+            f"{width}x{height} images do not divide into patches of {patch_size}; resize them to multiples"
+        )
