@@ -60,5 +60,10 @@ setup(
     install_requires=CORE,
     extras_require={"train": TRAIN, "tensorrt": TENSORRT, "dev": DEV},
     zip_safe=False,
-    entry_points={"console_scripts": []},
+    entry_points={
+        "console_scripts": [
+            "camera_player = hassod_ros.nodes.camera_player:main",
+            "perception_node = hassod_ros.nodes.perception_node:main",
+        ]
+    },
 )

@@ -1,0 +1,112 @@
+"""Parameters as data: one table per node declares them, checks new values and writes the reference in docs/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+
+from hassod_ros.errors import InputError
+
+Value = bool | int | float | str | list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One parameter of a node.
+
+    Attributes:
+        name: ROS name; dots group parameters.
+        default: Also gives the type.
+        description: One sentence for people.
+        unit: Such as "s" or "Hz"; "" where there is none.
+        low: Least value allowed (numbers).
+        high: Greatest value allowed (numbers).
+        choices: Values allowed, for strings and for the elements of lists.
+        read_only: True where a change needs a restart.
+
+    """
+
+    name: str
+    default: Value
+    description: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    read_only: bool = False
+
+    def descriptor(self) -> ParameterDescriptor:
+        """What `ros2 param describe` shows."""
+        text = f"{self.description} [{self.unit}]" if self.unit else self.description
+        message = ParameterDescriptor(description=text, read_only=self.read_only)
+        if self.choices:
+            message.additional_constraints = f"one of {', '.join(self.choices)}"
+        if isinstance(self.default, int) and self.low is not None and self.high is not None:
+            message.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high))]
+        if isinstance(self.default, float) and self.low is not None and self.high is not None:
+            message.floating_point_range = [FloatingPointRange(from_value=float(self.low), to_value=float(self.high))]
+        return message
+
+    def refusal(self, value: Any) -> str:
+        """Why `value` is not allowed, "" where it is. Type and range are checked by rclpy through the descriptor."""
+        if isinstance(value, float) and value != value:
+            return f"{self.name} cannot be NaN"
+        given = value if isinstance(value, list | tuple) else [value]
+        if self.choices:
+            for entry in given:
+                if entry not in self.choices:
+                    return f"{self.name} cannot hold {entry!r}; use {', '.join(self.choices)}"
+            if len(set(given)) != len(given):
+                return f"{self.name} names a value twice: {list(given)}"
+        return ""
+
+
+def declare(node: Node, table: Sequence[Parameter]) -> None:
+    """Declare the parameters on a node and refuse wrong values from now on.
+
+    Raises:
+        InputError: A value from the command line or the parameter file is of a wrong type or out of range.
+
+    """
+    by_name = {parameter.name: parameter for parameter in table}
+
+    def check(changes: list[RosParameter]) -> SetParametersResult:
+        for change in changes:
+            if change.name in by_name and (reason := by_name[change.name].refusal(change.value)):
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(check)
+    try:
+        for parameter in table:
+            node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        raise InputError(f"parameter {parameter.name} is wrong: {error}; see docs/ros_api.md") from error
+
+
+def values(node: Node, table: Sequence[Parameter]) -> dict[str, Any]:
+    """Current values by name; lists as list."""
+    current = {parameter.name: node.get_parameter(parameter.name).value for parameter in table}
+    return {name: list(value) if isinstance(value, list | tuple) else value for name, value in current.items()}
+
+
+def markdown(table: Sequence[Parameter]) -> str:
+    """The reference table of docs/ros_api.md."""
+    lines = ["| parameter | type | default | allowed | changeable | meaning |", "|---|---|---|---|---|---|"]
+    for parameter in table:
+        kind = "string list" if isinstance(parameter.default, list) else type(parameter.default).__name__
+        kind = {"str": "string", "float": "double"}.get(kind, kind)
+        default = str(parameter.default).lower() if isinstance(parameter.default, bool) else repr(parameter.default)
+        unit = f" {parameter.unit}" if parameter.unit else ""
+        allowed = ", ".join(parameter.choices)
+        if parameter.low is not None and parameter.high is not None:
+            allowed = f"{parameter.low:g} to {parameter.high:g}{unit}"
+        cells = [f"`{parameter.name}`", kind, f"`{default}`{unit}", allowed, "no" if parameter.read_only else "yes"]
+        lines.append(f"| {' | '.join([*cells, parameter.description])} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,52 @@
+"""What the entry points of all nodes share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
+from rclpy.qos import ReliabilityPolicy
+
+from hassod_ros.errors import InputError
+
+
+def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> int:
+    """Spin a node until SIGINT or SIGTERM.
+
+    A lifecycle node whose parameter `autostart` is true is configured and activated first.
+
+    Args:
+        make_node: Called once rclpy is initialised.
+        arguments: ROS arguments. Default: the process's.
+
+    Returns:
+        Exit status: 0, or 2 where an InputError says in one sentence (on stderr) what is wrong with the parameters.
+
+    """
+    rclpy.init(args=arguments)
+    try:
+        node = make_node()
+        try:
+            if isinstance(node, LifecycleNode) and node.get_parameter("autostart").value:
+                node.trigger_configure()
+                node.trigger_activate()
+            rclpy.spin(node)
+        finally:
+            node.destroy_node()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def reliability(name: str) -> ReliabilityPolicy:
+    """The QoS policy of a parameter's value."""
+    return ReliabilityPolicy.RELIABLE if name == "reliable" else ReliabilityPolicy.BEST_EFFORT

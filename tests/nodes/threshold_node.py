@@ -1,0 +1,58 @@
+"""perception_node around a segmenter whose answer is known: nested regions by brightness."""
+
+import sys
+import time
+
+import cv2
+import numpy as np
+
+from hassod_ros.instances import Instances
+from hassod_ros.nodes.perception_node import PerceptionNode
+from hassod_ros.nodes.run import run
+
+BRIGHTNESS = (50, 120, 200)  # of whole, part and subpart
+
+
+class Threshold:
+    """Whole, part and subpart are where it is brighter than `BRIGHTNESS`; the score is the red of the region's corner.
+
+    An image that is white all over makes it fail.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
+        time.sleep(self.seconds)
+        if image.min() == 255:
+            raise RuntimeError("white")
+        red = image[..., 0 if color_order == "RGB" else 2]
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY if color_order == "RGB" else cv2.COLOR_BGR2GRAY)
+        masks = [mask for mask in (gray > value for value in BRIGHTNESS) if mask.any()]
+        corners = [np.argwhere(mask)[0] + 4 for mask in masks]
+        n = len(masks)
+        return Instances.from_dense(
+            np.array(masks).reshape(n, *gray.shape),
+            image_size=gray.shape,
+            levels=np.arange(n, dtype=np.uint8),
+            parents=np.arange(-1, n - 1, dtype=np.int32),
+            scores=np.array([red[y, x] / 255 for y, x in corners], np.float32),
+        )
+
+    def segment(self, images: list[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
+        return [self(image, color_order=color_order) for image in images]
+
+    def warm_up(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def open_model(model: str) -> Threshold:
+    """`threshold` or `threshold:SECONDS` for a slow one."""
+    return Threshold(float(model.partition(":")[2] or 0))
+
+
+if __name__ == "__main__":
+    sys.exit(run(lambda: PerceptionNode(open_model)))
