@@ -258,7 +258,7 @@ def _fingerprint(model: Any) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(f"{key}{tuple(value.shape)}".encode())
-        digest.update(memoryview(np.ascontiguousarray(value.detach().cpu().float().numpy())))
+        digest.update(value.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()
 
 
