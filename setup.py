@@ -62,6 +62,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            "evaluate = hassod_ros.train.evaluate:main",
             "camera_player = hassod_ros.nodes.camera_player:main",
             "perception_node = hassod_ros.nodes.perception_node:main",
         ]

@@ -110,7 +110,7 @@ def load_predictions(path: str | os.PathLike, annotated: AnnotatedSet) -> dict[i
     """Read predictions for the images of a set: a COCO results list, or a whole COCO file such as pseudo-labels.
 
     A results list refers to images by id. A whole file has its own images: they are found by `file_name`, or by the
-    last part of it, and the rest of the file is left out.
+    last part of it, and the rest of the file is left out. A folder of such files (`*.json`) is read as one.
 
     Returns:
         Image id -> predictions, best first. Images without predictions are absent.
@@ -119,24 +119,36 @@ def load_predictions(path: str | os.PathLike, annotated: AnnotatedSet) -> dict[i
         InputError: No such file, wrong format, images that the set does not have, or damaged entries.
 
     """
-    content = _read_json(path)
+    if Path(path).is_dir():
+        files = sorted(Path(path).glob("*.json"))
+        if not files:
+            raise InputError(f"{path} holds no .json file; give the folder that the predictions were written to")
+        parts = [load_predictions(file, annotated) for file in files]
+        if sum(map(len, parts)) > len(set().union(*parts)):
+            raise InputError(f"{path} has predictions for one image in two files; give every image once")
+        return {image_id: segments for part in parts for image_id, segments in part.items()}
+    return parse_predictions(_read_json(path), annotated, source=str(path))
+
+
+def parse_predictions(content: Any, annotated: AnnotatedSet, *, source: str = "the input") -> dict[int, Segments]:
+    """What `load_predictions` does for content that is already in memory; `source` names it in error messages."""
     by_id = {picture.image_id: picture for picture in annotated.pictures}
     if isinstance(content, list):
         pairs = {image_id: image_id for image_id in by_id}
         entries = content
         known = set(by_id)
     elif isinstance(content, dict) and "images" in content and "annotations" in content:
-        pairs = _pair_images(content["images"], annotated.pictures, path)
+        pairs = _pair_images(content["images"], annotated.pictures, source)
         entries = content["annotations"]
         known = {image["id"] for image in content["images"]}
     else:
-        raise InputError(f"{path} is neither a COCO results list nor a COCO annotation file; write one of the two")
-    grouped = _group(entries, known, path)
+        raise InputError(f"{source} is neither a COCO results list nor a COCO annotation file; write one of the two")
+    grouped = _group(entries, known, source)
     with_masks = all("segmentation" in entry for entry in entries)
     return {
-        target: to_segments(grouped[source], by_id[target].size, with_masks=with_masks, source=str(path))
-        for source, target in pairs.items()
-        if grouped[source]
+        target: to_segments(grouped[image_id], by_id[target].size, with_masks=with_masks, source=source)
+        for image_id, target in pairs.items()
+        if grouped[image_id]
     }
 
 
@@ -175,7 +187,7 @@ def to_segments(
     if not np.isfinite(scores).all():
         raise InputError(f"{source}: image {entries[0].get('image_id')} has a score that is no number; predict again")
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    areas = boxes[:, 2] * boxes[:, 3] if masks is None else np.asarray(rle.area(masks), np.float64).reshape(-1)
+    areas = boxes[:, 2] * boxes[:, 3] if masks is None else _areas(masks)
     if stated_areas:
         areas = np.array([entry.get("area", area) for entry, area in zip(entries, areas, strict=True)], np.float64)
     segments = Segments(
@@ -243,6 +255,12 @@ def _to_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
     if isinstance(segmentation["counts"], list):
         return rle.frPyObjects(segmentation, *size)
     return {"size": list(size), "counts": segmentation["counts"]}
+
+
+def _areas(masks: list[dict[str, Any]]) -> np.ndarray:
+    """(N,) float64 pixel counts, in portions: pycocotools 2.0.11 fails on 256 masks and more with NumPy 2."""
+    portions = [rle.area(masks[start : start + 255]) for start in range(0, len(masks), 255)]
+    return np.concatenate(portions).astype(np.float64) if portions else np.zeros(0)
 
 
 def _levels(entries: Sequence[Mapping[str, Any]], source: str) -> np.ndarray:

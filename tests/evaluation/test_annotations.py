@@ -111,3 +111,24 @@ def test_wrong_files_are_named(write, tmp_path, truth):
         load_predictions(write({"boxes": []}), truth)
     with pytest.raises(InputError, match="no image in common"):
         load_predictions(write({"images": [{"id": 1, "file_name": "z.jpg"}], "annotations": []}), truth)
+
+
+def test_a_thousand_masks_of_one_image(entry):
+    segments = to_segments([entry((0, 0, 1 + i % 50, 1)) for i in range(1000)], (40, 60))
+    assert segments.areas[:60].tolist() == [1 + i % 50 for i in range(60)]
+    assert segments.areas[999] == 50
+
+
+def test_a_folder_of_shards(write, truth, entry, tmp_path):
+    for i, image in enumerate(IMAGES):
+        shard = {"images": [image], "annotations": [entry((0, 0, 3, 3 + i), image["id"], id=1)]}
+        (tmp_path / "shards").mkdir(exist_ok=True)
+        (tmp_path / "shards" / f"{i}.json").write_text(json.dumps(shard))
+    found = load_predictions(tmp_path / "shards", truth)
+    assert {image_id: segments.areas.tolist() for image_id, segments in found.items()} == {1: [9], 2: [12]}
+    (tmp_path / "shards" / "again.json").write_text((tmp_path / "shards" / "0.json").read_text())
+    with pytest.raises(InputError, match="one image in two files"):
+        load_predictions(tmp_path / "shards", truth)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no \.json file"):
+        load_predictions(tmp_path / "empty", truth)

@@ -1,0 +1,103 @@
+"""Run a model or a method over a set and write down what it finds, as COCO results."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from hassod_ros.evaluation.annotations import AnnotatedSet
+from hassod_ros.images import read_image
+from hassod_ros.instances import Instances
+from hassod_ros.runtime.postprocess import PostprocessOptions
+from hassod_ros.runtime.segmenter import Segmenter
+
+Finder = Callable[[np.ndarray], Instances]  # (H, W, 3) uint8 RGB -> what is in it
+
+
+def predict(
+    find: Finder, annotated: AnnotatedSet, images: str | os.PathLike, *, label: str = ""
+) -> list[dict[str, Any]]:
+    """Apply `find` to every image of a set.
+
+    Args:
+        find: (H, W, 3) uint8 RGB -> Instances of that image.
+        annotated: The set.
+        images: Folder that the set's file names are relative to.
+        label: Text before the progress bar.
+
+    Returns:
+        COCO results with `id`, `level`, `parent_id` and `score`, which `load_predictions` reads once written.
+
+    Raises:
+        InputError: An image is missing or damaged.
+
+    """
+    results: list[dict[str, Any]] = []
+    for picture in tqdm(annotated.pictures, desc=label or "predict", unit="image", dynamic_ncols=True):
+        instances = find(read_image(Path(images) / picture.file_name))
+        results += instances.to_coco(picture.image_id, first_id=len(results) + 1)
+    return results
+
+
+def open_exported(path: str | os.PathLike) -> Finder:
+    """An exported model (`.onnx`) without a threshold on the score: recall is measured over the whole ranking.
+
+    Raises:
+        InputError: The model cannot be loaded.
+
+    """
+    segmenter = Segmenter(path)
+    segmenter.options = PostprocessOptions(
+        score_thresholds=(0.0, 0.0, 0.0), mask_threshold=segmenter.info.mask_threshold
+    )
+    return segmenter
+
+
+def open_checkpoint(
+    path: str | os.PathLike,
+    *,
+    published: bool = False,
+    network: str = "student",
+    short_side: int = 800,
+    max_side: int = 1333,
+    max_detections: int = 1000,
+) -> Finder:
+    """A trained detector without a threshold on the score, on the GPU where there is one.
+
+    Args:
+        path: Checkpoint of ours or of Detectron2.
+        published: The file is HASSOD's own, which does not say what it holds; take the paper's detector.
+        network: "student" or "teacher", where the file holds both.
+        short_side: Images are resized to this shorter side in pixels (the paper: 800),
+        max_side: but the longer side becomes no longer than this.
+        max_detections: Most detections of an image (the paper: 1000).
+
+    Raises:
+        InputError: The checkpoint cannot be loaded.
+
+    """
+    import torch  # exported models and files of predictions do without
+    from torchvision.transforms import v2
+
+    from hassod_ros.detection.checkpoints import open_detector, read_config
+    from hassod_ros.detection.config import DetectorConfig
+    from hassod_ros.detection.detections import to_instances
+
+    config = DetectorConfig() if published else read_config(path)
+    config = dataclasses.replace(config, detections=max_detections, score_threshold=0.0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = open_detector(path, config, network=network).to(device)
+    resize = v2.RandomShortestSize([short_side], max_size=max_side, antialias=True)
+
+    @torch.inference_mode()
+    def find(image: np.ndarray) -> Instances:
+        pixels = resize(torch.from_numpy(image).permute(2, 0, 1).to(device))
+        return to_instances(model(pixels[None].float())[0], image.shape[:2])
+
+    return find

@@ -1,0 +1,59 @@
+import cv2
+import numpy as np
+import pytest
+from scipy.linalg import eigh
+
+from hassod_ros.evaluation.maskcut import _second_eigenvector, cut_patches, maskcut
+
+
+class Colours:
+    """Patch features of a picture whose patches are of one colour each."""
+
+    name, patch_size, dim, weights_sha256 = "colours", 8, 3, ""
+
+    def __call__(self, images):
+        small = np.stack(
+            [cv2.resize(image, None, fx=1 / 8, fy=1 / 8, interpolation=cv2.INTER_AREA) for image in images]
+        )
+        return small.transpose(0, 3, 1, 2).astype(np.float32)
+
+
+@pytest.fixture
+def picture():
+    image = np.zeros((96, 96, 3), np.uint8)
+    image[:] = (0, 0, 200)
+    image[16:48, 16:56] = (200, 0, 0)
+    image[64:80, 48:80] = (0, 200, 0)
+    return image
+
+
+def test_eigenvector_agrees_with_the_dense_solver():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(60, 4))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    weights = np.where(vectors @ vectors.T > 0.2, 1.0, 1e-5).astype(np.float32)
+    degree = np.diag(weights.sum(1).astype(np.float64))
+    expected = eigh(degree - weights, degree)[1][:, 1]
+    found = _second_eigenvector(weights)
+    assert abs(np.corrcoef(expected, found)[0, 1]) > 0.9999
+
+
+def test_two_objects_are_cut_out_in_turn(picture):
+    found = maskcut(picture, Colours(), side=96)
+    masks = found.dense()
+    targets = [(picture == color).all(axis=2) for color in ((200, 0, 0), (0, 200, 0))]
+    assert any(np.array_equal(masks[0], target) for target in targets)
+    assert any(np.array_equal(masks[1], target) for target in targets)
+    assert (np.diff(found.scores) < 0).all()
+
+
+def test_patches_are_used_once(picture):
+    cuts = cut_patches(Colours()(picture[None])[0])
+    assert np.sum(cuts, axis=0).max() == 1
+    assert len(cut_patches(Colours()(picture[None])[0], cuts=1)) == 1
+
+
+def test_masks_that_refinement_destroys_are_dropped(picture):
+    assert len(maskcut(picture, Colours(), side=96, refine=lambda image, mask: mask & False)) == 0
+    kept = maskcut(picture, Colours(), side=96, cuts=1, refine=lambda image, mask: mask)
+    assert len(kept) == 1

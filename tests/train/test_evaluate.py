@@ -1,0 +1,83 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hassod_ros.train.evaluate import main
+from PIL import Image
+from pycocotools import mask as rle
+
+from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.checkpoints import save_weights
+from hassod_ros.detection.config import DetectorConfig
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two pictures with one object each, and predictions that find one of the two."""
+    annotations, images = [], []
+    for i in (1, 2):
+        mask = np.zeros((48, 64), np.uint8, order="F")
+        mask[8:40, 10:50] = 1
+        code = rle.encode(mask)
+        code = {"size": code["size"], "counts": code["counts"].decode()}
+        area = int(mask.sum())
+        annotations.append(
+            {"id": i, "image_id": i, "segmentation": code, "bbox": [10, 8, 40, 32], "area": area, "iscrowd": 0}
+        )
+        images.append({"id": i, "file_name": f"{i}.png", "width": 64, "height": 48})
+        Image.fromarray(np.full((48, 64, 3), 100, np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "truth.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    (tmp_path / "found.json").write_text(json.dumps([annotations[0] | {"score": 0.9}]))
+    return tmp_path
+
+
+def test_predictions_become_tables_and_report(data, capsys):
+    arguments = ["--annotations", data / "truth.json", "--images", data, "--predictions", data / "found.json"]
+    assert main([str(argument) for argument in [*arguments, "--report", data / "report"]]) == 0
+    assert "2 images, 2 annotations, 1 predictions" in capsys.readouterr().out
+    metrics = json.loads((data / "report" / "metrics.json").read_text())
+    assert metrics["mask"]["AR@1"] == 0.5
+    assert len(metrics["facts"]["predictions sha256"]) == 64
+    assert (data / "report" / "report.html").stat().st_size > 5000
+
+
+def test_checkpoint(data):
+    torch.manual_seed(0)
+    config = DetectorConfig(
+        backbone="resnet18", fpn_channels=16, box_width=16, mask_channels=8, mask_layers=1, rpn_post_nms=(50, 20)
+    )
+    save_weights(CascadeMaskRCNN(config), data / "model.pth")
+    arguments = ["--annotations", data / "truth.json", "--images", data, "--checkpoint", data / "model.pth"]
+    options = ["--short-side", 64, "--max-detections", 7, "--report", data / "report"]
+    assert main([str(argument) for argument in [*arguments, *options]]) == 0
+    predictions = json.loads((data / "report" / "predictions.json").read_text())
+    assert 0 < len(predictions) <= 14
+    assert {"level", "parent_id", "score"} <= predictions[0].keys()
+    metrics = json.loads((data / "report" / "metrics.json").read_text())
+    assert metrics["counts"]["predictions"] == len(predictions)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--predictions", "absent.json"], "absent.json cannot be read"),
+        (["--model", "absent.onnx"], "a model needs the images"),
+        (["--model", "absent.onnx", "--images", "."], "absent.onnx"),
+        (["--checkpoint", "absent.pth", "--images", "."], "absent.pth"),
+    ],
+)
+def test_bad_input_is_one_sentence(data, capsys, arguments, message):
+    assert main(["--annotations", str(data / "truth.json"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_runs_from_a_checkout(data):
+    command = [sys.executable, "-m", "hassod_ros.train.evaluate", "--annotations", str(data / "none.json")]
+    done = subprocess.run([*command, "--predictions", "x"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "none.json cannot be read" in done.stderr

@@ -1,0 +1,111 @@
+"""Score predictions, pseudo-labels or a model on a COCO-format set, class-agnostically.
+
+Example:
+    python train/evaluate.py --annotations instances.json --images images --predictions labels.json --report report
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hassod_ros.errors import InputError
+from hassod_ros.evaluation.annotations import load_annotations, load_predictions, parse_predictions
+from hassod_ros.evaluation.evaluate import evaluate
+from hassod_ros.evaluation.predict import Finder, open_checkpoint, open_exported, predict
+from hassod_ros.evaluation.report import write_report
+from hassod_ros.evaluation.tables import format_scores
+from hassod_ros.files import revision, sha256, write_json
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 2 after an error of the user's input."""
+    options = _parser().parse_args(arguments)
+    try:
+        run(options)
+    except InputError as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Read or make the predictions, score them, print the tables, write the report."""
+    annotated = load_annotations(options.annotations)
+    facts = {
+        "annotations": options.annotations,
+        "annotations sha256": sha256(options.annotations),
+        "code": revision(),
+    }
+    if options.predictions:
+        predictions = load_predictions(options.predictions, annotated)
+        facts["predictions"] = options.predictions
+        if Path(options.predictions).is_file():
+            facts["predictions sha256"] = sha256(options.predictions)
+    else:
+        if options.images is None:
+            raise InputError("a model needs the images; give their folder with --images")
+        model = options.model or options.checkpoint
+        find = open_exported(model) if options.model else _open_checkpoint(options)
+        facts |= {"model": model, "model sha256": sha256(model)}
+        results = predict(find, annotated, options.images)
+        if options.report:
+            write_json(Path(options.report) / "predictions.json", results)
+        predictions = parse_predictions(results, annotated)
+    start = time.perf_counter()
+    scores = evaluate(annotated, predictions, max_detections=options.max_detections, min_area=options.min_area)
+    seconds = time.perf_counter() - start
+    print(format_scores(scores))
+    print(f"\nscored in {seconds:.1f} s, {len(annotated.pictures) / seconds:.0f} images/s")
+    if options.report:
+        source = options.predictions or options.model or options.checkpoint
+        title = f"{Path(source).name} on {Path(options.annotations).name}"
+        page = write_report(
+            options.report, scores, annotated, predictions, images=options.images, title=title, facts=facts
+        )
+        print(f"report: {page}")
+
+
+def _open_checkpoint(options: argparse.Namespace) -> Finder:
+    return open_checkpoint(
+        options.checkpoint,
+        published=options.published,
+        network=options.network,
+        short_side=options.short_side,
+        max_side=options.max_side,
+        max_detections=options.max_detections,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Score masks and boxes on a COCO-format set, class-agnostically.")
+    parser.add_argument("--annotations", required=True, help="ground truth in COCO format (.json or .json.gz)")
+    parser.add_argument("--images", help="folder that the file names are relative to; needed for models and pictures")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--predictions", help="COCO results, pseudo-labels, or a folder of such files")
+    source.add_argument("--model", help="exported model (.onnx)")
+    source.add_argument("--checkpoint", help="trained detector (.pth, .pkl, .safetensors)")
+    parser.add_argument("--published", action="store_true", help="the checkpoint is HASSOD's own: the paper's detector")
+    parser.add_argument(
+        "--network", choices=["student", "teacher"], default="student", help="of a checkpoint with both"
+    )
+    parser.add_argument("--short-side", type=_positive, default=800, help="a checkpoint's input size (default 800)")
+    parser.add_argument("--max-side", type=_positive, default=1333, help="limit of the longer side (default 1333)")
+    parser.add_argument("--report", help="folder for report.html, metrics.json and a model's predictions.json")
+    parser.add_argument("--max-detections", type=_positive, default=1000, help="predictions an image (default 1000)")
+    parser.add_argument("--min-area", type=float, default=0.0, help="ignore smaller annotations, in pixels (default 0)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
