@@ -148,7 +148,9 @@ class Instances:
 
         Whoever loses its parent gets the nearest ancestor that stays, or -1.
         """
-        index = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep, np.int64).reshape(-1)
+        keep = np.asarray(keep)
+        # Through arange, so that -1 means the last instance and a mask of another length is an error.
+        index = np.arange(len(self))[keep if keep.dtype == bool else keep.astype(np.int64).reshape(-1)]
         new_index = np.full(len(self) + 1, -1, np.int32)  # the last entry answers for "no parent"
         new_index[index] = np.arange(len(index), dtype=np.int32)
         parents = self.parents[index]
@@ -273,7 +275,7 @@ def _as_integers(name: str, values: np.ndarray, dtype: type) -> np.ndarray:
     values = np.asarray(values)
     if values.dtype == dtype:
         return values
-    converted = values.astype(dtype)
+    converted: np.ndarray = values.astype(dtype)
     if not np.array_equal(converted, values):
         raise ValueError(f"{name} must be whole numbers within {np.dtype(dtype)}, got {values.tolist()[:8]}")
     return converted
