@@ -39,6 +39,20 @@ PARAMETERS = (
         read_only=True,
     ),
     Parameter(
+        name="count",
+        default=0,
+        low=0,
+        high=2**31 - 1,
+        description="End the node after so many images, 0 = never.",
+        read_only=True,
+    ),
+    Parameter(
+        name="wait",
+        default=False,
+        description="Hold the first image back until somebody subscribes to it.",
+        read_only=True,
+    ),
+    Parameter(
         name="width",
         default=0,
         low=0,
@@ -112,8 +126,9 @@ class CameraPlayer(Node):
         if (self._options["width"] == 0) != (self._options["height"] == 0):
             raise InputError("only one of width and height is given; give both or neither")
         self._sent = 0
+        self._state = "playing"
         self._frames = self._open()
-        self._next = next(self._frames)  # a source without images is noticed here
+        self._next: np.ndarray | None = next(self._frames)  # a source without images is noticed here
         qos = QoSProfile(
             history=HistoryPolicy.KEEP_LAST, depth=5, reliability=reliability(self._options["reliability"])
         )
@@ -121,7 +136,7 @@ class CameraPlayer(Node):
         self._camera_info = self.create_publisher(CameraInfo, "camera_info", qos)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1 / self._options["rate"], self._play, clock=steady)
+        self._timer = self.create_timer(1 / self._options["rate"], self._play, clock=steady)
         self.create_timer(1.0, self._report, clock=steady)
 
     def _open(self) -> Iterator[np.ndarray]:
@@ -134,6 +149,11 @@ class CameraPlayer(Node):
         )
 
     def _play(self) -> None:
+        if self._next is None or self._sent == self._options["count"] > 0:
+            self._finish()
+            return
+        if self._sent == 0 and self._options["wait"] and not self._image.get_subscription_count():
+            return
         pixels = self._next
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._options["frame_id"])
         encoding = self._options["encoding"]
@@ -143,22 +163,24 @@ class CameraPlayer(Node):
         self._camera_info.publish(pinhole(pixels.shape[1], pixels.shape[0], self._options["field_of_view"], header))
         self._sent += 1
         # The next frame is made ready now, so that it leaves on time.
-        following = next(self._frames, None)
-        if following is None:
-            if not self._options["loop"]:
-                self.get_logger().info(f"the source has ended after {self._sent} images")
-                raise SystemExit(0)
+        self._next = next(self._frames, None)
+        if self._next is None and self._options["loop"]:
             self._frames = self._open()
-            following = next(self._frames)
-        self._next = following
+            self._next = next(self._frames)
+
+    def _finish(self) -> None:
+        """Say how many images were sent, and end once everybody had time to hear it."""
+        self._timer.cancel()
+        self._state = "finished"
+        self.get_logger().info(f"finished after {self._sent} images")
+        self._report()
+        self.create_timer(2.0, self.context.try_shutdown, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _report(self) -> None:
         status = DiagnosticStatus(
-            name=f"{self.get_fully_qualified_name()}: camera",
-            message="playing",
-            hardware_id="hassod_ros",
-            values=[KeyValue(key="sent", value=str(self._sent))],
+            name=f"{self.get_fully_qualified_name()}: camera", message=self._state, hardware_id="hassod_ros"
         )
+        status.values = [KeyValue(key="sent", value=str(self._sent))]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)

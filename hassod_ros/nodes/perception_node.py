@@ -17,6 +17,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile
 from sensor_msgs.msg import Image
 
 from hassod_msgs.msg import InstanceArray
+from hassod_ros.drawing import draw
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
 from hassod_ros.instances import Instances, Level
@@ -261,8 +262,6 @@ class PerceptionNode(LifecycleNode):
         if name == "instances":
             return instance_array(instances, header, model_name=self._model_name, model_sha256=self._model_sha256)
         if name == "overlay":
-            from hassod_ros.drawing import draw
-
             return array_to_image(draw(to_rgb(pixels, color_order), instances), "rgb8", header)
         return label_image(instances, Level[name.removeprefix("labels/").upper()], header)
 

@@ -1,0 +1,99 @@
+import pytest
+
+pytest.importorskip("sensor_msgs.msg", reason="ROS 2 is missing: source scripts/env.sh")
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from hassod_ros.errors import InputError
+from hassod_ros.nodes.convert import array_to_image, compressed_to_array, image_to_array, to_rgb
+
+
+@pytest.fixture
+def picture():
+    smooth = cv2.resize(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8), (70, 50))
+    return np.ascontiguousarray(smooth)
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
+def test_colours_are_not_copied(picture, encoding):
+    message = array_to_image(picture, encoding, Header())
+    pixels, order = image_to_array(message)
+    np.testing.assert_array_equal(pixels, picture)
+    assert order == encoding[:3].upper()
+    message.data[0] = 255 - message.data[0]
+    assert pixels[0, 0, 0] == message.data[0]
+
+
+@pytest.mark.parametrize("kind", [bytes, list, lambda data: np.frombuffer(data, np.uint8)])
+def test_data_may_be_of_any_type(picture, kind):
+    class Message:
+        height, width, encoding, is_bigendian, step = 50, 70, "rgb8", 0, 210
+        data = kind(picture.tobytes())
+
+    np.testing.assert_array_equal(image_to_array(Message)[0], picture)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pixels"),
+    [
+        ("mono8", np.arange(20, dtype=np.uint8).reshape(4, 5)),
+        ("mono16", np.arange(20, dtype=np.uint16).reshape(4, 5)),
+        ("16UC1", np.arange(40, dtype=np.uint16).reshape(4, 10)[:, ::2]),
+        ("rgb8", np.arange(60, dtype=np.uint8).reshape(4, 5, 3)),
+    ],
+)
+def test_array_to_image_holds_the_array(encoding, pixels):
+    header = Header(frame_id="here")
+    message = array_to_image(pixels, encoding, header)
+    assert (message.header, message.encoding, message.is_bigendian) == (header, encoding, 0)
+    assert (message.height, message.width, message.step) == (4, 5, len(message.data) // 4)
+    assert bytes(message.data) == pixels.tobytes()
+
+
+@pytest.mark.parametrize(("encoding", "shape", "dtype"), [("rgb8", (4, 5), "u1"), ("16UC1", (4, 5), "u1")])
+def test_array_to_image_refuses_another_layout(encoding, shape, dtype):
+    with pytest.raises(ValueError, match="is not an image of encoding"):
+        array_to_image(np.zeros(shape, dtype), encoding, Header())
+
+
+def test_sixteen_bits_are_scaled_and_alpha_is_dropped():
+    values = np.array([[0, 257, 32896, 65535]], "<u2")
+    message = Image(height=1, width=4, encoding="mono16", step=8, data=values.tobytes())
+    assert image_to_array(message)[0][0, :, 0].tolist() == [0, 1, 128, 255]
+    message = Image(height=1, width=1, encoding="rgba16", step=8, data=values.tobytes())
+    assert image_to_array(message)[0][0, 0].tolist() == [0, 1, 128]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"encoding": "16UC1"}, "is a depth image; connect `image` to the camera's colour"),
+        ({"encoding": "rgb9"}, "encoding 'rgb9' is not known; use one of"),
+        ({"encoding": ""}, "encoding '' is not known"),
+        ({"height": 0}, "an image of 5 x 0 pixels cannot be read"),
+        ({"width": 20_000}, "each side must be 1 to 16384"),
+        ({"step": 14}, "step is 14 bytes, 5 pixels of rgb8 need 15"),
+        ({"height": 5}, "holds 60 bytes, 5 x 5 pixels of rgb8 with step 15 need 75"),
+        ({"encoding": "yuv422", "step": 20}, "must have an even width, got 5"),
+        ({"encoding": "bayer_rggb8", "height": 2, "width": 2}, "too small to interpolate"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_a_sentence(fields, sentence):
+    message = array_to_image(np.zeros((4, 5, 3), np.uint8), "rgb8", Header())
+    for name, value in fields.items():
+        setattr(message, name, value)
+    with pytest.raises(InputError, match=sentence):
+        image_to_array(message)
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+def test_compressed_images(picture, extension):
+    data = cv2.imencode(extension, picture[..., ::-1])[1].tobytes()
+    pixels = to_rgb(*compressed_to_array(CompressedImage(data=data)))
+    assert np.abs(pixels.astype(int) - picture).max() <= (0 if extension == ".png" else 40)
+    for damaged in (data[: len(data) // 2], b"", b"no image"):
+        with pytest.raises(InputError):
+            compressed_to_array(CompressedImage(data=damaged))
