@@ -1,0 +1,38 @@
+"""A small detector with lively weights, quick to build."""
+
+import pytest
+import torch
+
+from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.config import DetectorConfig
+
+
+@pytest.fixture
+def small_config() -> DetectorConfig:
+    return DetectorConfig(
+        backbone="resnet18",
+        fpn_channels=16,
+        box_width=32,
+        mask_layers=1,
+        mask_channels=16,
+        rpn_pre_nms=(300, 100),
+        rpn_post_nms=(300, 60),
+        detections=20,
+    )
+
+
+@pytest.fixture
+def build():
+    """Build a detector whose outputs are not all alike, as those of a fresh one would be."""
+
+    def build(config: DetectorConfig) -> CascadeMaskRCNN:
+        torch.manual_seed(0)
+        model = CascadeMaskRCNN(config)
+        heads = ("objectness_logits", "anchor_deltas", "cls_score", "bbox_pred", "predictor")
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                if any(part in name for part in heads):
+                    value.normal_(std=0.1)
+        return model.eval()
+
+    return build

@@ -1,0 +1,56 @@
+import numpy as np
+import torch
+
+from hassod_ros.detection.detections import Detections, to_instances
+from hassod_ros.instances import Level
+
+
+def detections(boxes, levels, scores=None, masks=None, size=(50, 100)) -> Detections:
+    n = len(boxes)
+    probabilities = torch.zeros(n, 0) if levels is None else torch.eye(3)[torch.tensor(levels, dtype=torch.int64)]
+    return Detections(
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.linspace(0.9, 0.5, n) if scores is None else torch.tensor(scores),
+        probabilities,
+        torch.ones(n, 28, 28) if masks is None else masks,
+        size,
+    )
+
+
+def test_boxes_and_masks_grow_with_the_image():
+    instances = to_instances(detections([[10, 5, 60, 45]], [1]), (100, 300))
+    assert instances.image_size == (100, 300)
+    assert instances.boxes.tolist() == [[30, 10, 180, 90]]
+    assert instances.masks[0].shape == (80, 150)
+    assert instances.masks[0][1:-1, 3:-3].all()
+    assert instances.levels.tolist() == [Level.PART]
+
+
+def test_parents_cover_their_parts_and_stand_higher():
+    boxes = [[0, 0, 80, 40], [10, 10, 30, 30], [50, 10, 70, 30], [12, 12, 20, 20]]
+    instances = to_instances(detections(boxes, [0, 1, 0, 2]), (50, 100))
+    assert instances.parents.tolist() == [-1, 0, -1, 1]
+
+
+def test_without_level_heads_levels_come_from_coverage():
+    boxes = [[0, 0, 80, 40], [10, 10, 30, 30], [12, 12, 20, 20]]
+    instances = to_instances(detections(boxes, None), (50, 100))
+    assert instances.levels.tolist() == [0, 1, 2]
+    assert instances.parents.tolist() == [-1, 0, 1]
+
+
+def test_what_has_no_pixel_or_too_low_a_score_is_left_out():
+    masks = torch.ones(4, 28, 28)
+    masks[1] = 0.2
+    boxes = [[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 40, 10], [50, 0, 60, 10]]
+    instances = to_instances(
+        detections(boxes, [0] * 4, scores=[0.9, 0.8, 0.7, 0.3], masks=masks), (50, 100), score_threshold=0.3
+    )
+    assert instances.boxes.tolist() == [[0, 0, 10, 10]]
+    np.testing.assert_allclose(instances.scores, [0.9])
+
+
+def test_nothing_found():
+    instances = to_instances(detections([], [], scores=[]), (60, 70))
+    assert len(instances) == 0
+    assert instances.image_size == (60, 70)
