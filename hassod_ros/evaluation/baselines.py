@@ -1,4 +1,4 @@
-"""Classical proposals to compare with: one box, Felzenszwalb's graphs, merged superpixels. Nothing is learned.
+"""Classical proposals to compare with: one box, Felzenszwalb's graphs, merge trees. Nothing is learned.
 
 scikit-image does the segmentation (`pip install 'hassod_ros[dev]'`). The order of the proposals was chosen on
 development images: coarse before fine.
@@ -56,9 +56,6 @@ def felzenszwalb_proposals(
 def slic_merging(image: np.ndarray, *, superpixels: int = 300, limit: int = 1000) -> Instances:
     """All regions of a binary merge tree over SLIC superpixels (Achanta et al., PAMI 2012), last merged first.
 
-    Neighbours merge in the order of Ward's criterion on mean Lab colour: the squared distance of their means, weighted
-    by n m / (n + m) for sizes n and m, so that small regions go first.
-
     Args:
         image: (H, W, 3) uint8 RGB.
         superpixels: How many to start from.
@@ -66,13 +63,34 @@ def slic_merging(image: np.ndarray, *, superpixels: int = 300, limit: int = 1000
 
     """
     labels = slic(image, n_segments=superpixels, compactness=10, sigma=1, start_label=0)
+    return _merge_tree(image, labels, limit)
+
+
+def felzenszwalb_merging(image: np.ndarray, *, scale: float = 100, limit: int = 1000) -> Instances:
+    """All regions of a binary merge tree over one of Felzenszwalb's segmentations, last merged first.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        scale: Observation scale of the segmentation to start from.
+        limit: Most proposals.
+
+    """
+    return _merge_tree(image, felzenszwalb(image, scale=scale, sigma=0.8, min_size=50), limit)
+
+
+def _merge_tree(image: np.ndarray, labels: np.ndarray, limit: int) -> Instances:
+    """Merge neighbours by Ward's criterion on mean Lab colour until one region is left; every region is a proposal.
+
+    The criterion is the squared distance of the means, weighted by n m / (n + m) for sizes n and m, so that small
+    regions go first.
+    """
     sizes = np.bincount(labels.ravel()).astype(np.float64)
     lab = rgb2lab(image).reshape(-1, 3)
     colors = np.stack([np.bincount(labels.ravel(), lab[:, c]) for c in range(3)], axis=1) / sizes[:, None]
     pairs = _merge_order(labels, colors, sizes)
 
     n = len(sizes)
-    member = np.zeros((n + len(pairs), n), np.uint8)  # which superpixels a node of the tree is made of
+    member = np.zeros((n + len(pairs), n), np.uint8)  # which labels a node of the tree is made of
     member[:n] = np.eye(n, dtype=np.uint8)
     boxes = np.concatenate([_boxes(labels), np.zeros((len(pairs), 4), np.int64)])
     for node, (first, second) in enumerate(pairs, start=n):

@@ -6,20 +6,17 @@ section 3.2; the single cut is TokenCut's (Wang et al., CVPR 2022). Written from
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 from scipy.ndimage import binary_fill_holes, label
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from hassod_ros.discovery.crf import refine
 from hassod_ros.discovery.features import Features
 from hassod_ros.instances import Instances
 
 _FAINT = 1e-5  # weight of an edge between unlike patches: keeps the graph connected
-_AGREE = 0.5  # IoU of a mask before and after refinement, below which it is dropped
-
-Refine = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (H, W, 3) image, (H, W) bool mask -> (H, W) bool mask
+_AGREE = 0.5  # IoU of a mask before and after the CRF, below which it is dropped
 
 
 def maskcut(
@@ -29,7 +26,7 @@ def maskcut(
     side: int = 480,
     cuts: int = 3,
     tau: float = 0.15,
-    refine: Refine | None = None,
+    crf: bool = True,
 ) -> Instances:
     """At most `cuts` objects of an image, the first found first.
 
@@ -39,26 +36,36 @@ def maskcut(
         side: The image is stretched to a square of this many pixels.
         cuts: Objects to look for (CutLER: 3).
         tau: Patches are alike above this cosine similarity (CutLER: 0.15).
-        refine: Fits a mask to the image, such as a CRF; a mask that it changes beyond recognition is dropped.
+        crf: Fit each mask to the image by a dense CRF of two labels; a mask that changes beyond recognition is dropped.
 
     """
     size = (image.shape[0], image.shape[1])
     side -= side % features.patch_size
     grid = features(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)[None])[0]
-    masks = []
-    for patches in cut_patches(grid, cuts=cuts, tau=tau):
-        mask = cv2.resize(patches.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0
-        if refine is not None:
-            refined = binary_fill_holes(refine(image, mask))
-            if (mask & refined).sum() < _AGREE * (mask | refined).sum():
-                continue
-            mask = refined
-        if mask.any():
-            masks.append(mask)
+    patches = cut_patches(grid, cuts=cuts, tau=tau)
+    masks = [
+        cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool) for mask in patches
+    ]
+    if crf and masks:
+        masks = _refine(image, masks)
+    masks = [mask for mask in masks if mask.any()]
     if not masks:
         return Instances.empty(size)
     scores = 1 - np.arange(len(masks), dtype=np.float32) / max(cuts, 1)
     return Instances.from_dense(np.stack(masks), image_size=size, scores=scores)
+
+
+def _refine(image: np.ndarray, masks: list[np.ndarray]) -> list[np.ndarray]:
+    """Masks after the CRF, holes filled; without those that the CRF has changed beyond recognition."""
+    sure = np.float32(1 / (1 + np.exp(-1)))  # CutLER takes the mask's values for logits
+    inside = [np.where(mask, sure, 1 - sure) for mask in masks]
+    groups = refine(image, [np.stack([1 - p, p]) for p in inside])
+    kept = []
+    for before, (background, foreground) in zip(masks, groups, strict=True):
+        after = binary_fill_holes(foreground > background)
+        if (before & after).sum() >= _AGREE * (before | after).sum():
+            kept.append(after)
+    return kept
 
 
 def cut_patches(features: np.ndarray, *, cuts: int = 3, tau: float = 0.15) -> list[np.ndarray]:

@@ -34,7 +34,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1d2329; background: #fff; m
 h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 p.note { color: #5b6470; max-width: 75ch; margin: .3rem 0 .8rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .4rem 0 1rem; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; } .facts td { text-align: left; }
 th, td { padding: .28rem .5rem; font-size: .9rem; text-align: right; border-bottom: 1px solid #dde2e7;
   white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } thead th { color: #5b6470; font-weight: 600; }
@@ -145,7 +145,8 @@ def _facts(scores: Mapping[str, Any], facts: Mapping[str, str]) -> str:
         "All figures are class-agnostic and in per cent."
     )
     rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in facts.items())
-    return f'<p class="note">{escape(text)}</p>' + (f'<div class="wide"><table>{rows}</table></div>' if rows else "")
+    table = f'<div class="wide facts"><table>{rows}</table></div>' if rows else ""
+    return f'<p class="note">{escape(text)}</p>{table}'
 
 
 def _score_tables(scores: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hassod_ros.evaluation.baselines import felzenszwalb_proposals, slic_merging, whole_image
+from hassod_ros.evaluation.baselines import felzenszwalb_merging, felzenszwalb_proposals, slic_merging, whole_image
 from hassod_ros.hierarchy import coverage_forest
 
 
@@ -27,7 +27,7 @@ def test_whole_image():
     assert found.areas.tolist() == [35]
 
 
-@pytest.mark.parametrize("method", [felzenszwalb_proposals, slic_merging])
+@pytest.mark.parametrize("method", [felzenszwalb_proposals, felzenszwalb_merging, slic_merging])
 def test_objects_are_found_and_ranked(picture, method):
     found = method(picture)
     corner = np.zeros((96, 128), bool)

@@ -1,0 +1,164 @@
+"""How good are masks, method beside method, on your own annotated sets.
+
+Compares classical proposals, MaskCut, training-free discovery, files of predictions (such as pseudo-labels) and
+exported models in one run.
+
+Example:
+    python benchmarks/quality.py --data coco/instances_val.json:coco/val --model shipped=model.onnx \
+        --predictions labels=labels.json --images 100 --out quality.json
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hassod_ros.discovery.features import load_features
+from hassod_ros.errors import InputError
+from hassod_ros.evaluation import baselines
+from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations, load_predictions, parse_predictions
+from hassod_ros.evaluation.evaluate import evaluate
+from hassod_ros.evaluation.maskcut import maskcut
+from hassod_ros.evaluation.predict import Finder, open_checkpoint, open_exported, predict
+from hassod_ros.evaluation.report import clean
+from hassod_ros.evaluation.tables import format_table
+from hassod_ros.files import revision, write_json
+from hassod_ros.runtime.segmenter import open_segmenter
+
+COLUMNS = (
+    "AR@10",
+    "AR@100",
+    "AR@1000",
+    "AR_small",
+    "AR_medium",
+    "AR_large",
+    "AP",
+    "best_iou@100",
+    "covering",
+    "nested",
+    "nested, all",
+    "an image",
+    "s/image",
+)
+METHODS = ("whole", "felzenszwalb", "felzenszwalb_merging", "slic_merging", "maskcut", "training_free")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 2 after an error of the user's input."""
+    options = _parser().parse_args(arguments)
+    try:
+        run(options)
+    except InputError as error:
+        print(f"quality: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Score every method on every set; print a table a set and write all figures."""
+    sets = [_find_set(text) for text in options.data]
+    if options.predictions and len(sets) > 1:
+        raise InputError("files of predictions belong to one set; give one --data with --predictions")
+    finders = {name: _method(name, options) for name in options.methods}
+    finders |= {name: open_exported(path) for name, path in map(_named, options.model)}
+    finders |= {name: open_checkpoint(path) for name, path in map(_named, options.checkpoint)}
+    files = dict(map(_named, options.predictions))
+    figures: dict[str, Any] = {"code": revision(), "sets": {}}
+    for truth, images in sets:
+        annotated = _thin(load_annotations(truth), options.images)
+        rows = {}
+        for name, find in finders.items():
+            start = time.perf_counter()
+            results = predict(find, annotated, images, label=name)
+            seconds = (time.perf_counter() - start) / len(annotated.pictures)
+            scores = evaluate(annotated, parse_predictions(results, annotated), min_area=options.min_area)
+            rows[name] = scores | {"s/image": seconds}
+        for name, path in files.items():
+            rows[name] = evaluate(annotated, load_predictions(path, annotated), min_area=options.min_area)
+        print(f"\n{truth}: {len(annotated.pictures)} images, masks, per cent")
+        print(format_table({name: _row(scores) for name, scores in rows.items()}, COLUMNS))
+        figures["sets"][str(truth)] = {"images": len(annotated.pictures), "rows": clean(rows)}
+    if options.out:
+        write_json(options.out, figures, indent=1)
+
+
+def _row(scores: dict[str, Any]) -> dict[str, Any]:
+    kind = scores["mask"] if "mask" in scores else scores["box"]
+    return {
+        **kind,
+        "nested": kind["parents"]["accuracy"],
+        "nested, all": kind["parents"]["of_all_parts"],
+        "an image": f"{scores['counts']['predictions_per_image']:.1f}",
+        "s/image": f"{scores['s/image']:.2f}" if "s/image" in scores else None,
+    }
+
+
+def _method(name: str, options: argparse.Namespace) -> Finder:
+    if name == "maskcut":
+        features = load_features(options.features, weights=options.weights)
+        return lambda image: maskcut(image, features)
+    if name == "training_free":
+        return open_segmenter("training_free")
+    classical: dict[str, Callable[[np.ndarray], Any]] = {
+        "whole": baselines.whole_image,
+        "felzenszwalb": baselines.felzenszwalb_proposals,
+        "felzenszwalb_merging": baselines.felzenszwalb_merging,
+        "slic_merging": baselines.slic_merging,
+    }
+    return classical[name]
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, found, path = text.partition("=")
+    if not found or not name or not path:
+        raise InputError(f"{text} has no name; write NAME=FILE")
+    return name, path
+
+
+def _find_set(text: str) -> tuple[Path, Path]:
+    """Annotations and image folder of `ANNOTATIONS[:IMAGES]`; without IMAGES it is looked for near the annotations."""
+    path, _, folder = text.partition(":")
+    annotations = Path(path)
+    if folder:
+        return annotations, Path(folder)
+    first = load_annotations(annotations).pictures[0].file_name
+    near = (annotations.parent / "images", annotations.parent.parent / "images", annotations.parent)
+    for candidate in near:
+        if (candidate / first).is_file():
+            return annotations, candidate
+    raise InputError(f"the images of {annotations} are not beside it; write {annotations}:FOLDER")
+
+
+def _thin(annotated: AnnotatedSet, images: int | None) -> AnnotatedSet:
+    """At most that many pictures, evenly spread over the set."""
+    n = len(annotated.pictures)
+    chosen = np.unique(np.linspace(0, n - 1, min(images or n, n)).round().astype(int))
+    return AnnotatedSet([annotated.pictures[i] for i in chosen], annotated.has_masks)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Compare methods side by side on annotated sets.")
+    parser.add_argument(
+        "--data", action="append", required=True, metavar="JSON[:IMAGES]", help="COCO-format set; may be given again"
+    )
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS[:-1], help="default: all untrained")
+    parser.add_argument("--predictions", action="append", default=[], metavar="NAME=FILE", help="may be given again")
+    parser.add_argument("--model", action="append", default=[], metavar="NAME=MODEL.onnx", help="may be given again")
+    parser.add_argument("--checkpoint", action="append", default=[], metavar="NAME=FILE", help="may be given again")
+    parser.add_argument("--features", default="handcrafted", help="features of MaskCut (default handcrafted)")
+    parser.add_argument("--weights", help="their weights")
+    parser.add_argument("--images", type=int, help="use so many images of each set, evenly spread (default all)")
+    parser.add_argument("--min-area", type=float, default=0.0, help="ignore smaller annotations, in pixels (default 0)")
+    parser.add_argument("--out", help="JSON file for all figures")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as rle
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "quality.py"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three pictures of one square each in `set/images`, annotations beside them."""
+    folder = tmp_path / "set"
+    (folder / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for i in (1, 2, 3):
+        picture = np.full((48, 64, 3), 40, np.uint8)
+        picture[8:40, 10 * i : 10 * i + 24] = 200
+        Image.fromarray(picture).save(folder / "images" / f"{i}.png")
+        code = rle.encode(np.asfortranarray(picture[:, :, 0] == 200))
+        code = {"size": code["size"], "counts": code["counts"].decode()}
+        images.append({"id": i, "file_name": f"{i}.png", "width": 64, "height": 48})
+        annotations.append({"id": i, "image_id": i, "segmentation": code, "bbox": [10 * i, 8, 24, 32], "area": 768})
+    (folder / "truth.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    (folder / "labels.json").write_text(json.dumps([annotations[0]]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("quality", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda *arguments: module.main([str(argument) for argument in arguments])
+
+
+def test_methods_side_by_side(data, tmp_path, main, capsys):
+    truth, out, labels = data / "truth.json", tmp_path / "out.json", f"labels={data / 'labels.json'}"
+    methods = ["whole", "slic_merging", "felzenszwalb"]
+    assert main("--data", truth, "--methods", *methods, "--predictions", labels, "--out", out) == 0
+    rows = json.loads(out.read_text())["sets"][str(truth)]["rows"]
+    assert list(rows) == [*methods, "labels"]
+    assert rows["whole"]["mask"]["AR@100"] == 0
+    assert rows["whole"]["mask"]["covering"] == pytest.approx(768 / (48 * 64))
+    assert rows["slic_merging"]["mask"]["AR@100"] > 0.8
+    assert rows["labels"]["mask"]["AR@100"] == pytest.approx(1 / 3)
+    assert "slic_merging" in capsys.readouterr().out
+
+
+def test_images_can_be_thinned_and_lie_elsewhere(data, tmp_path, main):
+    truth, out = tmp_path / "alone.json", tmp_path / "out.json"
+    truth.write_text((data / "truth.json").read_text())
+    assert main("--data", f"{truth}:{data / 'images'}", "--methods", "whole", "--images", 2, "--out", out) == 0
+    assert json.loads(out.read_text())["sets"][str(truth)]["images"] == 2
+
+
+def test_bad_input_is_one_sentence(data, tmp_path, main, capsys):
+    truth, alone = data / "truth.json", tmp_path / "alone.json"
+    alone.write_text(truth.read_text())
+    for arguments, message in (
+        (["--data", alone], "are not beside it"),
+        (["--data", truth, "--predictions", "labels.json"], "write NAME=FILE"),
+        (["--data", truth, "--data", truth, "--predictions", "a=b"], "belong to one set"),
+    ):
+        assert main(*arguments, "--methods", "whole") == 2
+        assert message in capsys.readouterr().err
