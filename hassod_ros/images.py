@@ -52,7 +52,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def list_images(source: str | os.PathLike) -> list[Path]:
-    """Image files of a folder (and below, sorted by path) or of a text file with one path a line.
+    """Image files of a folder (and below, sorted by path) or of a text file with one path a line; or one image itself.
 
     Paths in a list may be relative to the list's folder; empty lines and lines that begin with # are passed over.
 
@@ -68,7 +68,14 @@ def list_images(source: str | os.PathLike) -> list[Path]:
         return found
     if not path.is_file():
         raise InputError(f"{path} does not exist; give a folder of images or a text file with one path a line")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    if path.suffix.lower() in EXTENSIONS:
+        return [path]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not a text file; give a folder of images or a list with one path a line"
+        ) from error
     found = [path.parent / line for line in lines if line and not line.startswith("#")]
     if not found:
         raise InputError(f"{path} names no image; write one path a line")

@@ -1,0 +1,195 @@
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hassod_ros.errors import InputError
+from hassod_ros.images import list_images, read_image
+
+RAMP = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.ppm", "a.webp", "ä ö.PNG"])
+def test_lossless_files(tmp_path, name):
+    options = {"lossless": True} if name.endswith("webp") else {}
+    Image.fromarray(RAMP).save(tmp_path / name, **options)
+    found = read_image(tmp_path / name)
+    assert (found.dtype, found.shape) == (np.uint8, (4, 4, 3))
+    np.testing.assert_array_equal(found, RAMP)
+    found[0, 0] = 1  # a caller may draw on it
+
+
+def test_path_as_string_and_bytes(tmp_path):
+    data = encoded(Image.fromarray(RAMP), "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    np.testing.assert_array_equal(read_image(str(tmp_path / "a.png")), RAMP)
+    np.testing.assert_array_equal(read_image(data), RAMP)
+
+
+def test_jpeg():
+    picture = np.full((16, 16, 3), (200, 40, 90), np.uint8)
+    found = read_image(encoded(Image.fromarray(picture), "JPEG", quality=95))
+    assert np.abs(found.astype(int) - picture).max() <= 4
+
+
+def test_grey():
+    found = read_image(encoded(Image.fromarray(RAMP[:, :, 0]), "PNG"))
+    np.testing.assert_array_equal(found, RAMP[:, :, :1].repeat(3, axis=2))
+
+
+def test_black_and_white():
+    found = read_image(encoded(Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1"), "PNG"))
+    assert found.tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+def test_transparency_lies_over_white():
+    rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 128]]], np.uint8)
+    found = read_image(encoded(Image.fromarray(rgba), "PNG"))
+    assert found[0, :2].tolist() == [[10, 20, 30], [255, 255, 255]]
+    assert np.abs(found[0, 2].astype(int) - 127).max() <= 1
+
+
+def test_grey_with_transparency():
+    grey = Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8), mode="LA")
+    assert read_image(encoded(grey, "PNG")).tolist() == [[[7, 7, 7], [255, 255, 255]]]
+
+
+def test_palette():
+    picture = Image.fromarray(RAMP).quantize(16)
+    np.testing.assert_array_equal(read_image(encoded(picture, "PNG")), np.asarray(picture.convert("RGB")))
+
+
+def test_palette_with_a_transparent_colour():
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([200, 0, 0, 0, 0, 200])
+    picture.putpixel((1, 0), 1)
+    found = read_image(encoded(picture, "GIF", transparency=1))
+    assert found.tolist() == [[[200, 0, 0], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_not_cut(kind):
+    values = np.array([[0, 257, 32768, 65535]], np.uint16)
+    found = read_image(encoded(Image.fromarray(values), kind))
+    assert found[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert found.shape == (1, 4, 3)
+
+
+def test_16_bit_colour_png():
+    rows = np.array([[[0, 257, 65535], [32896, 0, 257]]], ">u2")
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    header = b"\x00\x00\x00\x02\x00\x00\x00\x01\x10\x02\x00\x00\x00"  # 2 x 1, 16 bits, RGB
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    data += chunk(b"IDAT", zlib.compress(b"\x00" + rows.tobytes())) + chunk(b"IEND", b"")
+    assert read_image(data).tolist() == [[[0, 1, 255], [128, 0, 1]]]
+
+
+def test_cmyk_jpeg():
+    picture = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    found = read_image(encoded(picture, "JPEG", quality=95))
+    assert found.shape == (16, 16, 3)
+    assert np.abs(found.astype(int) - (255, 0, 0)).max() <= 8
+
+
+def test_float_tiff():
+    values = np.array([[-5, 0, 127.6, 300, np.nan]], np.float32)
+    assert read_image(encoded(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == [0, 0, 128, 255, 0]
+
+
+def test_exif_orientation_is_applied():
+    picture = Image.fromarray(np.array([[[255, 0, 0]] * 8 + [[0, 0, 255]] * 8] * 8, np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise
+    found = read_image(encoded(picture, "JPEG", exif=exif, quality=95))
+    assert found.shape == (16, 8, 3)
+    assert found[0, 0].argmax() == 0
+    assert found[-1, 0].argmax() == 2
+
+
+def test_one_pixel():
+    assert read_image(encoded(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG")).tolist() == [[[1, 2, 3]]]
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"none\.png does not exist"):
+        read_image(tmp_path / "none.png")
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(InputError, match=str(tmp_path)):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\x00" * 1000, b"%PDF-1.4\n"])
+def test_not_an_image(tmp_path, data):
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.jpg is not an image"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "WEBP", "PPM"])
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_truncated_files(kind, share):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = encoded(Image.fromarray(noise), kind)
+    with pytest.raises(InputError, match=r"the image is (damaged|not an image)"):
+        read_image(data[: int(len(data) * share)])
+
+
+def test_damaged_png_chunk():
+    data = bytearray(encoded(Image.fromarray(RAMP), "PNG"))
+    data[data.index(b"IDAT") + 6] ^= 0xFF
+    with pytest.raises(InputError, match="damaged"):
+        read_image(bytes(data))
+
+
+def test_decompression_bomb(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(InputError, match="too large"):
+        read_image(encoded(Image.new("RGB", (5, 5)), "PNG"))
+
+
+def test_list_images_of_a_folder(tmp_path):
+    for name in ("b.JPG", "a.png", "sub/c.jpeg", "notes.txt", "d.tiff"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    assert list_images(tmp_path) == [tmp_path / name for name in ("a.png", "b.JPG", "d.tiff", "sub/c.jpeg")]
+
+
+def test_list_images_of_a_text_file(tmp_path):
+    (tmp_path / "list.txt").write_text("# mine\n\n b.png \nsub/a.jpg\n/abs/c.png\n", encoding="utf-8")
+    found = list_images(tmp_path / "list.txt")
+    assert [str(path) for path in found] == [f"{tmp_path}/b.png", f"{tmp_path}/sub/a.jpg", "/abs/c.png"]
+
+
+def test_list_images_of_nothing(tmp_path):
+    with pytest.raises(InputError, match="holds no image"):
+        list_images(tmp_path)
+    (tmp_path / "list.txt").write_text("# nothing\n")
+    with pytest.raises(InputError, match="names no image"):
+        list_images(tmp_path / "list.txt")
+    with pytest.raises(InputError, match="does not exist"):
+        list_images(tmp_path / "nowhere")
+
+
+def test_list_images_of_one_image(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "a.jpg")
+    assert list_images(tmp_path / "a.jpg") == [tmp_path / "a.jpg"]
+
+
+def test_a_list_that_is_no_text(tmp_path):
+    (tmp_path / "list.bin").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(InputError, match="not a text file"):
+        list_images(tmp_path / "list.bin")
