@@ -1,0 +1,167 @@
+"""Views of a training picture: shared geometry, copy-paste, and the student's strong colours (HASSOD, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from hassod_ros.hierarchy import coverage_forest
+
+_PASTE_SCALE = (0.3, 1.0)  # of the target picture's sides
+_PASTE_HIDES = 0.5  # a mask that hides this share of another one is not pasted
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One picture with its masks.
+
+    Attributes:
+        image: (3, H, W) uint8 RGB.
+        masks: (G, H, W) bool, none empty.
+        levels: (G,) int64, values of `Level`.
+
+    """
+
+    image: tv_tensors.Image
+    masks: Tensor
+    levels: Tensor
+
+
+class ShortestSide(v2.RandomShortestSize):
+    """`RandomShortestSize` whose masks stay in place: torchvision's shift by up to half a pixel, Pillow's do not."""
+
+    def transform(self, inpt: Tensor, params: dict) -> Tensor:
+        """Resize a picture or masks to the drawn size."""
+        if isinstance(inpt, tv_tensors.Mask):
+            return tv_tensors.Mask(_resize_masks(inpt.as_subclass(Tensor), params["size"]))
+        return super().transform(inpt, params)
+
+
+def geometry(short_sides: Sequence[int], max_side: int, flip: float) -> v2.Transform:
+    """Resize to a random short side (longest side at most `max_side`), then mirror with probability `flip`."""
+    return v2.Compose(
+        [
+            ShortestSide(list(short_sides), max_size=max_side, antialias=True),
+            v2.RandomHorizontalFlip(flip),
+        ]
+    )
+
+
+def drop_empty(sample: Sample) -> Sample:
+    """Leave out masks that a resize or a paste has wiped out."""
+    keep = sample.masks.flatten(1).any(1)
+    if keep.all():
+        return sample
+    return Sample(sample.image, sample.masks[keep], sample.levels[keep])
+
+
+def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False, cover: float = 0.9) -> Sample:
+    """Paste some instances of `source` onto `target`.
+
+    Of the n instances of the source, 1 to n-1 are drawn (the one, where n is 1). The source is stretched to a share
+    of 0.3 to 1 of the target's sides and laid at a random place. An instance that hides half of a target mask or more
+    is not pasted. Masks below lose what is hidden; those that are hidden wholly are left out.
+
+    Args:
+        target: The picture that is pasted onto; unchanged.
+        source: Where the instances come from; may be `target`.
+        recompute_levels: Arrange all masks into a new coverage forest; otherwise each keeps its level, as published.
+        cover: Coverage threshold of that forest.
+
+    Returns:
+        A new sample, or `target` where nothing could be pasted. Draws from torch's global generator.
+
+    """
+    n = len(source.masks)
+    if not n:
+        return target
+    chosen = torch.randperm(n)[: 1 if n == 1 else int(torch.randint(1, n, ()))]
+    height, width = target.image.shape[-2:]
+    share = float(torch.empty(()).uniform_(*_PASTE_SCALE))
+    size = [max(1, int(height * share)), max(1, int(width * share))]
+    top = int(torch.randint(height - size[0] + 1, ()))
+    left = int(torch.randint(width - size[1] + 1, ()))
+
+    pasted = _resize_masks(source.masks[chosen].view(torch.uint8), size).view(torch.bool)  # (k, h, w)
+    window = (..., slice(top, top + size[0]), slice(left, left + size[1]))
+    below = target.masks[window]
+    hidden = torch.einsum("khw,ghw->kg", pasted.float(), below.float())
+    areas = target.masks.flatten(1).sum(1)
+    fits = pasted.flatten(1).any(1) & (hidden < _PASTE_HIDES * areas).all(1)
+    if not fits.any():
+        return target
+    pasted, levels = pasted[fits], source.levels[chosen][fits]
+
+    alpha = pasted.any(0)
+    image = target.image.clone()
+    stretched = F.resize(source.image, size, antialias=True)
+    image[window] = torch.where(alpha, stretched, image[window])
+    masks = torch.cat([target.masks, target.masks.new_zeros((len(pasted), height, width))])
+    masks[window][: len(target.masks)] &= ~alpha
+    masks[window][len(target.masks) :] = pasted
+    result = drop_empty(Sample(tv_tensors.Image(image), masks, torch.cat([target.levels, levels])))
+    if recompute_levels:
+        regions = boxes_of(result.masks).long().numpy()
+        crops = [
+            mask[y0:y1, x0:x1].view(torch.uint8).numpy()
+            for mask, (x0, y0, x1, y1) in zip(result.masks, regions, strict=True)
+        ]
+        recomputed = coverage_forest(regions, crops, cover=cover)[1]
+        result = Sample(result.image, result.masks, torch.from_numpy(recomputed.astype(np.int64)))
+    return result
+
+
+def boxes_of(masks: Tensor) -> Tensor:
+    """(G, 4) float32 x0 y0 x1 y1 extents of (G, H, W) bool masks, none empty; x1 and y1 are one past the last pixel."""
+    if not len(masks):
+        return torch.zeros((0, 4))
+    columns, rows = masks.any(1), masks.any(2)  # (G, W), (G, H)
+    width, height = columns.shape[1], rows.shape[1]
+    first = [line.to(torch.uint8).argmax(1) for line in (columns, rows)]
+    past = [side - line.flip(1).to(torch.uint8).argmax(1) for line, side in ((columns, width), (rows, height))]
+    return torch.stack([*first, *past], dim=1).float()
+
+
+def _resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """(G, H, W) uint8 masks at another (height, width): the value at the nearest pixel's centre."""
+    return F.resize_image(masks, list(size), interpolation=v2.InterpolationMode.NEAREST_EXACT)
+
+
+class StrongView(v2.Transform):
+    """The student's picture: colours, blur and erased rectangles, the geometry unchanged.
+
+    Unbiased Teacher's constants, which HASSOD uses: colour jitter (0.4, 0.4, 0.4, 0.1) with probability 0.8, grey 0.2,
+    Gaussian blur of sigma 0.1 to 2 with 0.5, and three erased rectangles with 0.7, 0.5 and 0.3, filled with noise.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.colours = v2.Compose(
+            [
+                v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+                v2.RandomGrayscale(p=0.2),
+                v2.RandomApply([v2.GaussianBlur(kernel_size=13, sigma=(0.1, 2.0))], p=0.5),
+            ]
+        )
+        self.erase = v2.Compose(
+            [
+                v2.RandomErasing(p=0.7, scale=(0.05, 0.2), ratio=(0.3, 3.3)),
+                v2.RandomErasing(p=0.5, scale=(0.02, 0.2), ratio=(0.1, 6.0)),
+                v2.RandomErasing(p=0.3, scale=(0.02, 0.2), ratio=(0.05, 8.0)),
+            ]
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(3, H, W) uint8 -> the same shape. Draws from torch's global generator."""
+        image = self.colours(image)
+        # The rectangles are drawn on a plane of their own: RandomErasing's noise is made for floats, not for bytes.
+        kept = self.erase(tv_tensors.Image(torch.ones((1, *image.shape[-2:]), dtype=torch.uint8)))
+        noise = torch.randint(0, 256, image.shape, dtype=torch.uint8)
+        return tv_tensors.Image(torch.where(kept.bool(), image, noise))

@@ -1,0 +1,220 @@
+"""Everything a training run is made of: typed, from one YAML recipe, every value changeable on the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonargparse
+import yaml
+
+from hassod_ros.detection.config import DetectorConfig
+from hassod_ros.errors import InputError
+from hassod_ros.files import write_text
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Pictures, labels and the geometry of training views."""
+
+    images: str = ""  # folder that the labels' file names are relative to
+    annotations: str = ""  # COCO JSON with levels, or a folder of such shards
+    unlabelled: str = ""  # folder or list of pictures for the teacher's branch; empty: the labelled ones again
+    drop_faulty: bool = False  # leave faulty annotations out and list them, instead of stopping
+    short_sides: tuple[int, ...] = (240, 320, 480, 640, 672, 704, 736, 768, 800, 1024)  # one is drawn for each picture
+    max_side: int = 1333  # of the longer side
+    flip: float = 0.5  # probability of mirroring
+    copy_paste_levels: Literal["keep", "recompute"] = "keep"  # levels after copy-paste
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """Optimisation of one stage; the defaults are those of HASSOD's 40,000 burn-in iterations."""
+
+    initial: str = ""  # weights to start from: a checkpoint of ours, of Detectron2 or of DINO
+    iterations: int = 40_000
+    batch_size: int = 16  # labelled pictures an optimiser step, over all processes
+    accumulate: int = 1  # steps whose gradients are summed up to one batch
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.01
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 1000  # iterations of linear warm-up
+    warmup_factor: float = 0.001  # of the learning rate at iteration 0
+    momentum: float = 0.9  # of sgd
+    weight_decay: float = 5e-5  # not on normalisation layers
+    clip_norm: float = 1.0  # L2 norm of all gradients; 0: no clipping
+    precision: Literal["fp32", "bf16", "fp16"] = "fp16"
+    copy_paste: float = 1.0  # probability that a picture receives instances of another one
+    drop_loss_iou: float | None = 0.01  # DropLoss: boxes that overlap every label less are no background; null: off
+    mask_weight: float = 1.0  # weight of the mask loss on labels
+    precise_bn: int = 200  # batches that recompute the batch norm statistics at the end; 0: off
+
+
+@dataclass(frozen=True)
+class MeanTeacherConfig(StageConfig):
+    """Mean Teacher with adaptive targets; the defaults are those of HASSOD's released 2,000 iterations."""
+
+    iterations: int = 2000
+    batch_size: int = 8
+    schedule: Literal["constant", "cosine"] = "cosine"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    copy_paste: float = 0.0
+    drop_loss_iou: float | None = None
+    precise_bn: int = 0
+    unlabelled_batch: int = 8  # pictures a step that the teacher labels, over all processes
+    label_views: Literal["both", "weak", "strong"] = "both"  # views of the labelled pictures that the student sees
+    ema_decay: float = 0.9996  # of parameters and buffers, every iteration
+    score_threshold: float = 0.7  # the teacher's detections count above it
+    teacher_mode: Literal["train", "eval"] = "train"  # train: batch norm of the batch, training limits of proposals
+    teacher_levels: Literal["coverage", "head"] = "coverage"  # from its masks, or from its level head
+    level_cover: float = 0.75  # coverage threshold for the teacher's masks
+    teacher_mask_weight: float = 0.0  # weight of the mask loss on the teacher's masks
+    label_weights: tuple[float, float] = (1.0, 0.0)  # label-to-student branch, start and end of half a cosine
+    teacher_weights: tuple[float, float] = (2.0, 3.0)  # teacher-to-student branch
+    final: Literal["student", "teacher"] = "student"  # which one becomes model.pth
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and how a run goes; nothing here but `seed` changes what is learned."""
+
+    output: str = "runs/hassod"  # folder of checkpoints, weights, logs
+    seed: int = 0
+    device: str = "auto"  # cuda where there is one, else cpu
+    deterministic: bool = False  # deterministic kernels only: slower, and bit-equal from run to run on a GPU
+    workers: int = 4  # processes that prepare batches, for each training process
+    checkpoint_every: int = 1000
+    log_every: int = 20
+    picture_every: int = 500  # TensorBoard pictures of labels and predictions; 0: none
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run: burn-in, then Mean Teacher."""
+
+    model: DetectorConfig = field(default_factory=DetectorConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    burn_in: StageConfig = field(default_factory=StageConfig)
+    mean_teacher: MeanTeacherConfig = field(default_factory=MeanTeacherConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        for name, stage in (("burn_in", self.burn_in), ("mean_teacher", self.mean_teacher)):
+            for key in ("iterations", "batch_size", "accumulate", "learning_rate"):
+                if not getattr(stage, key) > 0:
+                    raise InputError(f"{name}.{key} must be above 0, it is {getattr(stage, key)}")
+            for key in ("warmup", "clip_norm", "weight_decay", "mask_weight", "precise_bn"):
+                if not getattr(stage, key) >= 0:
+                    raise InputError(f"{name}.{key} must not be negative, it is {getattr(stage, key)}")
+        shares = {
+            "data.flip": self.data.flip,
+            "burn_in.copy_paste": self.burn_in.copy_paste,
+            "mean_teacher.copy_paste": self.mean_teacher.copy_paste,
+            "mean_teacher.ema_decay": self.mean_teacher.ema_decay,
+            "mean_teacher.score_threshold": self.mean_teacher.score_threshold,
+            "mean_teacher.level_cover": self.mean_teacher.level_cover,
+        }
+        for name, value in shares.items():
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} must lie in [0, 1], it is {value}")
+        if not self.data.short_sides or min(*self.data.short_sides, self.data.max_side) < 1:
+            raise InputError("data.short_sides and data.max_side must be positive pixel counts")
+        for name in ("checkpoint_every", "log_every"):
+            if getattr(self.run, name) < 1:
+                raise InputError(f"run.{name} must be at least 1, it is {getattr(self.run, name)}")
+
+
+def read_recipe(argv: Sequence[str], *, prog: str, description: str) -> Recipe:
+    """Recipe of `--config FILE.yaml` and any `--section.key value` after it; `--help` lists all keys.
+
+    Raises:
+        InputError: An unknown key (the nearest valid name is given), a value of the wrong type or out of range.
+
+    """
+    parser = jsonargparse.ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML recipe, such as config/recipes/small.yaml")
+    parser.add_class_arguments(Recipe)
+    _check_keys(argv)
+    try:
+        namespace = parser.parse_args(list(argv))
+        return recipe_of({key: value for key, value in namespace.as_dict().items() if key != "config"})
+    except jsonargparse.ArgumentError as error:
+        raise InputError(f"{' '.join(str(error).split())}; see {prog} --help") from error
+
+
+def recipe_of(tree: Mapping[str, Any]) -> Recipe:
+    """The recipe that `dataclasses.asdict` (or YAML) turned into nested dictionaries."""
+    return _build(Recipe, tree)
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the recipe with every value spelled out, as YAML that `--config` reads."""
+    write_text(path, yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False))
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Every value by its dotted name, lists instead of tuples."""
+    return dict(_leaves(_plain(dataclasses.asdict(recipe))))
+
+
+def _build(cls: Any, tree: Mapping[str, Any]) -> Any:
+    types = typing.get_type_hints(cls)
+    values = {}
+    for key, value in tree.items():
+        if dataclasses.is_dataclass(types[key]):
+            values[key] = _build(types[key], value)
+        else:
+            values[key] = tuple(value) if isinstance(value, list) else value
+    return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _check_keys(argv: Sequence[str]) -> None:
+    """Unknown keys of the recipe files and options, before the parser meets them: it knows no nearest name."""
+    valid = set(flat(Recipe()))
+    sections = {name.rpartition(".")[0] for name in valid}
+    for place, option in enumerate(argv):
+        name, equals, value = option.removeprefix("--").partition("=")
+        if not option.startswith("--") or name in ("help", "print_config", "print_shtab"):
+            continue
+        if name != "config":
+            _require_known(name, valid | sections, "the command line")
+            continue
+        path = Path(value if equals else (argv[place + 1] if place + 1 < len(argv) else ""))
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise InputError(f"cannot read the recipe {path} ({error.strerror}); see config/recipes") from error
+        except yaml.YAMLError as error:
+            raise InputError(f"{path} is not YAML ({' '.join(str(error).split())}); correct it") from error
+        if not isinstance(tree, Mapping):
+            raise InputError(f"{path} holds no sections; see config/recipes for an example")
+        for key, _ in _leaves(tree):
+            _require_known(key, valid, str(path))
+
+
+def _require_known(name: str, valid: set[str], place: str) -> None:
+    if name in valid:
+        return
+    leaf = name.rpartition(".")[2]
+    same_leaf = sorted(key for key in valid if key.rpartition(".")[2] == leaf)
+    nearest = same_leaf or difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0)
+    raise InputError(f"{place} sets {name}, which does not exist; the nearest name is {nearest[0]}")

@@ -1,0 +1,259 @@
+"""The loop that both stages share: batches, gradients, schedules, checkpoints, exact resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.errors import InputError
+from hassod_ros.learning.config import RunConfig, StageConfig
+from hassod_ros.learning.dataset import Batch, TrainingBatches, iterate, seed_of
+from hassod_ros.learning.distributed import World
+from hassod_ros.learning.losses import Targets, detection_losses
+from hassod_ros.learning.monitor import Monitor
+from hassod_ros.learning.preview import preview
+from hassod_ros.learning.resume import load_state, save_state
+from hassod_ros.learning.schedules import learning_rate_factor
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """Pictures and targets that the student learns from together, and how much they count.
+
+    Attributes:
+        name: Prefix of the losses in the log.
+        images: (B, 3, H, W) uint8.
+        sizes: (h, w) of each picture inside the padding.
+        targets: What the pictures show.
+        weight: Factor on all losses.
+        mask_weight: Further factor on the mask loss.
+        drop_loss_iou: See `detection_losses`.
+
+    """
+
+    name: str
+    images: Tensor
+    sizes: list[tuple[int, int]]
+    targets: list[Targets]
+    weight: float = 1.0
+    mask_weight: float = 1.0
+    drop_loss_iou: float | None = None
+
+
+class LessonNetwork(nn.Module):
+    """The detector as a module from lessons to losses: what DistributedDataParallel can wrap."""
+
+    def __init__(self, detector: CascadeMaskRCNN) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, lessons: Sequence[Lesson]) -> dict[str, Tensor]:
+        """Weighted losses by "lesson/loss"; their sum is what is minimised."""
+        losses: dict[str, Tensor] = {}
+        for lesson in lessons:
+            found = detection_losses(
+                self.detector,
+                lesson.images,
+                lesson.sizes,
+                lesson.targets,
+                drop_loss_iou=lesson.drop_loss_iou,
+                mask_weight=lesson.mask_weight,
+            )
+            losses |= {f"{lesson.name}/{name}": lesson.weight * loss for name, loss in found.items()}
+        return losses
+
+
+class Learner(Protocol):
+    """What differs between burn-in and Mean Teacher."""
+
+    student: CascadeMaskRCNN
+
+    def lessons(self, batches: Sequence[Batch], iteration: int) -> tuple[list[Lesson], dict[str, float]]:
+        """What the student learns in one step, and figures for the log."""
+
+    def stepped(self) -> None:
+        """The student has just been updated."""
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Everything that a checkpoint must hold, by name."""
+
+
+def fit(
+    learner: Learner,
+    streams: Sequence[TrainingBatches],
+    stage: StageConfig,
+    run: RunConfig,
+    *,
+    stage_key: int,
+    settings: Mapping[str, Any],
+    world: World,
+    folder: Path,
+) -> None:
+    """Train `learner.student` to the end of its stage, from `folder`'s checkpoint where there is one.
+
+    Everything random in a step is drawn from (seed, stage, number of the step), and a batch from (seed, stream, number
+    of the batch): a run that was killed at any point and started again ends with the same weights as one that was not.
+    The numbers run on over accumulated steps and processes alike, so that the two can stand in for each other.
+
+    Args:
+        learner: Makes the lessons of a step.
+        streams: Sources of batches; one batch of each makes a step.
+        stage: How to optimise.
+        run: Where files go and how often.
+        stage_key: Tells the random numbers of the stages apart.
+        settings: What the run is made of; a checkpoint of other settings is refused.
+        world: The processes that train together.
+        folder: For the checkpoint and TensorBoard's files.
+
+    Raises:
+        InputError: A loss is not finite (the batch is saved), the checkpoint is of another recipe, the disk is full.
+
+    """
+    torch.use_deterministic_algorithms(run.deterministic)
+    torch.backends.cudnn.benchmark = not run.deterministic
+    device = world.device
+    network = LessonNetwork(learner.student)
+    parallel = DistributedDataParallel(network) if world.size > 1 else None
+    optimizer = make_optimizer(learner.student, stage)
+    scaler = torch.amp.GradScaler(device.type, enabled=stage.precision == "fp16")
+    held: dict[str, Any] = {**learner.modules(), "optimizer": optimizer, "scaler": scaler}
+    settings = {**settings, "processes": world.size}
+    start = 0
+    if state := load_state(folder / CHECKPOINT, settings, device):
+        for name, part in held.items():
+            part.load_state_dict(state[name])
+        start = state["iteration"]
+    if start >= stage.iterations:
+        return
+
+    numbers = range(start * stage.accumulate, stage.iterations * stage.accumulate)
+    sources = [iterate(stream, numbers, workers=run.workers, pin=device.type == "cuda") for stream in streams]
+    monitor = Monitor(folder, world, every=run.log_every, start=start, iterations=stage.iterations)
+    learner.student.train()
+    for iteration in range(start, stage.iterations):
+        rate = stage.learning_rate * learning_rate_factor(
+            iteration,
+            stage.iterations,
+            warmup=stage.warmup,
+            warmup_factor=stage.warmup_factor,
+            shape=stage.schedule,
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        values: dict[str, float] = {}
+        seen = 0
+        for part in range(stage.accumulate):
+            with monitor.waiting():
+                batches = [next(source) for source in sources]
+            batches = [batch.to(device) for batch in batches]
+            seen += sum(len(batch.names) for batch in batches)
+            number = (iteration * stage.accumulate + part) * world.size + world.rank
+            torch.manual_seed(seed_of(run.seed, stage_key, number))
+            more = part + 1 < stage.accumulate
+            with parallel.no_sync() if parallel and more else nullcontext():
+                with autocast(device, stage.precision):
+                    lessons, figures = learner.lessons(batches, iteration)
+                    losses = (parallel or network)(lessons)
+                total = torch.stack([loss.float() for loss in losses.values()]).sum()
+                scaler.scale(total / stage.accumulate).backward()
+            terms = torch.stack([total.detach(), *(loss.detach().float() for loss in losses.values())]).tolist()
+            if not math.isfinite(terms[0]):
+                _stop(folder, iteration, world, lessons, dict(zip(losses, terms[1:], strict=True)), batches)
+            found = {**dict(zip(["loss", *losses], terms, strict=True)), **figures}
+            for name, value in found.items():
+                values[name] = values.get(name, 0.0) + value / stage.accumulate
+        scaler.unscale_(optimizer)
+        if stage.clip_norm:
+            nn.utils.clip_grad_norm_(learner.student.parameters(), stage.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        learner.stepped()
+
+        monitor.step(iteration, values, learning_rate=rate, pictures=seen * world.size)
+        done = iteration + 1
+        if run.picture_every and done % run.picture_every == 0 and world.speaks:
+            monitor.picture("labels_and_predictions", preview(learner.student, batches[0]), iteration)
+        if world.speaks and (done % run.checkpoint_every == 0 or done == stage.iterations):
+            state = {name: part.state_dict() for name, part in held.items()}
+            save_state(folder / CHECKPOINT, {"settings": settings, "iteration": done, **state})
+    monitor.close()
+
+
+def make_optimizer(model: nn.Module, stage: StageConfig) -> torch.optim.Optimizer:
+    """SGD with momentum or AdamW; normalisation layers do not decay, as in Detectron2."""
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for module in model.modules():
+        norm = isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm))
+        for parameter in module.parameters(recurse=False):
+            if parameter.requires_grad:
+                (kept if norm else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    if stage.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=stage.learning_rate)
+    return torch.optim.SGD(groups, lr=stage.learning_rate, momentum=stage.momentum)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision of one step: "fp32" (off), "bf16" or "fp16"."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+def share_of(batch_size: int, name: str, accumulate: int, world: World) -> int:
+    """Pictures of one step of one process.
+
+    Raises:
+        InputError: The batch cannot be divided.
+
+    """
+    parts = world.size * accumulate
+    if batch_size % parts:
+        raise InputError(
+            f"{name} is {batch_size}, which {world.size} processes x {accumulate} accumulated steps cannot share; "
+            f"take a multiple of {parts}"
+        )
+    return batch_size // parts
+
+
+def _stop(
+    folder: Path,
+    iteration: int,
+    world: World,
+    lessons: Sequence[Lesson],
+    losses: Mapping[str, float],
+    batches: Sequence[Batch],
+) -> None:
+    """Save what gave a loss that is not finite, then stop."""
+    path = folder / f"not_finite_{iteration}_{world.rank}.pt"
+    saved = [
+        {
+            "name": lesson.name,
+            "images": lesson.images.cpu(),
+            "sizes": lesson.sizes,
+            "targets": [
+                {name: value.cpu() for name, value in vars(target).items() if value is not None}
+                for target in lesson.targets
+            ],
+        }
+        for lesson in lessons
+    ]
+    names = [name for batch in batches for name in batch.names]
+    save_state(path, {"iteration": iteration, "losses": dict(losses), "names": names, "lessons": saved})
+    wrong = [name for name, value in losses.items() if not math.isfinite(value)]
+    raise InputError(
+        f"the loss is not finite at iteration {iteration} ({', '.join(wrong)}); the batch is in {path}; "
+        "lower the learning rate or use precision bf16 or fp32, then start again: the last checkpoint is kept"
+    )

@@ -1,0 +1,132 @@
+"""Mean Teacher with adaptive targets (HASSOD, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.detections import Detections, to_instances
+from hassod_ros.learning.config import MeanTeacherConfig
+from hassod_ros.learning.dataset import Batch
+from hassod_ros.learning.distributed import World, share_buffers
+from hassod_ros.learning.loop import Lesson
+from hassod_ros.learning.losses import Targets
+from hassod_ros.learning.schedules import branch_weights
+
+
+class MeanTeacher:
+    """A student that learns from the labels and from its own moving average.
+
+    The teacher sees the weak view of an unlabelled picture; what it finds with a score above the threshold is the
+    student's target on the strong view. The weight of the labels falls while that of the teacher rises.
+
+    Args:
+        student: The detector after burn-in.
+        stage: All switches.
+        world: The processes that train together.
+
+    """
+
+    def __init__(self, student: CascadeMaskRCNN, stage: MeanTeacherConfig, world: World) -> None:
+        self.student = student
+        self._stage, self._world = stage, world
+        self.teacher = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(stage.ema_decay), use_buffers=True)
+        self.teacher.update_parameters(student)  # the first update copies; from now on it averages
+        self.teacher.requires_grad_(False)
+        self.teacher.train(stage.teacher_mode == "train")
+
+    def lessons(self, batches: Sequence[Batch], iteration: int) -> tuple[list[Lesson], dict[str, float]]:
+        """One lesson from the labels and one from the teacher; `batches` are a labelled and an unlabelled one."""
+        labelled, unlabelled = batches
+        stage = self._stage
+        label_weight, teacher_weight = branch_weights(
+            iteration, stage.iterations, label=stage.label_weights, teacher=stage.teacher_weights
+        )
+        with torch.no_grad():
+            found = self.teacher(unlabelled.images, unlabelled.sizes)
+        targets = [
+            teacher_targets(
+                detections,
+                threshold=stage.score_threshold,
+                cover=stage.level_cover,
+                levels=stage.teacher_levels,
+                masks=stage.teacher_mask_weight > 0,
+            )
+            for detections in found
+        ]
+        assert labelled.strong is not None
+        assert unlabelled.strong is not None
+        views: dict[str, list[Tensor]] = {
+            "weak": [labelled.images],
+            "strong": [labelled.strong],
+            "both": [labelled.images, labelled.strong],
+        }
+        seen = views[stage.label_views]
+        lessons = [
+            Lesson(
+                "label",
+                torch.cat(seen),
+                labelled.sizes * len(seen),
+                labelled.targets * len(seen),
+                weight=label_weight,
+                mask_weight=stage.mask_weight,
+                drop_loss_iou=stage.drop_loss_iou,
+            ),
+            Lesson(
+                "teacher",
+                unlabelled.strong,
+                unlabelled.sizes,
+                targets,
+                weight=teacher_weight,
+                mask_weight=stage.teacher_mask_weight,
+            ),
+        ]
+        boxes = sum(len(target.boxes) for target in targets) / len(targets)
+        return lessons, {"label_weight": label_weight, "teacher_weight": teacher_weight, "teacher_boxes": boxes}
+
+    def average(self) -> CascadeMaskRCNN:
+        """The teacher as a detector."""
+        return cast(CascadeMaskRCNN, self.teacher.module)
+
+    def stepped(self) -> None:
+        """Move the teacher towards the student, batch norm statistics included."""
+        self.teacher.update_parameters(self.student)
+        share_buffers(self.teacher, self._world)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Student and teacher."""
+        return {"student": self.student, "teacher": self.teacher}
+
+
+def teacher_targets(
+    detections: Detections, *, threshold: float, cover: float, levels: Literal["coverage", "head"], masks: bool
+) -> Targets:
+    """What the student learns from the teacher's detections in one picture.
+
+    Args:
+        detections: Everything the teacher found.
+        threshold: Scores must be strictly greater.
+        cover: Coverage threshold between the teacher's masks.
+        levels: From the forest of these masks ("coverage"), or from the teacher's level head ("head").
+        masks: Give the masks, too; without a mask loss they are not needed.
+
+    Returns:
+        Targets on the detections' device; what covers no pixel is left out.
+
+    """
+    if levels == "coverage":
+        detections = replace(detections, level_probabilities=detections.level_probabilities[:, :0])
+    found = to_instances(detections, detections.size, score_threshold=threshold, cover=cover)
+    device = detections.boxes.device
+    return Targets(
+        boxes=torch.from_numpy(found.boxes).to(device),
+        levels=torch.from_numpy(found.levels.astype(np.int64)).to(device),
+        masks=torch.from_numpy(found.dense()).to(device) if masks else None,
+    )

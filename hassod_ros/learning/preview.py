@@ -1,0 +1,30 @@
+"""What the student was shown and what it finds, side by side, for TensorBoard."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.detections import to_instances
+from hassod_ros.drawing import draw
+from hassod_ros.instances import Instances
+from hassod_ros.learning.dataset import Batch
+
+_SCORE = 0.5
+
+
+@torch.no_grad()
+def preview(detector: CascadeMaskRCNN, batch: Batch) -> np.ndarray:
+    """(H, 2 W, 3) uint8 RGB: the first picture of a batch with its labels, and with the detector's finds."""
+    size = batch.sizes[0]
+    image = batch.images[:1, :, : size[0], : size[1]]
+    training = detector.training
+    detector.eval()
+    found = to_instances(detector(image)[0], size, score_threshold=_SCORE)
+    detector.train(training)
+    target = batch.targets[0]
+    masks = np.zeros((0, *size), bool) if target.masks is None else target.masks.cpu().numpy()
+    labels = Instances.from_dense(masks, image_size=size, levels=target.levels.cpu().numpy())
+    pixels = np.ascontiguousarray(image[0].permute(1, 2, 0).cpu().numpy())
+    return np.hstack([draw(pixels, labels), draw(pixels, found)])

@@ -1,0 +1,48 @@
+"""Learning rate and the two weights of the adaptive targets over a run (HASSOD, section 3.3 and appendix J)."""
+
+import math
+from typing import Literal
+
+
+def learning_rate_factor(
+    iteration: int, iterations: int, *, warmup: int, warmup_factor: float = 0.001, shape: Literal["constant", "cosine"]
+) -> float:
+    """Factor on the base learning rate at `iteration` (0-based).
+
+    Rises linearly from `warmup_factor` over the first `warmup` iterations, on top of a constant or of a cosine from 1
+    at the run's start to 0 at its end.
+
+    Example:
+        >>> [learning_rate_factor(t, 100, warmup=0, shape="cosine") for t in (0, 50)]
+        [1.0, 0.5]
+
+    """
+    factor = 1.0 if shape == "constant" else 0.5 * (1 + math.cos(math.pi * iteration / iterations))
+    if iteration < warmup:
+        share = iteration / warmup
+        factor *= warmup_factor * (1 - share) + share
+    return factor
+
+
+def branch_weights(
+    iteration: int,
+    iterations: int,
+    *,
+    label: tuple[float, float] = (1.0, 0.0),
+    teacher: tuple[float, float] = (2.0, 3.0),
+) -> tuple[float, float]:
+    """Weights of the label-to-student and of the teacher-to-student loss at `iteration`.
+
+    Both go from their first to their second value along half a cosine.
+
+    Example:
+        >>> [branch_weights(t, 2000) for t in (0, 1000, 2000)]
+        [(1.0, 2.0), (0.5, 2.5), (0.0, 3.0)]
+
+    """
+    left = 0.5 * (1 + math.cos(math.pi * iteration / iterations))  # 1 -> 0
+
+    def between(ends: tuple[float, float]) -> float:
+        return ends[1] + (ends[0] - ends[1]) * left
+
+    return between(label), between(teacher)

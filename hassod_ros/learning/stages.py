@@ -1,0 +1,170 @@
+"""The two stages of HASSOD's learning, from a recipe to `model.pth`."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.checkpoints import load_weights, save_weights
+from hassod_ros.errors import InputError
+from hassod_ros.learning.annotations import load_annotations, unlabelled
+from hassod_ros.learning.burn_in import BurnIn
+from hassod_ros.learning.config import Recipe, StageConfig, flat, save_recipe
+from hassod_ros.learning.dataset import TrainingBatches, iterate, seed_of
+from hassod_ros.learning.distributed import World, join_world, share_buffers
+from hassod_ros.learning.loop import CHECKPOINT, LessonNetwork, autocast, fit, share_of
+from hassod_ros.learning.mean_teacher import MeanTeacher
+from hassod_ros.learning.precise_bn import precise_bn
+
+WEIGHTS, RECIPE = "model.pth", "recipe.yaml"
+_BURN_IN, _MEAN_TEACHER, _PRECISE_BN = range(3)  # keys of the stages' random numbers
+_LABELLED, _UNLABELLED = range(2)  # keys of the streams'
+
+
+def burn_in(recipe: Recipe) -> Path:
+    """Train on the labels alone.
+
+    Returns:
+        `<run.output>/burn_in/model.pth`; beside it lie the recipe, the checkpoint and TensorBoard's files.
+
+    """
+    stage, run = recipe.burn_in, recipe.run
+    folder = Path(run.output) / "burn_in"
+    with join_world(run.device) as world:
+        batch_size = share_of(stage.batch_size, "burn_in.batch_size", stage.accumulate, world)
+        annotations = load_annotations(recipe.data.annotations, recipe.data.images, drop_faulty=recipe.data.drop_faulty)
+        detector = new_detector(recipe, stage.initial, world)
+        stream = TrainingBatches(
+            annotations,
+            recipe.data,
+            batch_size=batch_size,
+            copy_paste_rate=stage.copy_paste,
+            group=stage.batch_size,
+            seed=run.seed,
+            stream=_LABELLED,
+            rank=world.rank,
+            world=world.size,
+        )
+        _begin(recipe, folder, world)
+        fit(
+            BurnIn(detector, stage),
+            [stream],
+            stage,
+            run,
+            stage_key=_BURN_IN,
+            settings=_settings(recipe, "burn_in"),
+            world=world,
+            folder=folder,
+        )
+        return _finish(detector, stream, stage, recipe, folder, world)
+
+
+def mean_teacher(recipe: Recipe) -> Path:
+    """Go on from burn-in with a teacher.
+
+    Starts from `mean_teacher.initial`, or from what `burn_in` left in the same `run.output`.
+
+    Returns:
+        `<run.output>/mean_teacher/model.pth`, the student or the teacher as `mean_teacher.final` says.
+
+    Raises:
+        InputError: There are no weights to start from.
+
+    """
+    stage, run, data = recipe.mean_teacher, recipe.run, recipe.data
+    folder = Path(run.output) / "mean_teacher"
+    initial = stage.initial or str(Path(run.output) / "burn_in" / WEIGHTS)
+    if not Path(initial).is_file():
+        raise InputError(
+            f"{initial} does not exist: the teacher needs a trained detector; run train/detector.py with the same "
+            "run.output first, or set mean_teacher.initial"
+        )
+    with join_world(run.device) as world:
+        labelled_size = share_of(stage.batch_size, "mean_teacher.batch_size", stage.accumulate, world)
+        unlabelled_size = share_of(stage.unlabelled_batch, "mean_teacher.unlabelled_batch", stage.accumulate, world)
+        annotations = load_annotations(data.annotations, data.images, drop_faulty=data.drop_faulty)
+        learner = MeanTeacher(new_detector(recipe, initial, world), stage, world)
+        stream = partial(TrainingBatches, config=data, strong=True, seed=run.seed, rank=world.rank, world=world.size)
+        labelled_stream = stream(
+            annotations,
+            batch_size=labelled_size,
+            copy_paste_rate=stage.copy_paste,
+            group=stage.batch_size,
+            stream=_LABELLED,
+        )
+        unlabelled_stream = stream(
+            unlabelled(data.unlabelled) if data.unlabelled else annotations,
+            batch_size=unlabelled_size,
+            group=stage.unlabelled_batch,
+            stream=_UNLABELLED,
+        )
+        _begin(recipe, folder, world)
+        fit(
+            learner,
+            [labelled_stream, unlabelled_stream],
+            stage,
+            run,
+            stage_key=_MEAN_TEACHER,
+            settings=_settings(recipe, "mean_teacher"),
+            world=world,
+            folder=folder,
+        )
+        final = learner.student if stage.final == "student" else learner.average()
+        return _finish(final, labelled_stream, stage, recipe, folder, world)
+
+
+def new_detector(recipe: Recipe, initial: str, world: World) -> CascadeMaskRCNN:
+    """The recipe's detector on this process's device, with the weights of `initial` where it is given.
+
+    Batch norm over all processes needs GPUs: on CPUs every process keeps its own statistics.
+    """
+    config = recipe.model
+    if world.device.type == "cpu":
+        config = dataclasses.replace(
+            config,
+            backbone_norm=config.backbone_norm.replace("sync", "batch"),
+            fpn_norm=config.fpn_norm.replace("sync", "batch"),
+        )
+    torch.manual_seed(seed_of(recipe.run.seed))
+    detector = CascadeMaskRCNN(config)
+    if initial:
+        load_weights(detector, initial)
+    return detector.to(world.device)
+
+
+def _begin(recipe: Recipe, folder: Path, world: World) -> None:
+    if world.speaks and not (folder / CHECKPOINT).exists():
+        save_recipe(recipe, folder / RECIPE)
+
+
+def _settings(recipe: Recipe, stage: str) -> dict[str, object]:
+    """Values that decide what is learned in a stage."""
+    ours = ("model.", "data.", f"{stage}.", "run.seed", "run.deterministic")
+    return {name: value for name, value in flat(recipe).items() if name.startswith(ours)}
+
+
+def _finish(
+    detector: CascadeMaskRCNN, stream: TrainingBatches, stage: StageConfig, recipe: Recipe, folder: Path, world: World
+) -> Path:
+    """PreciseBN, then the weights and the recipe beside them."""
+    if stage.precise_bn:
+        torch.manual_seed(seed_of(recipe.run.seed, _PRECISE_BN, world.rank))
+        first = stage.iterations * stage.accumulate
+        batches = iterate(
+            stream, range(first, first + stage.precise_bn), workers=recipe.run.workers, pin=world.device.type == "cuda"
+        )
+        network = LessonNetwork(detector)
+        learner = BurnIn(detector, stage)
+        with autocast(world.device, stage.precision):
+            precise_bn(
+                detector, batches, lambda batch: network(learner.lessons([batch.to(world.device)], stage.iterations)[0])
+            )
+        share_buffers(detector, world)
+    path = folder / WEIGHTS
+    if world.speaks:
+        save_weights(detector.eval(), path)
+    return path

@@ -1,0 +1,131 @@
+import copy
+import json
+import pickle
+
+import numpy as np
+import pytest
+from pycocotools import mask as rle
+
+from hassod_ros.errors import InputError
+from hassod_ros.instances import Instances
+from hassod_ros.learning.annotations import load_annotations, unlabelled
+
+
+def test_gives_back_what_instances_wrote(toy_set):
+    annotations = load_annotations(toy_set.labels, toy_set.images)
+    assert len(annotations) == 6
+    for index in range(6):
+        found = [item for item in toy_set.content["annotations"] if item["image_id"] == index + 1]
+        expected = Instances.from_coco(found, tuple(annotations.sizes[index]))
+        assert annotations.path(index) == toy_set.images / f"{index}.png"
+        assert annotations.count(index) == 4
+        np.testing.assert_array_equal(annotations.masks(index).astype(bool), expected.dense())
+        np.testing.assert_array_equal(annotations.mask_levels(index), [0, 1, 0, 1])
+
+
+def test_holds_no_list_and_little_more_than_the_codes(toy_set):
+    annotations = load_annotations(toy_set.labels, toy_set.images)
+    assert all(not isinstance(value, (list, dict)) for value in vars(annotations).values())
+    codes = sum(len(item["segmentation"]["counts"]) for item in toy_set.content["annotations"])
+    assert len(annotations.codes) == codes
+    assert len(pickle.dumps(annotations)) < codes + 4000  # what a spawned worker receives
+
+
+def test_reads_a_folder_of_shards(toy_set, tmp_path):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for part in range(2):
+        images = toy_set.content["images"][part::2]
+        ids = {image["id"] for image in images}
+        chosen = [item for item in toy_set.content["annotations"] if item["image_id"] in ids]
+        (shards / f"{part}.json").write_text(json.dumps({"images": images, "annotations": chosen}))
+    whole, parts = load_annotations(toy_set.labels, toy_set.images), load_annotations(shards, toy_set.images)
+    assert [parts.path(i).name for i in range(6)] == ["0.png", "2.png", "4.png", "1.png", "3.png", "5.png"]
+    np.testing.assert_array_equal(parts.masks(1), whole.masks(2))
+
+
+def test_reads_polygons_and_plain_runs_and_passes_over_crowds_and_empty_images(toy_set):
+    content = toy_set.content
+    content["annotations"] = [
+        {"id": 1, "image_id": 1, "segmentation": [[10, 10, 20, 10, 20, 30, 10, 30]]},
+        {"id": 2, "image_id": 1, "segmentation": {"size": [80, 64], "counts": [100, 50, 80 * 64 - 150]}},
+        {"id": 3, "image_id": 2, "iscrowd": 1, "segmentation": {"size": [64, 80], "counts": [0, 64 * 80]}},
+    ]
+    toy_set.labels.write_text(json.dumps(content))
+    annotations = load_annotations(toy_set.labels, toy_set.images)
+    assert len(annotations) == 1
+    assert annotations.masks(0).sum((1, 2)).tolist() == [200, 50]
+    assert annotations.mask_levels(0).tolist() == [0, 0]
+
+
+def _first(content: dict) -> dict:
+    return content["annotations"][0]
+
+
+def _shift_size(content):
+    _first(content)["segmentation"]["size"] = [64, 64]
+
+
+def _empty_mask(content):
+    empty = rle.encode(np.zeros((80, 64), np.uint8, order="F"))
+    _first(content)["segmentation"]["counts"] = empty["counts"].decode()
+
+
+def _cut_code(content):
+    _first(content)["segmentation"]["counts"] = _first(content)["segmentation"]["counts"][:-3]
+
+
+def _cycle(content):
+    content["annotations"][0]["parent_id"], content["annotations"][1]["parent_id"] = 2, 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_shift_size, "annotation 1 of 0.png has a mask of .64, 64. outside its image of .80, 64."),
+        (_empty_mask, "annotation 1 of 0.png has an empty mask"),
+        (_cut_code, "a mask of 0.png is damaged"),
+        (lambda content: _first(content).update(bbox=[60, 0, 30, 5]), "has a box outside its image"),
+        (lambda content: _first(content).update(level=3), "has level 3, which is not 0"),
+        (lambda content: _first(content).update(level="whole"), "has level whole"),
+        (_cycle, "annotation 1 of 0.png is its own ancestor"),
+        (lambda content: _first(content).update(parent_id=77), "has parent 77, which is not in the same image"),
+        (lambda content: content["annotations"][1].update(level=0), "has level 0, its parent level 0"),
+        (lambda content: _first(content).pop("segmentation"), "has no mask"),
+        (lambda content: _first(content).update(segmentation={"size": 4}), "has an unreadable mask"),
+        (lambda content: _first(content).update(image_id=99), "image 99, which is not among its images"),
+        (lambda content: content.pop("images"), "is not COCO JSON"),
+        (lambda content: content.update(annotations=[]), "holds no mask"),
+    ],
+)
+def test_names_what_is_wrong(toy_set, spoil, message):
+    content = copy.deepcopy(toy_set.content)
+    spoil(content)
+    toy_set.labels.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        load_annotations(toy_set.labels, toy_set.images)
+
+
+def test_drops_faulty_annotations_when_told_to(toy_set, caplog):
+    toy_set.content["annotations"][0]["level"] = 9
+    toy_set.labels.write_text(json.dumps(toy_set.content))
+    annotations = load_annotations(toy_set.labels, toy_set.images, drop_faulty=True)
+    assert [annotations.count(i) for i in range(6)] == [3, 4, 4, 4, 4, 4]
+    assert "annotation 1 of 0.png has level 9" in caplog.text
+
+
+def test_refuses_a_folder_without_the_images(toy_set, tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        load_annotations(toy_set.labels, tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"lacks 6 of 6 files looked for, such as 0\.png"):
+        load_annotations(toy_set.labels, tmp_path)
+
+
+def test_lists_unlabelled_pictures(toy_set, tmp_path):
+    annotations = unlabelled(toy_set.images)
+    assert len(annotations) == 6
+    assert annotations.path(2) == toy_set.images / "2.png"
+    assert annotations.count(2) == 0
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="holds no image"):
+        unlabelled(tmp_path / "none")

@@ -1,0 +1,126 @@
+import pytest
+import torch
+from torchvision import tv_tensors
+
+from hassod_ros.learning.augmentation import Sample, StrongView, boxes_of, copy_paste, drop_empty, geometry
+
+
+def _sample(boxes, levels=None, size=(40, 60), value=0):
+    masks = torch.zeros((len(boxes), *size), dtype=torch.bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
+        mask[y0:y1, x0:x1] = True
+    image = torch.full((3, *size), value, dtype=torch.uint8)
+    return Sample(tv_tensors.Image(image), masks, torch.tensor(levels or [0] * len(boxes)))
+
+
+def test_boxes_are_extents_one_past_the_end():
+    boxes = [(0, 0, 1, 1), (3, 5, 60, 40), (10, 39, 12, 40)]
+    assert boxes_of(_sample(boxes).masks).tolist() == [list(map(float, box)) for box in boxes]
+    assert boxes_of(_sample([]).masks).shape == (0, 4)
+
+
+def test_geometry_keeps_picture_and_masks_together():
+    torch.manual_seed(0)
+    sample = _sample([(10, 5, 30, 25)], size=(40, 60))
+    sample.image[:, 5:25, 10:30] = 255
+    transform = geometry((20, 80), max_side=100, flip=0.5)
+    seen = set()
+    for _ in range(20):
+        views = transform({"image": sample.image, "masks": tv_tensors.Mask(sample.masks.view(torch.uint8))})
+        image, mask = views["image"], views["masks"][0].bool()
+        assert image[0][mask].float().mean() > 220
+        assert image[0][~mask].float().mean() < 10
+        seen.add((tuple(image.shape[-2:]), bool(mask[:, : mask.shape[1] // 2].sum() > mask.sum() / 2)))
+    assert {size for size, _ in seen} == {(20, 30), (66, 100)}  # 80 would make the long side 120
+    assert len(seen) == 4  # both mirrored and not
+
+
+def test_drop_empty_drops_the_level_too():
+    sample = _sample([(0, 0, 5, 5), (0, 0, 0, 0), (1, 1, 2, 2)], levels=[0, 1, 2])
+    assert drop_empty(sample).levels.tolist() == [0, 2]
+
+
+def test_copy_paste_draws_one_to_n_minus_one_instances_scaled_into_the_target():
+    source = _sample([(5 * i, 0, 5 * i + 5, 40) for i in range(4)], levels=[0, 1, 2, 1], size=(40, 20), value=200)
+    target = _sample([], size=(100, 150))
+    counts, widths = set(), set()
+    for seed in range(60):
+        torch.manual_seed(seed)
+        result = copy_paste(target, source)
+        counts.add(len(result.masks))
+        boxes = boxes_of(result.masks)
+        widths.update((boxes[:, 2] - boxes[:, 0]).tolist())
+        # Stretched to the target's sides: a mask of a quarter of the width and all of the height.
+        assert ((boxes[:, 3] - boxes[:, 1]) >= 30).all()
+        pasted = result.masks.any(0)
+        assert (result.image[0][pasted] == 200).all()
+        assert (result.image[0][~pasted] == 0).all()
+    assert counts == {1, 2, 3}
+    assert 10 < min(widths) < 14
+    assert 33 < max(widths) < 39
+
+
+def test_copy_paste_takes_a_lone_instance():
+    result = copy_paste(_sample([]), _sample([(0, 0, 60, 40)], levels=[2], value=9))
+    assert result.levels.tolist() == [2]
+
+
+def test_copy_paste_takes_what_it_hides_from_the_masks_below():
+    target, source = _sample([(0, 0, 60, 40)], value=1), _sample([(0, 0, 60, 40)], value=2)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        result = copy_paste(target, source)
+        if len(result.masks) == 2:
+            assert not (result.masks[0] & result.masks[1]).any()
+            assert (result.masks[0] | result.masks[1]).all()
+            assert result.masks[1].sum() < 0.5 * 40 * 60
+        else:  # the pasted one would have hidden half of the target's
+            assert result is target
+    assert target.masks.all()
+    assert (target.image == 1).all()
+
+
+def test_copy_paste_refuses_to_hide_half_of_any_mask():
+    # The source fills its picture: wherever it lands at 0.3 or more, it hides tiny masks spread over the target.
+    target = _sample([(x, y, x + 2, y + 2) for x in range(0, 60, 4) for y in range(0, 40, 4)])
+    assert copy_paste(target, _sample([(0, 0, 60, 40)], value=9)) is target
+
+
+@pytest.mark.parametrize(("recompute", "levels"), [(False, [0, 0]), (True, [0, 1])])
+def test_copy_paste_recomputes_levels_on_request(recompute, levels):
+    # The pasted mask has a hole over a small target mask, so that this one stays and is covered by nothing; and the
+    # small mask pasted onto a large one loses nothing of its own.
+    target = _sample([(0, 0, 60, 40)])
+    ring = _sample([(0, 0, 60, 40)])
+    for seed in range(50):
+        torch.manual_seed(seed)
+        result = copy_paste(target, ring, recompute_levels=recompute)
+        if len(result.masks) == 2:
+            break
+    # What is pasted is cut out of the mask below: neither covers the other.
+    assert result.levels.tolist() == [0, 0]
+    nested = _sample([(0, 0, 40, 40), (0, 0, 40, 20), (50, 0, 60, 40)], levels=[0, 0, 0])
+    for seed in range(200):
+        torch.manual_seed(seed)
+        result = copy_paste(_sample([]), nested, recompute_levels=recompute)
+        areas = result.masks.flatten(1).sum(1)
+        if len(areas) == 2 and (result.masks[0] & result.masks[1]).any():
+            assert sorted(result.levels.tolist()) == levels
+            return
+    raise AssertionError("the nested pair was never drawn")
+
+
+def test_strong_view_changes_colours_and_erases_but_keeps_shape_and_type():
+    image = tv_tensors.Image(torch.full((3, 64, 80), 120, dtype=torch.uint8))
+    view = StrongView()
+    torch.manual_seed(0)
+    views = [view(image) for _ in range(30)]
+    assert all(each.shape == image.shape and each.dtype == torch.uint8 for each in views)
+    # A flat picture stays flat but for the noise in the erased rectangles.
+    noisy = torch.stack([(each.float() - each.float().median()).abs().amax(0) > 3 for each in views]).float()
+    shares = noisy.mean((1, 2))
+    assert 0 in shares.tolist()
+    assert 0.02 < shares.max() < 0.5
+    assert len({int(each.float().median()) for each in views}) > 5
+    torch.manual_seed(0)
+    assert torch.equal(view(image), views[0])

@@ -1,0 +1,228 @@
+"""Whole runs on toy pictures: they learn, survive kill -9 and refuse what cannot go on."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hassod_ros.detection.checkpoints import open_detector
+from hassod_ros.detection.detections import to_instances
+from hassod_ros.errors import InputError
+from hassod_ros.images import read_image
+from hassod_ros.instances import Instances
+from hassod_ros.learning.config import DataConfig, MeanTeacherConfig, Recipe, RunConfig, StageConfig, save_recipe
+from hassod_ros.learning.stages import burn_in, mean_teacher
+
+REPO = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Sums in the order of the processes that the tests start."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def recipe(toy_set, tiny_detector, tmp_path) -> Recipe:
+    stage = {"optimizer": "adamw", "learning_rate": 0.003, "warmup": 2, "precision": "fp32", "precise_bn": 2}
+    return Recipe(
+        model=tiny_detector,
+        data=DataConfig(str(toy_set.images), str(toy_set.labels), short_sides=(48, 64), max_side=80),
+        burn_in=StageConfig(iterations=9, batch_size=2, **stage),
+        mean_teacher=MeanTeacherConfig(
+            iterations=6, batch_size=2, unlabelled_batch=2, ema_decay=0.9, score_threshold=0.05, **stage
+        ),
+        run=RunConfig(str(tmp_path / "run"), device="cpu", workers=0, checkpoint_every=3, log_every=3, picture_every=6),
+    )
+
+
+def _with(recipe: Recipe, **sections: dict) -> Recipe:
+    changed = {name: dataclasses.replace(getattr(recipe, name), **values) for name, values in sections.items()}
+    return dataclasses.replace(recipe, **changed)
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["model"]
+
+
+def _assert_equal(first: Path, second: Path) -> None:
+    one, other = _weights(first), _weights(second)
+    assert one.keys() == other.keys()
+    different = [name for name, value in one.items() if not torch.equal(value, other[name])]
+    assert different == []
+
+
+def _start(recipe: Recipe, script: str, tmp_path: Path, *launcher: str) -> subprocess.Popen:
+    path = tmp_path / f"{script}.yaml"
+    save_recipe(recipe, path)
+    command = [sys.executable, *launcher, str(REPO / "train" / f"{script}.py"), "--config", str(path)]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_learns_rectangles_and_their_parts(recipe, toy_set):
+    recipe = _with(
+        recipe,
+        model={"fpn_channels": 32, "box_width": 64, "mask_channels": 32, "stage_ious": (0.5,), "rpn_samples": 64},
+        data={"short_sides": (64,)},
+        burn_in={"iterations": 80, "batch_size": 6, "copy_paste": 0.0, "schedule": "cosine", "warmup": 10},
+        run={"log_every": 10},
+    )
+    path = burn_in(recipe)
+
+    events = EventAccumulator(str(path.parent)).Reload()
+    losses = [event.value for event in events.Scalars("train/loss")]
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(10, 81, 10))
+    assert losses[-1] < 0.6 * losses[0]
+    assert events.Tags()["images"] == ["labels_and_predictions"]
+
+    untrained = _recall(_untrained(path), toy_set)
+    trained = _recall(open_detector(path), toy_set)
+    assert untrained < 0.2
+    assert trained > 0.6
+
+
+def _untrained(path: Path):
+    model = open_detector(path)
+    torch.manual_seed(0)
+    return type(model)(model.config).eval()
+
+
+@torch.no_grad()
+def _recall(model, toy_set) -> float:
+    """Share of the masks that a detection above 0.2 meets with IoU > 0.5 and the right level."""
+    hits = []
+    for image in toy_set.content["images"]:
+        size = image["height"], image["width"]
+        truth = Instances.from_coco([a for a in toy_set.content["annotations"] if a["image_id"] == image["id"]], size)
+        pixels = torch.from_numpy(read_image(toy_set.images / image["file_name"])).permute(2, 0, 1)[None]
+        found = to_instances(model(pixels)[0], size, score_threshold=0.2)
+        masks = found.dense()
+        for mask, level in zip(truth.dense(), truth.levels, strict=True):
+            same = masks[found.levels == level]
+            overlap = (same & mask).sum((1, 2)) / np.maximum((same | mask).sum((1, 2)), 1)
+            hits.append(overlap.max(initial=0) > 0.5)
+    return float(np.mean(hits))
+
+
+@pytest.mark.parametrize("script", ["detector", "mean_teacher"])
+def test_a_killed_run_goes_on_to_the_same_weights(recipe, tmp_path, script):
+    stage = "burn_in" if script == "detector" else "mean_teacher"
+    if stage == "mean_teacher":
+        initial = burn_in(_with(recipe, burn_in={"iterations": 1}))
+        recipe = _with(recipe, mean_teacher={"initial": str(initial), "final": "teacher"})
+    recipe = _with(recipe, **{stage: {"iterations": 30}})
+    folder = tmp_path / "killed" / stage
+    killed = _with(recipe, run={"output": str(tmp_path / "killed"), "workers": 1, "checkpoint_every": 4})
+
+    process = _start(killed, script, tmp_path)
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (folder / "model.pth").exists()
+    stood = torch.load(folder / "checkpoint.pt", weights_only=True)["iteration"]
+    assert 0 < stood < 30
+
+    again = _start(killed, script, tmp_path)
+    output, _ = again.communicate(timeout=200)
+    assert again.returncode == 0, output
+    straight = _with(recipe, run={"output": str(tmp_path / "straight")})
+    _assert_equal(folder / "model.pth", (burn_in if stage == "burn_in" else mean_teacher)(straight))
+
+
+@pytest.mark.parametrize("stage", ["burn_in", "mean_teacher"])
+def test_two_processes_learn_what_one_learns_in_two_parts(recipe, tmp_path, stage):
+    # Batch norm statistics belong to a process; so they are frozen here, and everything else must agree.
+    frozen = {"model": {"backbone_norm": "frozen", "fpn_norm": "none"}}
+    recipe = _with(recipe, burn_in={"iterations": 3, "accumulate": 2}, mean_teacher={"iterations": 3}, **frozen)
+    one = _with(recipe, mean_teacher={"accumulate": 2})
+    path = burn_in(one)
+    if stage == "mean_teacher":
+        path = mean_teacher(one)
+    two = _with(
+        recipe,
+        burn_in={"accumulate": 1},
+        mean_teacher={"initial": str(path.parents[1] / "burn_in" / "model.pth")},
+        run={"output": str(tmp_path / "two")},
+    )
+    script = "detector" if stage == "burn_in" else stage
+    process = _start(two, script, tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    one_weights, two_weights = _weights(path), _weights(tmp_path / "two" / stage / "model.pth")
+    for name, value in one_weights.items():
+        torch.testing.assert_close(two_weights[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_mean_teacher_starts_from_burn_in_and_goes_on_from_its_own_checkpoint(recipe):
+    burn_in(_with(recipe, burn_in={"iterations": 2}))
+    path = mean_teacher(recipe)
+    events = EventAccumulator(str(path.parent)).Reload()
+    assert [event.value for event in events.Scalars("train/label_weight")] == pytest.approx([0.92, 0.31], abs=0.01)
+    assert "train/teacher/loss_rpn_cls" in events.Tags()["scalars"]
+    first = path.read_bytes()
+    assert mean_teacher(recipe).read_bytes() == first  # finished: nothing is trained again
+    student = mean_teacher(_with(recipe, run={"output": f"{recipe.run.output}2"}, mean_teacher={
+        "initial": str(path.parents[1] / "burn_in" / "model.pth"), "final": "teacher"
+    }))  # fmt: skip
+    assert not all(torch.equal(value, _weights(student)[name]) for name, value in _weights(path).items())
+
+
+def test_mean_teacher_without_weights_says_what_to_do(recipe):
+    with pytest.raises(InputError, match=r"burn_in/model.pth does not exist: .* run train/detector.py"):
+        mean_teacher(recipe)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains(recipe, precision):
+    path = burn_in(_with(recipe, burn_in={"precision": precision, "iterations": 3}))
+    events = EventAccumulator(str(path.parent)).Reload()
+    assert np.isfinite([event.value for event in events.Scalars("train/loss")]).all()
+
+
+def test_refuses_the_checkpoint_of_another_recipe(recipe):
+    burn_in(_with(recipe, burn_in={"iterations": 3}))
+    with pytest.raises(InputError, match=r"burn_in.iterations \(3 there, 4 now\), run.seed \(0 there, 5 now\)"):
+        burn_in(_with(recipe, burn_in={"iterations": 4}, run={"seed": 5}))
+    burn_in(_with(recipe, burn_in={"iterations": 3}, run={"workers": 1}))  # what does not change the result is free
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(recipe):
+    with pytest.raises(InputError, match=r"the loss is not finite at iteration \d .*not_finite_\d_0.pt") as caught:
+        burn_in(_with(recipe, burn_in={"learning_rate": 1e30, "optimizer": "sgd", "clip_norm": 0.0, "warmup": 0}))
+    folder = Path(recipe.run.output) / "burn_in"
+    (path,) = folder.glob("not_finite_*.pt")
+    assert str(path) in str(caught.value)
+    saved = torch.load(path, weights_only=True)
+    assert len(saved["names"]) == 2
+    assert saved["lessons"][0]["images"].dtype == torch.uint8
+    assert not np.isfinite(list(saved["losses"].values())).all()
+    assert not (folder / "model.pth").exists()
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(recipe):
+    with pytest.raises(InputError, match=r"burn_in.batch_size is 2, which 1 processes x 3 accumulated steps"):
+        burn_in(_with(recipe, burn_in={"accumulate": 3}))
+
+
+def test_an_absent_gpu_is_named(recipe):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match=r"run.device is cuda, but torch sees no GPU"):
+        burn_in(_with(recipe, run={"device": "cuda"}))
+    with pytest.raises(InputError, match=r"run.device gpu is unknown"):
+        burn_in(_with(recipe, run={"device": "gpu"}))

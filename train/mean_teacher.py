@@ -1,0 +1,29 @@
+"""Mean Teacher: let the trained detector go on learning from itself.
+
+python train/mean_teacher.py --config config/recipes/small.yaml --data.images photos --data.annotations labels
+torchrun --nproc_per_node 4 train/mean_teacher.py --config config/recipes/hassod_coco.yaml ...
+
+Takes the weights that `detector` left in the same run.output. Started again with the same values, a run that was
+stopped goes on where it stood.
+"""
+
+import sys
+
+from hassod_ros.errors import InputError
+from hassod_ros.learning.config import read_recipe
+from hassod_ros.learning.stages import mean_teacher
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run; 2 where the input is wrong."""
+    try:
+        recipe = read_recipe(sys.argv[1:] if argv is None else argv, prog="mean_teacher", description=__doc__ or "")
+        print(mean_teacher(recipe))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
