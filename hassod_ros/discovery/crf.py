@@ -1,0 +1,563 @@
+"""Multi-label dense CRF: regions from coarse patches snap to the edges of the image (HASSOD, 3.1 and appendix J).
+
+Krähenbühl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials (2011). Mean field with
+Potts compatibility, a Gaussian kernel in position and a bilateral one in position and colour, both normalised
+symmetrically, as pydensecrf does by default.
+
+A group is the set of labels that compete for each pixel: the regions of one threshold. All groups of an image share
+one pass over its two lattices; the softmax stays within the group. Two facts make it fast. Labels lie side by side in
+blocks of eight, one vector instruction each. And nearly all probabilities are zero: a bit for every block of every
+pixel and lattice point tells which are not, and only those are touched. A block whose probabilities are all below
+2e-5 counts as zero, which shifts no logit by more than 2e-5 times the compatibilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numba import njit, prange
+
+from hassod_ros.discovery.lanes import LANES, add, as_float, copy, gather, lowest_bit, smooth, storage
+from hassod_ros.discovery.lattice import Lattice, bilateral_lattice, spatial_lattice, tile_order
+from hassod_ros.errors import InputError
+
+Method = Literal["native", "pydensecrf", "torch"]
+
+FLOOR = 1e-5  # least probability of the unary term, as pydensecrf's unary_from_softmax has it
+_ZERO = np.float32(2e-5)  # a block of probabilities not above this counts as zero
+_PARTS = 64  # pieces of a parallel loop; more than cores, so that they end together
+_BITS = 64  # blocks that one mask can tell apart
+_ONE = np.uint64(1)
+_EIGHT = np.uint64(LANES)
+
+
+@dataclass(frozen=True)
+class CRFConfig:
+    """Constants of the CRF; the defaults are the paper's."""
+
+    gaussian_sxy: float = 3.0  # standard deviation of the Gaussian kernel, px
+    gaussian_compat: float = 7.0  # its weight
+    bilateral_sxy: float = 50.0  # standard deviations of the bilateral kernel, px ...
+    bilateral_srgb: float = 5.0  # ... and colour steps of 0..255
+    bilateral_compat: float = 10.0  # its weight
+    iterations: int = 10  # mean field steps, at most
+    # A group stops when an iteration changes the most likely label of a smaller share of the pixels than this, e.g.
+    # 1e-4; every group for itself, so that its result does not depend on the others. None: all iterations.
+    stop_at: float | None = None
+
+    def __post_init__(self) -> None:
+        sizes = (self.gaussian_sxy, self.bilateral_sxy, self.bilateral_srgb)
+        if not all(np.isfinite(sizes)) or min(sizes) <= 0:
+            raise InputError(f"the CRF's standard deviations must be above 0, got {sizes}")
+        if not (0 <= self.gaussian_compat < np.inf and 0 <= self.bilateral_compat < np.inf):
+            raise InputError("the CRF's compatibilities must be finite and not negative")
+        if self.iterations < 0:
+            raise InputError(f"the CRF's iterations must not be negative, got {self.iterations}")
+        if self.stop_at is not None and not 0 <= self.stop_at <= 1:
+            raise InputError(f"the CRF's stop_at is a share of the pixels, 0 to 1 or None, got {self.stop_at}")
+
+
+PAPER = CRFConfig()
+
+
+def refine(
+    image: np.ndarray,
+    probabilities: Sequence[np.ndarray],
+    config: CRFConfig = PAPER,
+    *,
+    method: Method = "native",
+    device: str = "cpu",
+) -> list[np.ndarray]:
+    """Run the CRF on every group of labels of one image.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        probabilities: One (R, H, W) float32 array per group, summing to 1 over its R labels.
+        config: Constants.
+        method: "native" (numba, as many threads as numba is set to), "pydensecrf" (the original code, one group after
+            the other, always all iterations) or "torch".
+        device: Where "torch" runs.
+
+    Returns:
+        One (R, H, W) float32 array of probabilities per group, summing to 1 over R.
+
+    Raises:
+        InputError: Arrays of the wrong shape or type, or a method whose package is not installed.
+
+    """
+    image = _check_image(image)
+    groups = [_check_group(group, image) for group in probabilities]
+    if method == "native":
+        layout = _Layout.of([len(group) for group in groups])
+        order = tile_order(*image.shape[:2])
+        return _mean_field(image, layout, _unary_of_probabilities(groups, order, layout), config)
+    if method == "pydensecrf":
+        return [_refine_pydensecrf(image, group, config) for group in groups]
+    if method == "torch":
+        from hassod_ros.discovery.crf_torch import refine_torch
+
+        return refine_torch(image, groups, config, device)
+    raise InputError(f"unknown CRF method '{method}'; use native, pydensecrf or torch")
+
+
+def refine_label_maps(
+    image: np.ndarray,
+    label_maps: np.ndarray,
+    config: CRFConfig = PAPER,
+    *,
+    method: Method = "native",
+    device: str = "cpu",
+) -> list[np.ndarray]:
+    """Run the CRF on coarse label maps, interpolated to the image's size on the way.
+
+    The same as `refine` on the maps' one-hot masks resized bilinearly (align_corners False), without making them.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        label_maps: (T, h, w) integers, map t holding labels 0 to its largest.
+        config: Constants.
+        method: See `refine`.
+        device: See `refine`.
+
+    Returns:
+        For each map its (R, H, W) float32 probabilities, R = largest label + 1.
+
+    Raises:
+        InputError: See `refine`.
+
+    """
+    image = _check_image(image)
+    maps = np.ascontiguousarray(label_maps)
+    if maps.ndim != 3 or 0 in maps.shape[1:] or not np.issubdtype(maps.dtype, np.integer) or (maps < 0).any():
+        raise InputError(f"label maps must be (T, h, w) integers from 0, got {maps.dtype} {maps.shape}")
+    maps = maps.astype(np.int32)
+    if method != "native":
+        size = image.shape[:2]
+        return refine(image, [interpolate(labels, size) for labels in maps], config, method=method, device=device)
+    height, width = image.shape[:2]
+    layout = _Layout.of([int(labels.max()) + 1 for labels in maps])
+    rows = _positions(maps.shape[1], height)
+    columns = _positions(maps.shape[2], width)
+    unary = _Unary(*_unary_of_maps(maps, *rows, *columns, tile_order(height, width), layout.starts))
+    return _mean_field(image, layout, unary, config)
+
+
+def interpolate(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """One-hot masks of a label map, resized bilinearly (align_corners False).
+
+    Args:
+        labels: (h, w) integers from 0.
+        size: (H, W) wanted.
+
+    Returns:
+        (R, H, W) float32, R = largest label + 1, summing to 1 over R.
+
+    """
+    onehot = (labels == np.arange(int(labels.max()) + 1)[:, None, None]).astype(np.float32)
+    low, high, part = _positions(labels.shape[0], size[0])
+    onehot = onehot[:, low] * (1 - part)[:, None] + onehot[:, high] * part[:, None]
+    low, high, part = _positions(labels.shape[1], size[1])
+    return onehot[:, :, low] * (1 - part) + onehot[:, :, high] * part
+
+
+def _positions(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each target index the two source indices around it and the weight of the second."""
+    at = np.maximum((np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(source / target) - 0.5, 0)
+    low = np.minimum(at.astype(np.int32), source - 1)
+    return low, np.minimum(low + 1, source - 1), (at - low).astype(np.float32)
+
+
+def _check_image(image: np.ndarray) -> np.ndarray:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise InputError(f"the CRF needs an (H, W, 3) uint8 RGB image, got {image.dtype} {image.shape}")
+    return np.ascontiguousarray(image)
+
+
+def _check_group(group: np.ndarray, image: np.ndarray) -> np.ndarray:
+    if group.ndim != 3 or len(group) == 0 or group.shape[1:] != image.shape[:2]:
+        raise InputError(
+            f"probabilities must be (R, {image.shape[0]}, {image.shape[1]}) like the image, got {group.shape}"
+        )
+    group = np.ascontiguousarray(group, np.float32)
+    if not np.isfinite(group).all():
+        raise InputError("the probabilities hold NaN or infinity; check the features they come from")
+    return group
+
+
+def _refine_pydensecrf(image: np.ndarray, group: np.ndarray, config: CRFConfig) -> np.ndarray:
+    try:
+        from pydensecrf.densecrf import DenseCRF2D
+    except ImportError as error:
+        raise InputError("the CRF method 'pydensecrf' needs its package: pip install pydensecrf2") from error
+    labels, height, width = group.shape
+    if labels == 1:
+        return np.ones_like(group)
+    crf = DenseCRF2D(width, height, labels)
+    crf.setUnaryEnergy(-np.log(np.clip(group, FLOOR, 1)).reshape(labels, -1))
+    crf.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)
+    # It refuses read-only images.
+    crf.addPairwiseBilateral(
+        sxy=config.bilateral_sxy, srgb=config.bilateral_srgb, rgbim=image.copy(), compat=config.bilateral_compat
+    )
+    return np.array(crf.inference(config.iterations), np.float32).reshape(group.shape)
+
+
+class _Layout(NamedTuple):
+    """Where labels lie in a row of values: each group starts a new block, a mask's bit stands for a block."""
+
+    sizes: np.ndarray  # (G,) int64 labels of each group
+    starts: np.ndarray  # (G,) int64 lane of each group's first label
+    bits: np.ndarray  # (G,) uint64 bits of each group's blocks; none for a group of one label: it is always 1
+    block: int  # lanes of a block: 8, or the multiple of it that lets 64 bits suffice
+    stride: int  # lanes of a row
+
+    @classmethod
+    def of(cls, sizes: Sequence[int]) -> _Layout:
+        block = LANES
+        while sum(-(-size // block) for size in sizes if size > 1) > _BITS:
+            block += LANES
+        blocks = [-(-size // block) if size > 1 else 0 for size in sizes]
+        first = np.concatenate([[0], np.cumsum(blocks)]).astype(int)
+        bits = [((1 << count) - 1) << int(start) for count, start in zip(blocks, first[:-1], strict=True)]
+        return cls(
+            np.array(sizes, np.int64), first[:-1] * block, np.array(bits, np.uint64), block, int(first[-1]) * block
+        )
+
+
+class _Unary(NamedTuple):
+    """What the unary term says about each of N pixels, in tile order: the labels above the floor."""
+
+    lanes: np.ndarray  # (N, S) int32 lane of the label
+    excess: np.ndarray  # (N, S) float32 log(probability / floor); labels that are not listed have 0
+    count: np.ndarray  # (N,) int32 how many of the S are used
+
+
+@njit(cache=True, parallel=True)
+def _unary_of_maps(  # type: ignore[no-untyped-def]
+    maps, row_low, row_high, row_part, column_low, column_high, column_part, order, starts
+):
+    n, width = order.size, column_low.size
+    lanes = np.empty((n, 4 * len(maps)), np.int32)
+    excess = np.empty((n, 4 * len(maps)), np.float32)
+    counts = np.empty(n, np.int32)
+    single = np.empty(len(maps), np.bool_)
+    for t in range(len(maps)):
+        single[t] = maps[t].max() == 0
+    for i in prange(n):
+        y, x = order[i] // width, order[i] % width
+        count = 0
+        for t in range(len(maps)):
+            if single[t]:
+                continue
+            begin = count
+            for corner in range(4):
+                row = row_high[y] if corner & 2 else row_low[y]
+                column = column_high[x] if corner & 1 else column_low[x]
+                weight = row_part[y] if corner & 2 else np.float32(1) - row_part[y]
+                weight *= column_part[x] if corner & 1 else np.float32(1) - column_part[x]
+                lane = starts[t] + maps[t, row, column]
+                slot = begin
+                while slot < count and lanes[i, slot] != lane:
+                    slot += 1
+                if slot == count:
+                    lanes[i, slot] = lane
+                    excess[i, slot] = 0
+                    count += 1
+                excess[i, slot] += weight
+            kept = begin
+            for slot in range(begin, count):
+                if excess[i, slot] > FLOOR:
+                    lanes[i, kept] = lanes[i, slot]
+                    excess[i, kept] = np.log(min(excess[i, slot], np.float32(1)) / np.float32(FLOOR))
+                    kept += 1
+            count = kept
+        counts[i] = count
+    return lanes, excess, counts
+
+
+def _unary_of_probabilities(groups: Sequence[np.ndarray], order: np.ndarray, layout: _Layout) -> _Unary:
+    counts = np.zeros(order.size, np.int32)
+    several = [(group, start) for group, start in zip(groups, layout.starts, strict=True) if len(group) > 1]
+    for group, _ in several:
+        counts += (group > FLOOR).sum(0, dtype=np.int32).ravel()[order]
+    most = int(counts.max(initial=0))
+    unary = _Unary(np.empty((order.size, most), np.int32), np.empty((order.size, most), np.float32), counts)
+    counts[:] = 0
+    for group, start in several:
+        _list_labels(group.reshape(len(group), -1), order, start, *unary)
+    return unary
+
+
+@njit(cache=True, parallel=True)
+def _list_labels(group, order, start, lanes, excess, counts):  # type: ignore[no-untyped-def]
+    for i in prange(order.size):
+        for label in range(len(group)):
+            probability = group[label, order[i]]
+            if probability > FLOOR:
+                lanes[i, counts[i]] = start + label
+                excess[i, counts[i]] = np.log(min(probability, np.float32(1)) / np.float32(FLOOR))
+                counts[i] += 1
+
+
+class _Values(NamedTuple):
+    """Rows of values, most of them zero."""
+
+    values: np.ndarray  # (rows * stride,) float16 bits or float32
+    blocks: np.ndarray  # (rows,) uint64, bit b: block b may differ from zero
+
+    @classmethod
+    def zeros(cls, rows: int, layout: _Layout) -> _Values:
+        return cls(np.zeros(rows * layout.stride, storage()), np.zeros(rows, np.uint64))
+
+
+def _mean_field(image: np.ndarray, layout: _Layout, unary: _Unary, config: CRFConfig) -> list[np.ndarray]:
+    height, width = image.shape[:2]
+    order = tile_order(height, width)
+    result = [np.zeros((int(size), height, width), np.float32) for size in layout.sizes]
+    running = layout.sizes > 1
+    stride, block = np.uint64(layout.stride), np.uint64(layout.block)
+    probabilities = _Values.zeros(order.size, layout)
+    if running.any():
+        bilateral = bilateral_lattice(image, config.bilateral_sxy, config.bilateral_srgb)
+        spatial = spatial_lattice(height, width, config.gaussian_sxy)
+        colour_weights = bilateral.weights * np.float32(config.bilateral_compat)
+        near_weights = spatial.weights * np.float32(config.gaussian_compat)
+        colour_values = _Values.zeros(bilateral.size, layout)
+        near_values = _Values.zeros(spatial.size, layout)
+        labels = np.zeros((order.size, len(layout.sizes)), np.uint16)
+        changes = np.zeros((_PARTS, len(layout.sizes)), np.int64)
+        for iteration in range(config.iterations + 1):
+            if iteration:
+                live = np.bitwise_or.reduce(layout.bits[running])
+                for lattice, values in ((bilateral, colour_values), (spatial, near_values)):
+                    _filter(lattice, probabilities, values, live, stride, block)
+            _update(
+                bilateral.corners, colour_weights, *colour_values, spatial.corners, near_weights, *near_values,
+                *unary, layout.sizes, layout.bits, running, *probabilities, labels, changes, stride, block,
+            )  # fmt: skip
+            if iteration and config.stop_at is not None:
+                running = running & (changes.sum(0) >= config.stop_at * order.size)
+                if not running.any():
+                    break
+    for group, (size, start) in enumerate(zip(layout.sizes, layout.starts, strict=True)):
+        if size == 1:
+            result[group][:] = 1
+        else:
+            target = result[group].reshape(int(size), -1)
+            _spread_out(*probabilities, order, np.uint64(start), layout.bits[group], stride, block, target)
+    return result
+
+
+def _filter(
+    lattice: Lattice, source: _Values, target: _Values, live: np.uint64, stride: np.uint64, block: np.uint64
+) -> None:
+    _splat(lattice.first, lattice.pixels, lattice.shares, *source, *target, live, stride, block)
+    _blur(lattice.chain, lattice.chain_first, lattice.axis_first, *target, stride, block)
+
+
+@njit(cache=True, inline="always")
+def _clear(values, start, length):  # type: ignore[no-untyped-def]
+    for k in range(start, start + length):
+        values[k] = 0
+
+
+@njit(cache=True, parallel=True)
+def _splat(first, pixels, shares, source, source_blocks, target, target_blocks, live, stride, block):  # type: ignore[no-untyped-def]
+    """Sum the pixels' values onto the lattice points; blocks that no pixel has become zero."""
+    for p in prange(first.size - 1):
+        row = np.uint64(p) * stride
+        reached = np.uint64(0)
+        for entry in range(first[p], first[p + 1]):
+            pixel = np.uint64(pixels[entry])
+            share = shares[entry]
+            rest = source_blocks[pixel] & live
+            fresh = rest & ~reached
+            reached |= rest
+            while fresh:
+                _clear(target, row + lowest_bit(fresh) * block, block)
+                fresh &= fresh - _ONE
+            while rest:
+                at = lowest_bit(rest) * block
+                rest &= rest - _ONE
+                for k in range(at, at + block, _EIGHT):
+                    add(target, row + k, source, pixel * stride + k, share)
+        gone = target_blocks[p] & ~reached
+        while gone:
+            _clear(target, row + lowest_bit(gone) * block, block)
+            gone &= gone - _ONE
+        target_blocks[p] = reached
+
+
+@njit(cache=True, parallel=True)
+def _blur(chain, chain_first, axis_first, values, blocks, stride, block):  # type: ignore[no-untyped-def]
+    """Blur along each axis with (1/2, 1, 1/2), walking each chain once and in place."""
+    for axis in range(axis_first.size - 1):
+        begin = axis_first[axis]
+        count = axis_first[axis + 1] - begin
+        for part in prange(_PARTS):
+            before = np.zeros(stride, np.float32)  # the unblurred values of the point behind
+            for c in range(begin + count * part // _PARTS, begin + count * (part + 1) // _PARTS):
+                before_blocks = np.uint64(0)
+                here = np.uint64(chain[chain_first[c]])
+                here_blocks = blocks[here]
+                for q in range(chain_first[c] + 1, chain_first[c + 1]):
+                    after = np.uint64(chain[q])
+                    after_blocks = blocks[after]
+                    rest = before_blocks | here_blocks | after_blocks
+                    blocks[here] = rest
+                    while rest:
+                        at = lowest_bit(rest) * block
+                        rest &= rest - _ONE
+                        for k in range(at, at + block, _EIGHT):
+                            smooth(values, here * stride + k, after * stride + k, before, k)
+                    before_blocks = here_blocks
+                    here = after
+                    here_blocks = after_blocks
+                blocks[here] = here_blocks | before_blocks
+                while before_blocks:
+                    at = lowest_bit(before_blocks) * block
+                    before_blocks &= before_blocks - _ONE
+                    for k in range(at, at + block, _EIGHT):
+                        add(values, here * stride + k, before, k, np.float32(0.5))
+                    _clear(before, at, block)
+
+
+@njit(cache=True, fastmath=True, inline="always")
+def _exp(x):  # type: ignore[no-untyped-def]
+    """exp(x) for x <= 0 to 3e-7 relative, in instructions that vectorise; below -87 it stays at exp(-87)."""
+    x = max(x, np.float32(-87)) * np.float32(1.44269504)
+    whole = np.floor(x)
+    part = x - whole
+    power = np.float32(1.8775767e-3)  # 2^part on [0, 1), minimax polynomial
+    power = power * part + np.float32(8.9893397e-3)
+    power = power * part + np.float32(5.5826318e-2)
+    power = power * part + np.float32(2.4015361e-1)
+    power = power * part + np.float32(6.9315308e-1)
+    power = power * part + np.float32(0.99999994)
+    return power * as_float((np.int32(whole) + np.int32(127)) << np.int32(23))
+
+
+@njit(cache=True, parallel=True, fastmath={"contract", "reassoc", "nsz", "nnan"})
+def _update(  # type: ignore[no-untyped-def]
+    colour_corners, colour_weights, colour, colour_blocks, near_corners, near_weights, near, near_blocks,
+    lanes, excess, counts, sizes, bits, running, target, target_blocks, labels, changes, stride, block,
+):  # fmt: skip
+    """Gather both filters' results, add the unary term, take the softmax of each running group.
+
+    Logits are relative to a label at the unary floor that no filter reaches: such a label has 0 and needs no memory.
+    Unused lanes at the end of a group have 0 too; the sum of the exponentials corrects for their number.
+    """
+    n = counts.size
+    live = np.uint64(0)
+    for g in range(bits.size):
+        if running[g]:
+            live |= bits[g]
+    for part in prange(_PARTS):
+        packed = np.empty(stride, np.float32)  # logits of the blocks in use, side by side
+        slot = np.empty(64, np.uint64)  # where each of them starts
+        changed = np.zeros(bits.size, np.int64)
+        for i in range(n * part // _PARTS, n * (part + 1) // _PARTS):
+            by_colour = np.uint64(0)
+            for r in range(6):
+                by_colour |= colour_blocks[colour_corners[i, r]]
+            by_nearness = np.uint64(0)
+            for r in range(3):
+                by_nearness |= near_blocks[near_corners[i, r]]
+            used = by_colour | by_nearness
+            for s in range(counts[i]):
+                used |= _ONE << (np.uint64(lanes[i, s]) // block)
+            used &= live
+            rest = used
+            end = np.uint64(0)
+            while rest:
+                b = lowest_bit(rest)
+                rest &= rest - _ONE
+                slot[b] = end
+                for k in range(b * block, (b + _ONE) * block, _EIGHT):
+                    _clear(packed, end, _EIGHT)
+                    if (by_colour >> b) & _ONE:
+                        gather(packed, end, colour, colour_corners, colour_weights, np.uint64(i * 6), 6, stride, k)
+                    if (by_nearness >> b) & _ONE:
+                        gather(packed, end, near, near_corners, near_weights, np.uint64(i * 3), 3, stride, k)
+                    end += _EIGHT
+            for s in range(counts[i]):
+                lane = np.uint64(lanes[i, s])
+                b = lane // block
+                if (used >> b) & _ONE:
+                    packed[slot[b] + lane - b * block] += excess[i, s]
+            reached = np.uint64(0)
+            begin = np.uint64(0)
+            for g in range(bits.size):
+                rest = used & bits[g]
+                if not running[g]:
+                    continue
+                end = begin
+                largest = np.float32(0)
+                while rest:
+                    rest &= rest - _ONE
+                    end += block
+                for k in range(begin, end):
+                    largest = max(largest, packed[k])
+                total = np.float32(0)
+                for k in range(begin, end):
+                    power = _exp(packed[k] - largest)
+                    packed[k] = power
+                    total += power
+                total += np.float32(sizes[g] - np.int64(end - begin)) * _exp(-largest)
+                scale = np.float32(1) / total
+                rest = used & bits[g]
+                label = np.uint64(0)
+                best = np.float32(0)
+                while rest:
+                    b = lowest_bit(rest)
+                    rest &= rest - _ONE
+                    highest = np.float32(0)
+                    for k in range(begin, begin + block):
+                        packed[k] *= scale
+                        highest = max(highest, packed[k])
+                    if highest > best:
+                        best = highest
+                        label = b * block
+                        k = begin
+                        while packed[k] < highest:
+                            k += _ONE
+                        label += k - begin
+                    if highest > _ZERO:
+                        reached |= _ONE << b
+                        for k in range(np.uint64(0), block, _EIGHT):
+                            copy(target, np.uint64(i) * stride + b * block + k, packed, begin + k)
+                    begin += block
+                if labels[i, g] != label:
+                    labels[i, g] = label
+                    changed[g] += 1
+            target_blocks[i] = (target_blocks[i] & ~live) | reached
+        changes[part] = changed
+
+
+@njit(cache=True, parallel=True)
+def _spread_out(values, blocks, order, start, bits, stride, block, target):  # type: ignore[no-untyped-def]
+    """Write a group's labels to (R, H * W) zeros, in raster order, summing to 1 again after rounding and cutting."""
+    n = order.size
+    labels = np.uint64(len(target))
+    for part in prange(_PARTS):
+        row = np.empty(stride, np.float32)
+        for i in range(n * part // _PARTS, n * (part + 1) // _PARTS):
+            rest = blocks[i] & bits
+            total = np.float32(0)
+            while rest:
+                at = lowest_bit(rest) * block
+                rest &= rest - _ONE
+                for k in range(at, at + block, _EIGHT):
+                    copy(row, k, values, np.uint64(i) * stride + k)
+                for k in range(at, min(at + block, start + labels)):
+                    total += row[k]
+            rest = blocks[i] & bits
+            while rest:
+                at = lowest_bit(rest) * block
+                rest &= rest - _ONE
+                for k in range(at, min(at + block, start + labels)):
+                    if row[k] > 0:
+                        target[k - start, order[i]] = row[k] / total
