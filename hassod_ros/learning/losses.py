@@ -103,7 +103,7 @@ def detection_losses(
         predicted = heads.decode(stage, labelled.rois, output).detach()
         weights = None
         if drop_loss_iou is not None:
-            weights = (_best_iou(labelled.rois[:, 0], predicted, targets) > drop_loss_iou).float()
+            weights = drop_loss_weights(labelled.rois[:, 0], predicted, targets, drop_loss_iou)
         terms = stage_losses(labelled, output, config.stage_box_weights[stage], weights)
         if "loss_level" in terms:
             terms["loss_level"] = terms["loss_level"] * level_weight
@@ -185,14 +185,27 @@ def _labelled(rois: Tensor, positive: Tensor, index: Tensor, targets: Sequence[T
 
 
 @torch.no_grad()
-def _best_iou(images: Tensor, boxes: Tensor, targets: Sequence[Targets]) -> Tensor:
-    """(M,) largest IoU of each box (M, 4) with the objects of its image; 0 where there is none."""
+def drop_loss_weights(images: Tensor, boxes: Tensor, targets: Sequence[Targets], iou: float) -> Tensor:
+    """DropLoss: what may be an object that the labels miss does not count in the class loss.
+
+    The comparison is with all objects of the image; HASSOD's code takes those that happened to be matched.
+
+    Args:
+        images: (M,) float, index of each box's image.
+        boxes: (M, 4), as a stage predicts them.
+        targets: Of each image.
+        iou: At most this with every object: weight 0.
+
+    Returns:
+        (M,) float32 of 0 and 1; all 0 in an image without objects.
+
+    """
     best = boxes.new_zeros(len(boxes))
     for i, target in enumerate(targets):
         if len(target.boxes):
             mine = images == i
             best[mine] = box_iou(target.boxes, boxes[mine]).max(dim=0).values
-    return best
+    return (best > iou).float()
 
 
 def stage_losses(
