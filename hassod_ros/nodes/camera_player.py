@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,8 @@ from hassod_ros.nodes.convert import array_to_image
 from hassod_ros.nodes.parameters import Parameter, declare, values
 from hassod_ros.nodes.run import reliability, run
 from hassod_ros.nodes.sources import open_source
+
+GRACE = 0.5  # s that a new subscriber needs to be connected
 
 PARAMETERS = (
     Parameter(
@@ -127,6 +130,7 @@ class CameraPlayer(Node):
             raise InputError("only one of width and height is given; give both or neither")
         self._sent = 0
         self._state = "playing"
+        self._listened_since = 0.0
         self._frames = self._open()
         self._next: np.ndarray | None = next(self._frames)  # a source without images is noticed here
         qos = QoSProfile(
@@ -152,7 +156,7 @@ class CameraPlayer(Node):
         if self._next is None or self._sent == self._options["count"] > 0:
             self._finish()
             return
-        if self._sent == 0 and self._options["wait"] and not self._image.get_subscription_count():
+        if self._sent == 0 and self._options["wait"] and not self._listened():
             return
         pixels = self._next
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._options["frame_id"])
@@ -167,6 +171,13 @@ class CameraPlayer(Node):
         if self._next is None and self._options["loop"]:
             self._frames = self._open()
             self._next = next(self._frames)
+
+    def _listened(self) -> bool:
+        """Whether somebody has subscribed long enough to be found by both sides of the connection."""
+        if not self._image.get_subscription_count():
+            return False
+        self._listened_since = self._listened_since or time.monotonic()
+        return time.monotonic() - self._listened_since >= GRACE
 
     def _finish(self) -> None:
         """Say how many images were sent, and end once everybody had time to hear it."""

@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
 
 from hassod_ros.errors import InputError
+from hassod_ros.nodes.shared_memory import remove_orphans
 
 
 def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> int:
@@ -27,6 +28,7 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
         Exit status: 0, or 2 where an InputError says in one sentence (on stderr) what is wrong with the parameters.
 
     """
+    remove_orphans()  # a node that is killed and started again for weeks would fill the shared memory
     rclpy.init(args=arguments)
     try:
         node = make_node()
