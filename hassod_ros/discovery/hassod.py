@@ -1,0 +1,141 @@
+"""HASSOD's first stage: one image in, its level-tagged pseudo-labels out (sections 3.1 and 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from hassod_ros.discovery.clustering import check_thresholds, merge_regions
+from hassod_ros.discovery.crf import PAPER, CRFConfig, Method, interpolate, refine_label_maps
+from hassod_ros.discovery.features import Features
+from hassod_ros.discovery.postprocess import FilterConfig, Masks, drop_duplicates, select_masks
+from hassod_ros.errors import InputError
+from hassod_ros.hierarchy import coverage_forest
+from hassod_ros.instances import Instances
+
+
+@dataclass(frozen=True)
+class HassodConfig:
+    """Settings of the first stage; the defaults are the paper's.
+
+    Raises:
+        InputError: A value is out of its range.
+
+    """
+
+    size: int = 480  # side of the square that an image is resized to, px
+    keep_aspect: bool = False  # instead a rectangle of the image's shape with as many pixels
+    thresholds: tuple[float, ...] = (0.4, 0.2, 0.1)  # merging thresholds, descending
+    cover: float = 0.9  # coverage that makes one mask a part of another
+    crf: CRFConfig | None = PAPER  # None: regions stay as coarse as the patches
+    crf_method: Method = "native"
+    device: str = "cpu"  # where crf_method "torch" runs
+    filters: FilterConfig = field(default_factory=FilterConfig)
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise InputError(f"the input size must be at least 1 pixel, got {self.size}")
+        check_thresholds(self.thresholds)
+        if not 0 < self.cover <= 1:
+            raise InputError(f"cover must be above 0 and at most 1, got {self.cover}")
+
+
+def discover(image: np.ndarray, features: Features, config: HassodConfig | None = None) -> Instances:
+    """Find the objects of an image and their parts, without labels.
+
+    Args:
+        image: (H, W, 3) uint8 RGB of any size; see `hassod_ros.images.read_image` for files of other kinds.
+        features: Extractor, from `hassod_ros.discovery.features.load_features`.
+        config: Settings. Default: the paper's.
+
+    Returns:
+        Instances in the order of the thresholds, the finest first. See `discover_from_features`.
+
+    Raises:
+        InputError: The image is not (H, W, 3) uint8.
+
+    """
+    config = config or HassodConfig()
+    patches = features(network_input(image, features.patch_size, config)[None])[0]
+    return discover_from_features(image, patches, config)
+
+
+def discover_from_features(image: np.ndarray, features: np.ndarray, config: HassodConfig | None = None) -> Instances:
+    """The rest of `discover`, from features that are already computed.
+
+    Regions of each threshold are refined by the CRF and filtered; what remains of all thresholds together forms the
+    coverage forest. The paper gives its pseudo-labels no score. Here it is the mean CRF probability inside the mask,
+    at least 0.5: how clearly the region stands against the others of its threshold, not how likely it is an object.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        features: (C, h, w) float32 of `network_input(image, ...)`.
+        config: Settings. Default: the paper's.
+
+    Returns:
+        Instances with levels, parents and scores; none where nothing passes the filters, as in a tiny image.
+
+    Raises:
+        InputError: The image is not (H, W, 3) uint8, or the features are not finite.
+
+    """
+    config = config or HassodConfig()
+    check_image(image)
+    label_maps = merge_regions(features, config.thresholds)
+    small = resize(image, working_size(image.shape[:2], config))
+    if config.crf is None:
+        refined = [interpolate(label_map, small.shape[:2]) for label_map in label_maps]
+    else:
+        refined = refine_label_maps(small, label_maps, config.crf, method=config.crf_method, device=config.device)
+    pairs = zip(label_maps, refined, strict=True)
+    image_size = (image.shape[0], image.shape[1])
+    masks = Masks.concatenate([select_masks(*pair, image_size, config.filters) for pair in pairs])
+    if config.filters.duplicate_iou is not None:
+        masks = drop_duplicates(masks, config.filters.duplicate_iou)
+    parents, levels = coverage_forest(masks.regions, masks.crops, cover=config.cover)
+    return Instances(
+        image_size=image_size,
+        boxes=masks.regions,
+        masks=masks.crops,
+        scores=masks.scores,
+        levels=levels,
+        parents=parents,
+    )
+
+
+def network_input(image: np.ndarray, patch_size: int, config: HassodConfig) -> np.ndarray:
+    """The image as the feature extractor sees it: (H', W', 3) uint8, sides multiples of `patch_size`."""
+    check_image(image)
+    return resize(image, working_size(image.shape[:2], config, patch_size))
+
+
+def working_size(image_size: tuple[int, ...], config: HassodConfig, multiple: int = 1) -> tuple[int, int]:
+    """(H', W') that an image of (H, W) is resized to: the nearest multiples, at least one.
+
+    Example:
+        >>> working_size((720, 1280), HassodConfig(), 8), working_size((720, 1280), HassodConfig(keep_aspect=True), 8)
+        ((480, 480), (360, 640))
+
+    """
+    stretch = (image_size[0] / image_size[1]) ** 0.5 if config.keep_aspect else 1.0
+    height, width = (
+        max(1, round(side / multiple)) * multiple for side in (config.size * stretch, config.size / stretch)
+    )
+    return height, width
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The image at (H', W') by Lanczos resampling, as the published code does it."""
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
+
+
+def check_image(image: np.ndarray) -> None:
+    """Refuse what is not (H, W, 3) uint8."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise InputError(
+            f"discovery needs an (H, W, 3) uint8 RGB image, got {image.dtype} {image.shape}; read files with read_image"
+        )
