@@ -24,6 +24,8 @@ TRAIN = [
     "numba>=0.60",
     "safetensors>=0.4",
     "pycocotools>=2.0.8",
+    "jsonargparse>=4.30",
+    "tensorboard>=2.14",
     "ray[data]>=2.40",
     "scipy>=1.10",
     "tqdm>=4.60",
@@ -62,6 +64,9 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            "detector = hassod_ros.train.detector:main",
+            "mean_teacher = hassod_ros.train.mean_teacher:main",
+            "prepare_data = hassod_ros.train.prepare_data:main",
             "evaluate = hassod_ros.train.evaluate:main",
             "camera_player = hassod_ros.nodes.camera_player:main",
             "perception_node = hassod_ros.nodes.perception_node:main",
