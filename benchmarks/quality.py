@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from hassod_ros.discovery.features import load_features
+from hassod_ros.discovery.hassod import discover
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation import baselines
 from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations, load_predictions, parse_predictions
@@ -47,7 +48,15 @@ COLUMNS = (
     "an image",
     "s/image",
 )
-METHODS = ("whole", "felzenszwalb", "felzenszwalb_merging", "slic_merging", "maskcut", "training_free")
+METHODS = (
+    "whole",
+    "slic_merging",
+    "felzenszwalb_merging",
+    "felzenszwalb",
+    "maskcut",
+    "training_free",  # HASSOD's first stage as a robot without a model runs it
+    "discovery",  # HASSOD's first stage with the paper's settings: the pseudo-labels
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,20 +82,25 @@ def run(options: argparse.Namespace) -> None:
     figures: dict[str, Any] = {"code": revision(), "sets": {}}
     for truth, images in sets:
         annotated = _thin(load_annotations(truth), options.images)
-        rows = {}
+        rows: dict[str, dict[str, Any]] = {}
+        figures["sets"][str(truth)] = {"images": len(annotated.pictures), "rows": rows}
         for name, find in finders.items():
             start = time.perf_counter()
             results = predict(find, annotated, images, label=name)
             seconds = (time.perf_counter() - start) / len(annotated.pictures)
             scores = evaluate(annotated, parse_predictions(results, annotated), min_area=options.min_area)
             rows[name] = scores | {"s/image": seconds}
+            _save(figures, options)  # the slow ones come last
         for name, path in files.items():
             rows[name] = evaluate(annotated, load_predictions(path, annotated), min_area=options.min_area)
         print(f"\n{truth}: {len(annotated.pictures)} images, masks, per cent")
         print(format_table({name: _row(scores) for name, scores in rows.items()}, COLUMNS))
-        figures["sets"][str(truth)] = {"images": len(annotated.pictures), "rows": clean(rows)}
+        _save(figures, options)
+
+
+def _save(figures: dict[str, Any], options: argparse.Namespace) -> None:
     if options.out:
-        write_json(options.out, figures, indent=1)
+        write_json(options.out, clean(figures), indent=1)
 
 
 def _row(scores: dict[str, Any]) -> dict[str, Any]:
@@ -104,6 +118,9 @@ def _method(name: str, options: argparse.Namespace) -> Finder:
     if name == "maskcut":
         features = load_features(options.features, weights=options.weights)
         return lambda image: maskcut(image, features)
+    if name == "discovery":
+        patches = load_features(options.features, weights=options.weights)
+        return lambda image: discover(image, patches)
     if name == "training_free":
         return open_segmenter("training_free")
     classical: dict[str, Callable[[np.ndarray], Any]] = {
@@ -148,11 +165,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", action="append", required=True, metavar="JSON[:IMAGES]", help="COCO-format set; may be given again"
     )
-    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS[:-1], help="default: all untrained")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS, help="default: all of them")
     parser.add_argument("--predictions", action="append", default=[], metavar="NAME=FILE", help="may be given again")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=MODEL.onnx", help="may be given again")
     parser.add_argument("--checkpoint", action="append", default=[], metavar="NAME=FILE", help="may be given again")
-    parser.add_argument("--features", default="handcrafted", help="features of MaskCut (default handcrafted)")
+    parser.add_argument("--features", default="handcrafted", help="of maskcut and discovery (default handcrafted)")
     parser.add_argument("--weights", help="their weights")
     parser.add_argument("--images", type=int, help="use so many images of each set, evenly spread (default all)")
     parser.add_argument("--min-area", type=float, default=0.0, help="ignore smaller annotations, in pixels (default 0)")

@@ -97,7 +97,7 @@ def load_annotations(path: str | os.PathLike) -> AnnotatedSet:
         raise InputError(f"{path} is not a COCO annotation file; it needs `images` and `annotations`")
     images = [image for image in content["images"] if image.get("annotated", True)]
     grouped = _group(content["annotations"], {image["id"] for image in content["images"]}, path)
-    has_masks = all("segmentation" in entry for entry in content["annotations"])
+    has_masks = _with_masks(content["annotations"])
     pictures = []
     for image in images:
         size = (int(image["height"]), int(image["width"]))
@@ -144,7 +144,7 @@ def parse_predictions(content: Any, annotated: AnnotatedSet, *, source: str = "t
     else:
         raise InputError(f"{source} is neither a COCO results list nor a COCO annotation file; write one of the two")
     grouped = _group(entries, known, source)
-    with_masks = all("segmentation" in entry for entry in entries)
+    with_masks = _with_masks(entries)
     return {
         target: to_segments(grouped[image_id], by_id[target].size, with_masks=with_masks, source=source)
         for image_id, target in pairs.items()
@@ -211,6 +211,11 @@ def _read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
     except (ValueError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
+
+
+def _with_masks(entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether these entries are about masks; then each of them must have one."""
+    return not entries or any(entry.get("segmentation") for entry in entries)
 
 
 def _file_name(image: Mapping[str, Any]) -> str:

@@ -85,7 +85,6 @@ def test_pseudo_labels_find_their_images_by_name(write, truth, entry, name):
     [
         ({"image_id": 3}, "refers to image 3"),
         ({"segmentation": {"size": [41, 60], "counts": "0"}}, r"mask of size \(41, 60\)"),
-        ({"segmentation": []}, "empty polygon list"),
         ({"segmentation": {"size": [40, 60]}}, "damaged"),
         ({"score": float("nan")}, "score that is no number"),
         ({"score": "high"}, "damaged"),
@@ -97,6 +96,11 @@ def test_pseudo_labels_find_their_images_by_name(write, truth, entry, name):
 def test_damaged_predictions_are_named(write, truth, entry, change, message):
     with pytest.raises(InputError, match=message):
         load_predictions(write([entry((0, 0, 3, 3), id=1, score=0.5) | change]), truth)
+
+
+def test_a_mask_that_is_missing_among_others_is_named(write, truth, entry):
+    with pytest.raises(InputError, match="empty polygon list"):
+        load_predictions(write([entry((0, 0, 3, 3)), entry((0, 0, 3, 3)) | {"segmentation": []}]), truth)
 
 
 def test_wrong_files_are_named(write, tmp_path, truth):

@@ -120,3 +120,13 @@ def test_images_without_annotations_have_no_rank():
     found = run([], [])
     assert found["pictures"] == []
     assert np.isnan(found["mask"]["AR@100"])
+
+
+@pytest.mark.parametrize("without", ["truth", "predictions"])
+def test_where_one_side_has_boxes_only_boxes_are_scored(entry, without):
+    truth = to_segments([entry((0, 0, 20, 20), id=1)], (40, 60), with_masks=without != "truth")
+    guess = to_segments([entry((0, 0, 20, 16))], (40, 60), with_masks=without != "predictions")
+    annotated = AnnotatedSet([Picture(1, "a.jpg", (40, 60), truth)], without != "truth")
+    found = evaluate(annotated, {1: guess})
+    assert "mask" not in found
+    assert found["box"]["AR@1"] == pytest.approx(0.7)  # IoU 0.8: seven thresholds of ten
