@@ -249,8 +249,8 @@ def _pictures(
             )
         html += (
             f"<h2>{heading} (by {main} AR at 100 predictions)</h2>"
-            f'<p class="note">Left the annotations, right the best predictions: as many as there are annotations, at '
-            f'least {_SHOWN}.</p><div class="grid2 pairs">{"".join(figures)}</div>'
+            '<p class="note">Left the annotations (of the first annotator), right the best predictions: as many as '
+            f'there are annotations, at least {_SHOWN}.</p><div class="grid2 pairs">{"".join(figures)}</div>'
         )
     return html
 
@@ -263,11 +263,14 @@ def _pair(picture: Picture, predicted: Segments | None, images: Path) -> tuple[s
             f"{images / picture.file_name} is {image.shape[1]}x{image.shape[0]}, its annotations say "
             f"{picture.size[1]}x{picture.size[0]}; give the folder of the images that were annotated"
         )
-    drawings = [to_instances(picture.truth, picture.size)]
+    truth = picture.truth
+    if len(truth):  # several annotators over each other could not be read
+        truth = truth.select(np.flatnonzero(truth.annotators == truth.annotators.min()))
+    drawings = [to_instances(truth, picture.size)]
     if predicted is None:
         drawings.append(Instances.empty(picture.size))
     else:
-        shown = min(len(predicted), max(_SHOWN, len(picture.truth)))
+        shown = min(len(predicted), max(_SHOWN, len(truth)))
         drawings.append(to_instances(predicted.select(np.arange(shown)), picture.size))
     first, second = (_data_url(draw(image, instances)) for instances in drawings)
     return first, second
