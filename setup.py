@@ -29,6 +29,8 @@ TRAIN = [
     "ray[data]>=2.40",
     "scipy>=1.10",
     "tqdm>=4.60",
+    "onnx>=1.16",
+    "onnxscript>=0.3",
 ]
 TENSORRT = ["tensorrt>=10.3", "cuda-python>=12.6"]
 DEV = [
@@ -51,7 +53,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=[NAME, f"{NAME}.*"]), f"{NAME}.train", f"{NAME}.export"],
     package_dir={f"{NAME}.train": "train", f"{NAME}.export": "export"},
-    package_data={NAME: ["py.typed", "models/*"]},
+    package_data={NAME: ["py.typed", "deploy/*.json", "models/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -68,6 +70,7 @@ setup(
             "mean_teacher = hassod_ros.train.mean_teacher:main",
             "prepare_data = hassod_ros.train.prepare_data:main",
             "evaluate = hassod_ros.train.evaluate:main",
+            "to_onnx = hassod_ros.export.to_onnx:main",
             "camera_player = hassod_ros.nodes.camera_player:main",
             "perception_node = hassod_ros.nodes.perception_node:main",
         ]

@@ -11,7 +11,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,27 +36,60 @@ OUTPUTS = ("boxes", "scores", "level_probabilities", "masks", "count", "converge
 NMS_STEPS = 12  # real sets of boxes needed at most 7; a chain of n boxes, each overlapping the next, needs n - 1
 _NONE = -1e30  # score of what does not count; finite, because inf - inf is not a number
 _LEVEL_SIDES = (112.0, 224.0, 448.0)  # square root of the area from which a box moves on to p3, p4, p5
+_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 _GUTTER = 1  # replicated cells around each level: samples lie at most half a cell outside
+
+
+def with_limits(model: CascadeMaskRCNN, *, proposals: int, detections: int) -> CascadeMaskRCNN:
+    """A copy with the same weights that pools fewer regions: cut detections first, then proposals.
+
+    Args:
+        model: The detector.
+        proposals: K, regions that go through the stages; twice as many anchors of each level enter suppression.
+        detections: D, most detections of an image; their masks cost most.
+
+    Raises:
+        InputError: More detections than proposals are wanted.
+
+    """
+    if not 1 <= detections <= proposals:
+        raise InputError(f"{detections} detections cannot come from {proposals} proposals; lower the former")
+    config = model.config
+    pre_nms = min(config.rpn_pre_nms[1], 2 * proposals)
+    limited = CascadeMaskRCNN(
+        dataclasses.replace(
+            config,
+            rpn_pre_nms=(config.rpn_pre_nms[0], pre_nms),
+            rpn_post_nms=(config.rpn_post_nms[0], proposals),
+            detections=detections,
+        )
+    )
+    limited.load_state_dict(model.state_dict())
+    return limited.eval()
 
 
 class StaticDetector(nn.Module):
     """A copy of a detector for one batch and input size.
 
     Args:
-        model: Trained detector; it is not changed.
+        model: Trained detector; it is not changed. Its config says how many proposals and detections there are, see
+            `with_limits`.
         batch: Images per call.
         input_size: (H, W) in pixels, multiples of 32.
-        proposals: K, regions that go through the stages. Default: the model's.
-        detections: D, rows of the outputs. Default: the model's.
-        pre_nms: Best anchors of each level that enter suppression. Default: the model's, but at most 2 K.
         nms_steps: Steps of each suppression.
         half: Run convolutions and fully connected layers in float16. Pixels, RoIAlign, decoding, TopK and suppression
             stay in float32.
 
     Raises:
-        InputError: The input size is not a multiple of 32, or more detections than proposals are wanted.
+        InputError: The input size is not a multiple of 32.
 
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    limits: Tensor
+    strides: Tensor
+    origins: Tensor
 
     def __init__(
         self,
@@ -61,22 +97,16 @@ class StaticDetector(nn.Module):
         *,
         batch: int = 1,
         input_size: tuple[int, int],
-        proposals: int | None = None,
-        detections: int | None = None,
-        pre_nms: int | None = None,
         nms_steps: int = NMS_STEPS,
         half: bool = False,
     ) -> None:
         super().__init__()
         config = model.config
         self.batch, self.input_size, self.nms_steps = batch, input_size, nms_steps
-        self.proposals = proposals or config.rpn_post_nms[1]
-        self.detections = detections or min(config.detections, self.proposals)
-        self.pre_nms = pre_nms or min(config.rpn_pre_nms[1], 2 * self.proposals)
+        self.proposals, self.pre_nms = config.rpn_post_nms[1], config.rpn_pre_nms[1]
+        self.detections = min(config.detections, self.proposals)
         if any(side < SIZE_DIVISOR or side % SIZE_DIVISOR for side in input_size):
             raise InputError(f"an input size of {input_size} cannot be exported; give multiples of {SIZE_DIVISOR}")
-        if self.detections > self.proposals:
-            raise InputError(f"{self.detections} detections cannot come from {self.proposals} proposals; lower them")
         self.config = config
         model = copy.deepcopy(model).float().eval().requires_grad_(False)
         fold_norms(model)
@@ -158,8 +188,9 @@ class StaticDetector(nn.Module):
         logit, box = torch.where(keep, logit, _NONE).flatten(1), box.flatten(1, 2)
         wanted = min(self.proposals, logit.shape[1])
         logit, index = logit.topk(wanted, dim=1)
-        box = F.pad(_take(box, index), (0, 0, 0, self.proposals - wanted))
-        return box, F.pad(logit > _NONE, (0, self.proposals - wanted)), settled.all(dim=1)
+        missing = self.proposals - wanted  # a small input has fewer anchors than proposals are wanted
+        box, logit = F.pad(_take(box, index), (0, 0, 0, missing)), F.pad(logit, (0, missing), value=_NONE)
+        return box, logit > _NONE, settled.all(dim=1)
 
     def _run_stages(self, atlas: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (B, K, 4), scores (B, K), level probabilities (B, K, 3) after all stages."""
@@ -203,12 +234,11 @@ class SubpixelMaskHead(nn.Module):
         inputs, outputs = head.deconv.weight.shape[:2]
         self.expand = nn.Conv2d(inputs, 4 * outputs, 1)
         self.predictor = nn.Conv2d(4 * outputs, 4, 1, groups=4)
-        with torch.no_grad():
-            # (inputs, outputs, dy, dx) -> channel (dy, dx, output)
-            self.expand.weight.copy_(head.deconv.weight.permute(2, 3, 1, 0).reshape(4 * outputs, inputs, 1, 1))
-            self.expand.bias.copy_(head.deconv.bias.repeat(4))
-            self.predictor.weight.copy_(head.predictor.weight.expand(4, -1, -1, -1))
-            self.predictor.bias.copy_(head.predictor.bias.expand(4))
+        # (inputs, outputs, dy, dx) -> channel (dy, dx, output)
+        weight = head.deconv.weight.permute(2, 3, 1, 0).reshape(4 * outputs, inputs, 1, 1)
+        self.expand.load_state_dict({"weight": weight, "bias": _bias(head.deconv).repeat(4)})
+        weight = head.predictor.weight.expand(4, -1, -1, -1)
+        self.predictor.load_state_dict({"weight": weight, "bias": _bias(head.predictor).expand(4)})
         self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -258,19 +288,21 @@ def fold_norms(model: nn.Module) -> None:
             _fold(module, module.norm)
             module.norm = None
         elif isinstance(module, nn.Sequential):
-            names = list(module._modules)
-            for first, second in zip(names, names[1:], strict=False):
-                conv, norm = module[names.index(first)], module[names.index(second)]
-                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm | FrozenBatchNorm2d):
+            for i, (conv, norm) in enumerate(itertools.pairwise(list(module))):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, _NORMS):
                     _fold(conv, norm)
-                    module[names.index(second)] = nn.Identity()
+                    module[i + 1] = nn.Identity()
 
 
-def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
+def _fold(conv: nn.Conv2d, norm: Any) -> None:
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    bias = torch.zeros_like(norm.bias) if conv.bias is None else conv.bias
+    bias = norm.bias + (_bias(conv) - norm.running_mean) * scale
     conv.weight.copy_(conv.weight * scale[:, None, None, None])
-    conv.bias = nn.Parameter(norm.bias + (bias - norm.running_mean) * scale, requires_grad=False)
+    conv.bias = nn.Parameter(bias, requires_grad=False)
+
+
+def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    return layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:

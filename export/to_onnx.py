@@ -1,0 +1,78 @@
+"""Checkpoint -> one static ONNX file that ONNX Runtime and TensorRT run.
+
+Example:
+    python export/to_onnx.py model.pth --size 480x640 --images photos/ --out model.onnx
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
+from hassod_ros.deploy.quantization import TARGETS
+from hassod_ros.detection.checkpoints import open_detector
+from hassod_ros.detection.config import DetectorConfig
+from hassod_ros.errors import InputError
+from hassod_ros.files import sha256
+from hassod_ros.runtime.model_info import PRECISIONS
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read HEIGHTxWIDTH: 480x640 -> (480, 640)."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 480x640")
+    return int(height), int(width)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="weights: ours, or Detectron2's with --hassod")
+    parser.add_argument("--out", required=True, help="the .onnx file")
+    parser.add_argument("--size", type=parse_size, default=(480, 640), help="HxW of the input, multiples of 32")
+    parser.add_argument("--images", required=True, help="folder (or list) of photographs for parity and calibration")
+    parser.add_argument("--proposals", type=int, default=300, help="regions that go through the stages")
+    parser.add_argument("--detections", type=int, default=50, help="rows of the outputs; their masks cost most")
+    parser.add_argument("--batch", type=int, default=1, help="images per call")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="of int8")
+    parser.add_argument("--annotations", help="COCO file that fp16 and int8 are measured on")
+    parser.add_argument("--annotated-images", help="folder of its images")
+    parser.add_argument("--score-thresholds", type=float, nargs=3, default=(0.5, 0.5, 0.5), metavar=("W", "P", "S"))
+    parser.add_argument("--recipe", default="", help="name of the training recipe, for the metadata")
+    parser.add_argument("--hassod", action="store_true", help="the checkpoint is HASSOD's own (Detectron2)")
+    parser.add_argument("--network", choices=("student", "teacher"), default="student", help="of a Mean Teacher file")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export; 0 on success, 2 if something given is wrong or a gate is not passed."""
+    given = build_parser().parse_args(arguments)
+    try:
+        options = ExportOptions(
+            input_size=given.size,
+            images=given.images,
+            proposals=given.proposals,
+            detections=given.detections,
+            batch=given.batch,
+            precision=given.precision,
+            target=given.target,
+            annotations=given.annotations,
+            annotated_images=given.annotated_images,
+            recipe=given.recipe,
+            score_thresholds=tuple(given.score_thresholds),
+        )
+        config = DetectorConfig() if given.hassod else None
+        model = open_detector(given.checkpoint, config, network=given.network)
+        export_onnx(model, given.out, options, weights_sha256=sha256(given.checkpoint))
+    except InputError as error:
+        print(f"to_onnx: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""Checkpoint -> ONNX file, which is written only if every gate is passed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from hassod_ros.deploy.accuracy import average_recall
+from hassod_ros.deploy.parity import ParityLimits, compare
+from hassod_ros.deploy.quantization import TARGETS, quantize
+from hassod_ros.deploy.tensorrt_support import offences
+from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.static_graph import OUTPUTS, StaticDetector, with_limits
+from hassod_ros.errors import InputError
+from hassod_ros.files import atomic_path
+from hassod_ros.images import list_images, read_image
+from hassod_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+from hassod_ros.runtime.backends.torch_backend import TorchBackend, describe
+from hassod_ros.runtime.model_info import PRECISIONS, ModelInfo
+from hassod_ros.runtime.preprocess import letterbox
+
+OPSET = 18
+CALIBRATION_IMAGES = 64
+PARITY_IMAGES = 8
+MAX_DROP = 1.0  # points of AR
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What to export and what to hold it against.
+
+    Attributes:
+        input_size: (H, W) in pixels, multiples of 32.
+        proposals: K, regions that go through the stages.
+        detections: D, rows of the outputs.
+        batch: Images per call.
+        precision: "fp32", "fp16" or "int8".
+        target: Of int8: "x86" (uint8 activations) or "tensorrt" (symmetric, float biases).
+        images: Photographs for parity and calibration: a folder or a list of paths (`list_images`).
+        annotations: COCO file of an annotated set; needed for fp16 and int8.
+        annotated_images: Folder of its images.
+        recipe: Name of the training recipe, for the metadata.
+        score_thresholds: Recommended least score for each level.
+
+    """
+
+    input_size: tuple[int, int]
+    images: str | os.PathLike
+    proposals: int = 300
+    detections: int = 50
+    batch: int = 1
+    precision: str = "fp32"
+    target: str = "x86"
+    annotations: str | os.PathLike | None = None
+    annotated_images: str | os.PathLike | None = None
+    recipe: str = ""
+    score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
+        if self.target not in TARGETS:
+            raise InputError(f"target is {self.target!r}; choose one of {', '.join(TARGETS)}")
+        if self.batch < 1:
+            raise InputError(f"batch is {self.batch}; give at least 1")
+        if self.precision != "fp32" and (self.annotations is None or self.annotated_images is None):
+            raise InputError(
+                f"{self.precision} needs an annotated set to measure the loss; give annotations and images"
+            )
+
+
+def export_onnx(
+    model: CascadeMaskRCNN,
+    destination: str | os.PathLike,
+    options: ExportOptions,
+    *,
+    weights_sha256: str,
+    report: Callable[[str], None] = print,
+) -> ModelInfo:
+    """Export a detector, or write nothing.
+
+    Gates, in this order: onnx.checker, TensorRT's support table, parity of the float32 graph with the detector run by
+    torch on photographs, and for fp16 and int8 the loss of average recall on an annotated set.
+
+    Args:
+        model: Trained detector.
+        destination: The `.onnx` file.
+        options: See there.
+        weights_sha256: Of the checkpoint.
+        report: Takes a line of progress at a time.
+
+    Returns:
+        The metadata in the file.
+
+    Raises:
+        InputError: A gate is not passed; the message names the first offending node or the limit.
+
+    """
+    model = with_limits(model, proposals=options.proposals, detections=options.detections)
+    info = describe(
+        model,
+        input_size=options.input_size,
+        batch=options.batch,
+        weights_sha256=weights_sha256,
+        recipe=options.recipe,
+        score_thresholds=options.score_thresholds,
+    )
+    paths = list_images(options.images)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "fp32.onnx"
+        report(f"exporting {info.architecture} at {options.input_size[0]}x{options.input_size[1]}, opset {OPSET}")
+        graph = trace(StaticDetector(model, batch=options.batch, input_size=options.input_size), info)
+        check_graph(graph, report)
+        onnx.save(graph, plain)
+        limits = ParityLimits()
+        batches = load_batches(paths[: PARITY_IMAGES * options.batch], info)
+        report(f"parity of torch and ONNX Runtime, {limits}")
+        parity = compare(TorchBackend(model, info), OnnxRuntimeBackend.load(plain, provider="cpu"), batches, limits)
+        report(f"  {parity}")
+        result = plain
+        if options.precision != "fp32":
+            info = replace(info, precision=options.precision)
+            result = Path(folder) / f"{options.precision}.onnx"
+            if options.precision == "fp16":
+                detector = StaticDetector(model, batch=options.batch, input_size=options.input_size, half=True)
+                graph = trace(detector, info)
+            else:
+                used = paths[:: max(1, len(paths) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
+                report(f"calibrating int8 for {options.target} on {len(used)} images")
+                quantize(plain, result, load_batches(used, info), target=options.target)
+                graph = onnx.load(result)
+                set_info(graph, info)
+            # uint8 activations are for x86 alone; their float32 graph has passed the table above.
+            check_graph(graph, report, for_tensorrt=options.precision == "fp16" or options.target == "tensorrt")
+            onnx.save(graph, result)
+            check_recall(plain, result, options, report)
+        with atomic_path(destination) as temporary:
+            shutil.copyfile(result, temporary)
+    report(f"wrote {destination}")
+    return info
+
+
+def trace(detector: StaticDetector, info: ModelInfo) -> onnx.ModelProto:
+    """The graph of a static detector, with our metadata and without those that tell of the exporting machine."""
+    images = torch.zeros((info.batch, *info.input_size, 3), dtype=torch.uint8)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter's own, about names it replaces
+        program = torch.onnx.export(
+            detector.eval(),
+            (images,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=list(OUTPUTS),
+            verbose=False,
+        )
+    assert program is not None
+    graph = program.model_proto
+    for value in (*graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output, graph.graph):
+        del value.metadata_props[:]
+    set_info(graph, info)
+    return graph
+
+
+def set_info(graph: onnx.ModelProto, info: ModelInfo) -> None:
+    """Replace the model's metadata."""
+    onnx.helper.set_model_props(graph, info.to_metadata())
+
+
+def check_graph(graph: onnx.ModelProto, report: Callable[[str], None], *, for_tensorrt: bool = True) -> None:
+    """onnx.checker, and TensorRT's support table.
+
+    Raises:
+        InputError: The graph is invalid, or TensorRT would refuse a node; the first one is named.
+
+    """
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InputError(f"the exported graph is not valid ONNX ({error}); nothing was written") from error
+    report(f"  onnx.checker passed: {len(graph.graph.node)} nodes")
+    if for_tensorrt:
+        found = list(offences(graph))
+        if found:
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            raise InputError(f"TensorRT would refuse the graph: {found[0]}{more}; nothing was written")
+        report("  TensorRT's support table passed, all shapes are static")
+
+
+def check_recall(
+    plain: Path, result: Path, options: ExportOptions, report: Callable[[str], None], *, max_drop: float = MAX_DROP
+) -> None:
+    """Loss of average recall against float32.
+
+    Raises:
+        InputError: It is larger than `max_drop` points.
+
+    """
+    if options.annotations is None or options.annotated_images is None:
+        raise ValueError("an annotated set is needed")
+    before, after = (average_recall(path, options.annotations, options.annotated_images) for path in (plain, result))
+    drop = 100 * (before - after)
+    report(
+        f"  AR@100 of masks: fp32 {100 * before:.2f}, {options.precision} {100 * after:.2f}; at most {max_drop} less"
+    )
+    if not drop <= max_drop:
+        raise InputError(
+            f"{options.precision} loses {drop:.2f} points of AR, at most {max_drop} are allowed; nothing was written"
+        )
+
+
+def load_batches(paths: Sequence[Path], info: ModelInfo) -> Iterator[np.ndarray]:
+    """Photographs as the model's input, (B, H, W, 3) uint8; the last batch may repeat its first image.
+
+    Their middle is cut out to the input's aspect ratio, so that there is no padding: on its even colour many anchors
+    score exactly alike, and which of them is ranked first is anybody's choice.
+    """
+    height, width = info.input_size
+    for start in range(0, len(paths), info.batch):
+        chunk = list(paths[start : start + info.batch])
+        chunk += chunk[:1] * (info.batch - len(chunk))
+        batch = np.empty((info.batch, height, width, 3), np.uint8)
+        for path, out in zip(chunk, batch, strict=True):
+            image = read_image(path)
+            scale = min(image.shape[0] / height, image.shape[1] / width)
+            rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+            top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
+            letterbox(image[top : top + rows, left : left + columns], out, fill=(0, 0, 0))
+        yield batch

@@ -1,0 +1,140 @@
+"""PyTorch, for workstations: runs a checkpoint as it is, without an export. Also what an export is held against."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime, timezone
+
+import numpy as np
+import torch
+
+from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.checkpoints import open_detector
+from hassod_ros.detection.config import DetectorConfig
+from hassod_ros.detection.detections import Detections
+from hassod_ros.errors import InputError
+from hassod_ros.files import revision, sha256
+from hassod_ros.instances import Level
+from hassod_ros.runtime.backends import blank_images, check_images
+from hassod_ros.runtime.model_info import ModelInfo
+from hassod_ros.runtime.postprocess import RawDetections
+
+
+class TorchBackend:
+    """See `Backend`.
+
+    Args:
+        model: Detector in evaluation mode.
+        info: Its metadata; batch and input size are what `infer` takes.
+        device: Where it runs.
+
+    """
+
+    def __init__(self, model: CascadeMaskRCNN, info: ModelInfo, device: str = "cpu") -> None:
+        self.info = info
+        self._model: CascadeMaskRCNN | None = model.to(device)
+        self._device = device
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        *,
+        config: DetectorConfig | None = None,
+        input_size: tuple[int, int] = (480, 640),
+        batch: int = 1,
+        device: str | None = None,
+    ) -> TorchBackend:
+        """Load a checkpoint.
+
+        Args:
+            path: See `open_detector`.
+            config: See `open_detector`.
+            input_size: (H, W) that images are fitted into.
+            batch: Images per call.
+            device: A torch device. Default: CUDA where there is one.
+
+        Raises:
+            InputError: The checkpoint cannot be read, or the device has too little memory or does not exist.
+
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model = open_detector(path, config)
+        info = describe(model, input_size=input_size, batch=batch, weights_sha256=sha256(path))
+        try:
+            return cls(model, info, device)
+        except torch.OutOfMemoryError as error:
+            raise InputError(f"{path} does not fit into the memory of {device}; choose another device") from error
+        except (RuntimeError, AssertionError) as error:  # torch's answers to a device that is not there
+            raise InputError(f"torch cannot use the device {device!r} ({error}); choose another") from error
+
+    @torch.inference_mode()
+    def infer(self, images: np.ndarray) -> RawDetections:
+        """See `Backend.infer`."""
+        check_images(images, self.info)
+        if self._model is None:
+            raise RuntimeError("this backend is closed")
+        pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float()
+        return stack_detections(self._model(pixels), self.info.detections, self.info.mask_size)
+
+    def warm_up(self) -> None:
+        """See `Backend.warm_up`."""
+        self.infer(blank_images(self.info))
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._model = None
+
+
+def describe(
+    model: CascadeMaskRCNN,
+    *,
+    input_size: tuple[int, int],
+    batch: int,
+    weights_sha256: str,
+    precision: str = "fp32",
+    recipe: str = "",
+    score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5),
+) -> ModelInfo:
+    """The metadata of a detector that runs at one batch and input size."""
+    config = model.config
+    return ModelInfo(
+        architecture=f"cascade_mask_rcnn_{config.backbone}",
+        input_size=input_size,
+        batch=batch,
+        proposals=config.rpn_post_nms[1],
+        detections=min(config.detections, config.rpn_post_nms[1]),
+        weights_sha256=weights_sha256,
+        revision=revision(),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        recipe=recipe,
+        precision=precision,
+        mean=tuple(config.pixel_mean),
+        std=tuple(config.pixel_std),
+        score_thresholds=score_thresholds,
+        nms_threshold=config.nms,
+        mask_size=2 * config.mask_pool,
+    )
+
+
+def stack_detections(found: Sequence[Detections], rows: int, side: int) -> RawDetections:
+    """Detections of B images as arrays of `rows` rows each, the rest zeros."""
+    batch = len(found)
+    raw = RawDetections(
+        boxes=np.zeros((batch, rows, 4), np.float32),
+        scores=np.zeros((batch, rows), np.float32),
+        level_probabilities=np.zeros((batch, rows, len(Level)), np.float32),
+        masks=np.zeros((batch, rows, side, side), np.float32),
+        count=np.array([len(each) for each in found], np.int32),
+        converged=np.ones(batch, bool),  # torchvision's suppression always is
+    )
+    for i, each in enumerate(found):
+        n = len(each)
+        raw.boxes[i, :n] = each.boxes.cpu().numpy()
+        raw.scores[i, :n] = each.scores.cpu().numpy()
+        levels = each.level_probabilities.cpu().numpy()
+        # A detector without level heads finds wholes only.
+        raw.level_probabilities[i, :n] = levels if levels.shape[1] else np.eye(len(Level), dtype=np.float32)[0]
+        raw.masks[i, :n] = each.mask_probabilities.cpu().numpy()
+    return raw

@@ -1,0 +1,158 @@
+"""Stable ids over time: wholes first, then parts with the help of the whole that they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hassod_ros.instances import Instances, Level
+
+_LEAST_BOX_IOU = 0.1  # pairs below are not compared by their masks
+_SMOOTHING = 0.5  # share of the newest displacement in a track's velocity
+_PARENT_BONUS = 0.2  # IoU that having the same parent counts for
+
+
+@dataclass
+class _Track:
+    """What is remembered of a thing.
+
+    Attributes:
+        id: Its id.
+        parent: Id of its parent when last seen, 0 = none.
+        box: (4,) float64 xyxy in pixels when last seen.
+        velocity: (2,) float64 x and y in pixels per second.
+        mask: uint8 0/1 crop when last seen.
+        area: Of the mask in pixels.
+        seen: Time in s when last seen.
+
+    """
+
+    id: int
+    parent: int
+    box: np.ndarray
+    velocity: np.ndarray
+    mask: np.ndarray
+    area: int
+    seen: float
+
+    def shift(self, time: float) -> np.ndarray:
+        """(2,) float64: how far it should have moved by `time`, in pixels."""
+        return self.velocity * (time - self.seen)
+
+
+class Tracker:
+    """Gives each instance the id of the thing that it overlaps most, where that thing should be by now.
+
+    Things move with constant velocity in the image. One that is not seen keeps its id for `memory` seconds. Ids count
+    up from 1 and are never given twice.
+
+    Args:
+        memory: Seconds.
+        least_iou: Mask IoU that makes two masks the same thing.
+
+    Example:
+        >>> square = Instances.from_dense(np.ones((1, 2, 2), bool), image_size=(2, 2))
+        >>> tracker = Tracker()
+        >>> tracker.update(square, 0.0).ids, tracker.update(square, 0.1).ids
+        (array([1], dtype=uint32), array([1], dtype=uint32))
+
+    """
+
+    def __init__(self, memory: float = 1.0, least_iou: float = 0.3) -> None:
+        self.memory = memory
+        self.least_iou = least_iou
+        self._tracks: list[_Track] = []
+        self._next_id = 1
+
+    def update(self, instances: Instances, time: float) -> Instances:
+        """The same instances with ids.
+
+        Args:
+            instances: Of one frame.
+            time: Of that frame in seconds. A step back, as when a simulation starts again, begins anew.
+
+        """
+        if any(time < track.seen for track in self._tracks):
+            self._tracks = []
+        self._tracks = [track for track in self._tracks if time - track.seen <= self.memory]
+        ids = np.zeros(len(instances), np.uint32)
+        overlaps = self._overlaps(instances, time)  # (T, N)
+        found: list[_Track | None] = [None] * len(instances)
+        is_whole = instances.levels == Level.WHOLE
+        for rows in (np.flatnonzero(is_whole), np.flatnonzero(~is_whole)):
+            scores = overlaps[:, rows].copy()
+            known = np.array([track.parent for track in self._tracks], np.int64)
+            parents = np.where(instances.parents[rows] >= 0, ids[instances.parents[rows]], 0)  # (n,) ids
+            scores[(known[:, None] == parents) & (parents > 0) & (scores > 0)] += _PARENT_BONUS
+            scores[[track.id in ids for track in self._tracks]] = 0
+            for track, column in _best_pairs(scores, self.least_iou):
+                found[rows[column]] = self._tracks[track]
+                ids[rows[column]] = self._tracks[track].id
+            for i in rows[ids[rows] == 0]:
+                ids[i] = self._next_id
+                self._next_id += 1
+        self._remember(instances, ids, found, time)
+        return Instances(
+            image_size=instances.image_size,
+            boxes=instances.boxes,
+            masks=instances.masks,
+            scores=instances.scores,
+            levels=instances.levels,
+            parents=instances.parents,
+            ids=ids,
+        )
+
+    def _overlaps(self, instances: Instances, time: float) -> np.ndarray:
+        """(T, N) mask IoU of each track, moved to where it should be, with each instance."""
+        if not self._tracks or not len(instances):
+            return np.zeros((len(self._tracks), len(instances)))
+        shifts = np.array([np.round(track.shift(time)) for track in self._tracks]).astype(np.int64)  # (T, 2)
+        boxes = np.array([track.box for track in self._tracks])
+        regions = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], 1).astype(np.int64)
+        regions += np.tile(shifts, 2)
+        others, areas = instances.regions, instances.areas
+        low = np.maximum(regions[:, None, :2], others[None, :, :2])  # (T, N, 2)
+        high = np.minimum(regions[:, None, 2:], others[None, :, 2:])
+        common = np.prod(np.maximum(high - low, 0), axis=2)
+        box_area = [np.prod(corners[:, 2:] - corners[:, :2], axis=1) for corners in (regions, others)]
+        box_iou = common / (box_area[0][:, None] + box_area[1][None] - common)
+        overlaps = np.zeros(box_iou.shape)
+        for t, i in np.argwhere(box_iou >= _LEAST_BOX_IOU).tolist():
+            (x0, y0), (x1, y1) = low[t, i].tolist(), high[t, i].tolist()
+            mask, (left, top) = self._tracks[t].mask, regions[t, :2].tolist()
+            other, (other_left, other_top) = instances.masks[i], others[i, :2].tolist()
+            both = np.count_nonzero(
+                mask[y0 - top : y1 - top, x0 - left : x1 - left]
+                & other[y0 - other_top : y1 - other_top, x0 - other_left : x1 - other_left]
+            )
+            overlaps[t, i] = both / (self._tracks[t].area + areas[i] - both)
+        return overlaps
+
+    def _remember(self, instances: Instances, ids: np.ndarray, found: list[_Track | None], time: float) -> None:
+        kept = [track for track in self._tracks if track.id not in ids]
+        areas = instances.areas
+        for i, track in enumerate(found):
+            box = instances.boxes[i].astype(np.float64)
+            velocity = np.zeros(2)
+            if track is not None and time > track.seen:
+                moved = (box[:2] + box[2:] - track.box[:2] - track.box[2:]) / 2 / (time - track.seen)
+                velocity = (1 - _SMOOTHING) * track.velocity + _SMOOTHING * moved
+            parent = int(ids[instances.parents[i]]) if instances.parents[i] >= 0 else 0
+            kept.append(_Track(int(ids[i]), parent, box, velocity, instances.masks[i], int(areas[i]), time))
+        self._tracks = kept
+
+
+def _best_pairs(scores: np.ndarray, least: float) -> list[tuple[int, int]]:
+    """Pairs (row, column) of (T, N) scores >= `least`, the best first, each row and column at most once."""
+    rows, columns = np.nonzero(scores >= least)
+    order = np.argsort(-scores[rows, columns], kind="stable")
+    taken_rows: set[int] = set()
+    taken_columns: set[int] = set()
+    pairs = []
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if row not in taken_rows and column not in taken_columns:
+            taken_rows.add(row)
+            taken_columns.add(column)
+            pairs.append((row, column))
+    return pairs
