@@ -1,8 +1,11 @@
+import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hassod_ros.train.evaluate import main
@@ -58,6 +61,19 @@ def test_checkpoint(data):
     assert {"level", "parent_id", "score"} <= predictions[0].keys()
     metrics = json.loads((data / "report" / "metrics.json").read_text())
     assert metrics["counts"]["predictions"] == len(predictions)
+
+
+def test_exported_model_gives_all_it_finds(data):
+    spec = importlib.util.spec_from_file_location("models", Path(__file__).parents[1] / "runtime" / "conftest.py")
+    models = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(models)
+    info = models.make_info(score_thresholds=(0.99, 0.99, 0.99))  # a robot would show nothing
+    onnx.save(models.build_model(info), data / "model.onnx")
+    arguments = ["--annotations", data / "truth.json", "--images", data, "--model", data / "model.onnx"]
+    assert main([str(argument) for argument in [*arguments, "--report", data / "report"]]) == 0
+    metrics = json.loads((data / "report" / "metrics.json").read_text())
+    assert metrics["counts"]["predictions_per_image"] == len(models.BOXES)
+    assert metrics["mask"]["AR@10"] > 0  # its first box overlaps the object with IoU 0.76
 
 
 @pytest.mark.parametrize(
