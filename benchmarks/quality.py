@@ -81,7 +81,8 @@ def run(options: argparse.Namespace) -> None:
     files = dict(map(_named, options.predictions))
     figures: dict[str, Any] = {"code": revision(), "sets": {}}
     for truth, images in sets:
-        annotated = _thin(load_annotations(truth), options.images)
+        whole_set = load_annotations(truth)
+        annotated = _thin(whole_set, options.images)
         rows: dict[str, dict[str, Any]] = {}
         figures["sets"][str(truth)] = {"images": len(annotated.pictures), "rows": rows}
         for name, find in finders.items():
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> None:
             rows[name] = scores | {"s/image": seconds}
             _save(figures, options)  # the slow ones come last
         for name, path in files.items():
-            rows[name] = evaluate(annotated, load_predictions(path, annotated), min_area=options.min_area)
+            rows[name] = evaluate(annotated, load_predictions(path, whole_set), min_area=options.min_area)
         print(f"\n{truth}: {len(annotated.pictures)} images, masks, per cent")
         print(format_table({name: _row(scores) for name, scores in rows.items()}, COLUMNS))
         _save(figures, options)

@@ -18,7 +18,7 @@ class LevelScores:
     """Sums over images about the level of predictions.
 
     Attributes:
-        predictions: (3,) int64, predictions of each level.
+        predictions: (3,) int64, predictions of each level, once for every annotator of an image.
         alone_hits: (3, T) int64, annotations found with the predictions of one level alone.
         positives: annotations that count.
         truth_positives: (3,) int64, annotations of each stated level.

@@ -45,7 +45,7 @@ def evaluate(
 
     Args:
         annotated: The set.
-        predictions: Image id -> predictions, best first; a missing image has none.
+        predictions: Image id -> predictions, best first; a missing image has none, other images are left out.
         max_detections: Predictions of an image that count (the paper: 1000).
         min_area: Annotations below this area in pixels are ignored, like crowd regions.
 
@@ -73,11 +73,12 @@ def evaluate(
         if not all(math.isnan(value) for value in recalls):
             recall = float(np.nanmean(recalls))
             pictures.append({"image_id": picture.image_id, "file_name": picture.file_name, "AR@100": recall})
+    given = [len(predictions.get(picture.image_id, empty)) for picture in annotated.pictures]
     counts: dict[str, Any] = {
-        "images": len(annotated.pictures),
-        "images_without_predictions": sum(not len(predictions.get(p.image_id, empty)) for p in annotated.pictures),
+        "images": len(given),
+        "images_without_predictions": given.count(0),
         "annotations": truths,
-        "predictions": sum(len(predicted) for predicted in predictions.values()),
+        "predictions": sum(given),
     }
     counts["predictions_per_image"] = counts["predictions"] / max(counts["images"], 1)
     return {"counts": counts, **{kind: _summary(parts) for kind, parts in sums.items()}, "pictures": pictures}

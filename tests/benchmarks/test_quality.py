@@ -53,8 +53,13 @@ def test_methods_side_by_side(data, tmp_path, main, capsys):
 def test_images_can_be_thinned_and_lie_elsewhere(data, tmp_path, main):
     truth, out = tmp_path / "alone.json", tmp_path / "out.json"
     truth.write_text((data / "truth.json").read_text())
-    assert main("--data", f"{truth}:{data / 'images'}", "--methods", "whole", "--images", 2, "--out", out) == 0
-    assert json.loads(out.read_text())["sets"][str(truth)]["images"] == 2
+    labels = data / "all.json"
+    labels.write_text(json.dumps(json.loads(truth.read_text())["annotations"]))
+    arguments = ["--data", f"{truth}:{data / 'images'}", "--images", 2, "--predictions", f"labels={labels}"]
+    assert main(*arguments, "--methods", "whole", "--out", out) == 0
+    found = json.loads(out.read_text())["sets"][str(truth)]
+    assert found["images"] == 2
+    assert found["rows"]["labels"]["counts"]["predictions"] == 2
 
 
 def test_bad_input_is_one_sentence(data, tmp_path, main, capsys):
