@@ -167,7 +167,7 @@ def record(source: Path, out: Path, *, model: str, seconds: float) -> dict[str, 
 
 def _settled(counts: dict[str, str]) -> bool:
     handled = sum(int(value) for key, value in counts.items() if key == "processed" or key.startswith("dropped."))
-    return counts.get("message") == "no image for a second" and handled == int(counts["received"])
+    return counts.get("message") == "no new image" and handled == int(counts["received"])
 
 
 def _start(name: str, domain: int, out: Path, **parameters: Any) -> subprocess.Popen[bytes]:

@@ -9,40 +9,74 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import HistoryPolicy, QoSProfile
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool
 
 from hassod_msgs.msg import InstanceArray
+from hassod_msgs.srv import ReloadModel, Segment
 from hassod_ros.drawing import draw
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
 from hassod_ros.instances import Instances, Level
-from hassod_ros.nodes.convert import array_to_image, image_to_array, to_rgb
+from hassod_ros.nodes.camera import Camera
+from hassod_ros.nodes.convert import array_to_image, compressed_to_array, image_to_array, to_rgb
 from hassod_ros.nodes.mailbox import Mailbox
 from hassod_ros.nodes.messages import instance_array, label_image
 from hassod_ros.nodes.parameters import Parameter, declare, values
 from hassod_ros.nodes.run import reliability, run
-from hassod_ros.nodes.statistics import FrameStatistics
 from hassod_ros.runtime.segmenter import TRAINING_FREE, ImageSegmenter, open_segmenter
 
 LEVEL_NAMES = tuple(level.name.lower() for level in Level)
 WARN_INTERVAL = 60.0  # s between two warnings about the same thing
+SELF_TEST_SIZE = (120, 160)  # H, W of the picture that a new model is tried on
 
 PARAMETERS = (
     Parameter(
         name="model",
         default=TRAINING_FREE,
-        description="Path of an exported model, or training_free, which needs none.",
+        description="Path of an exported model, or training_free, which needs none. Later changes: `~/reload_model`.",
         read_only=True,
     ),
     Parameter(
         name="autostart",
         default=False,
         description="Configure and activate at start, without a launch file or lifecycle manager.",
+        read_only=True,
+    ),
+    Parameter(
+        name="cameras",
+        default=[""],
+        description="Names of the cameras. NAME subscribes `NAME/image` and publishes below `~/NAME/`; a single empty "
+        "name subscribes `image` and publishes below `~/`.",
+        read_only=True,
+    ),
+    Parameter(
+        name="image_transport",
+        default="raw",
+        choices=("raw", "compressed"),
+        description="`raw` subscribes `image`, `compressed` subscribes `image/compressed`.",
+        read_only=True,
+    ),
+    Parameter(
+        name="input_reliability",
+        default="best_effort",
+        choices=("best_effort", "reliable"),
+        description="QoS of the image subscription.",
+        read_only=True,
+    ),
+    Parameter(
+        name="output_reliability",
+        default="reliable",
+        choices=("best_effort", "reliable"),
+        description="QoS of everything that is published; reliable also serves best-effort subscribers.",
         read_only=True,
     ),
     *(
@@ -69,34 +103,76 @@ PARAMETERS = (
         description="Most instances per image; the best scores are kept.",
     ),
     Parameter(
-        name="input_reliability",
-        default="best_effort",
-        choices=("best_effort", "reliable"),
-        read_only=True,
-        description="QoS of the image subscription.",
+        name="max_rate",
+        default=0.0,
+        low=0.0,
+        high=1000.0,
+        unit="Hz",
+        description="Most images per second and camera that are segmented, 0 = no limit.",
     ),
     Parameter(
-        name="output_reliability",
-        default="reliable",
-        choices=("best_effort", "reliable"),
+        name="max_age",
+        default=0.0,
+        low=0.0,
+        high=3600.0,
+        unit="s",
+        description="Images older than this when their turn comes are dropped, 0 = no limit.",
+    ),
+    Parameter(
+        name="tracking",
+        default=True,
+        description="Give instances ids that stay the same from image to image.",
+    ),
+    Parameter(
+        name="overlay.opacity",
+        default=0.45,
+        low=0.0,
+        high=1.0,
+        description="Share of the colour in the overlay's fills.",
+    ),
+    Parameter(
+        name="overlay.outline", default=1, low=0, high=20, unit="px", description="Width of the overlay's outlines."
+    ),
+    Parameter(
+        name="diagnostics_period",
+        default=1.0,
+        low=0.05,
+        high=60.0,
+        unit="s",
+        description="Time between two diagnostics.",
         read_only=True,
-        description="QoS of everything that is published; reliable also serves best-effort subscribers.",
+    ),
+    Parameter(
+        name="overlay.jpeg_quality",
+        default=85,
+        low=1,
+        high=100,
+        description="Quality of `~/overlay/compressed`.",
     ),
 )
 
 
 class Frame(NamedTuple):
-    """A received image and when it came."""
+    """A received image, when it came (s, time.perf_counter), and its age then (s, by the cameras' clock)."""
 
-    message: Image
-    received: float  # s, time.perf_counter
+    message: Image | CompressedImage
+    received: float
+    age: float
+
+
+class Model(NamedTuple):
+    """What segments, its name and the SHA-256 of its file ("" without a file)."""
+
+    segment: ImageSegmenter
+    name: str
+    sha256: str
 
 
 class PerceptionNode(LifecycleNode):
     """Lifecycle node around anything that turns an image into Instances.
 
     configure loads the model and creates the publishers, activate subscribes and starts the worker thread; deactivate
-    and cleanup undo exactly that. The executor's thread only receives; the worker segments the newest frame.
+    and cleanup undo exactly that. The executor's threads only receive; the worker segments the newest frames.
 
     Args:
         open_model: Makes the segmenter from the parameter `model`.
@@ -110,20 +186,24 @@ class PerceptionNode(LifecycleNode):
     def __init__(self, open_model: Callable[[str], ImageSegmenter] = open_segmenter, **node_options: Any) -> None:
         super().__init__("perception_node", **node_options)
         self._open_model = open_model
-        self._segmenter: ImageSegmenter | None = None
-        self._model_name = self._model_sha256 = ""
-        self._statistics = FrameStatistics()
-        self._published: dict[str, Any] = {}
-        self._subscription: Any = None
+        self._model: Model | None = None
+        self._model_lock = threading.Lock()  # held while the model segments, or is exchanged for another
+        self._cameras: list[Camera] = []
         self._mailbox: Mailbox[Frame] = Mailbox()
         self._worker: threading.Thread | None = None
+        self._enabled = True
         self._warned: dict[str, float] = {}
-        self._failure = ""  # why the last frame could not be segmented
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._last_report = (time.perf_counter(), 0, 0)
+        self._failure = ""  # why the model could not be loaded, or the last frame not be segmented
         declare(self, PARAMETERS)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Steady time: a paused simulation still has a health.
-        self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        period = self.get_parameter("diagnostics_period").value
+        self.create_timer(period, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_service(SetBool, "~/enable", self._on_enable)
+        # A group of their own: the cameras are served while a model loads or another image is segmented.
+        slow = MutuallyExclusiveCallbackGroup()
+        self.create_service(ReloadModel, "~/reload_model", self._on_reload_model, callback_group=slow)
+        self.create_service(Segment, "~/segment", self._on_segment, callback_group=slow)
 
     # Lifecycle
 
@@ -131,17 +211,19 @@ class PerceptionNode(LifecycleNode):
         """Load the model and create the publishers."""
         options = values(self, PARAMETERS)
         try:
-            self._load(options["model"])
+            self._cameras = [Camera(name) for name in _check_names(options["cameras"])]
+            self._model = self._load(options["model"])
         except Exception as error:
-            self._fail(f"cannot load the model {options['model']}", error)
+            self._fail(f"cannot configure with model {options['model']}", error)
             return TransitionCallbackReturn.FAILURE
-        qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=5, reliability=reliability(options["output_reliability"])
-        )
-        self._published = {"instances": self.create_lifecycle_publisher(InstanceArray, "~/instances", qos)}
-        for name in (*(f"labels/{level}" for level in LEVEL_NAMES), "overlay"):
-            self._published[name] = self.create_lifecycle_publisher(Image, f"~/{name}", qos)
-        self.get_logger().info(f"model {self._model_name} is ready")
+        self._failure = ""
+        qos = _qos(options["output_reliability"])
+        for camera in self._cameras:
+            kinds = {"instances": InstanceArray, "overlay/compressed": CompressedImage}
+            for name in ("instances", *(f"labels/{level}" for level in LEVEL_NAMES), "overlay", "overlay/compressed"):
+                topic = f"~/{camera.topics}{name}"
+                camera.publishers[name] = self.create_lifecycle_publisher(kinds.get(name, Image), topic, qos)
+        self.get_logger().info(f"model {self._model.name} is ready")
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -150,13 +232,15 @@ class PerceptionNode(LifecycleNode):
         self._mailbox = Mailbox()
         self._worker = threading.Thread(target=self._work, args=(self._mailbox,), name="segment", daemon=True)
         self._worker.start()
-        # Depth 5: what arrives while the executor is busy is still counted, and dropped by the mailbox.
-        qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=5,
-            reliability=reliability(self.get_parameter("input_reliability").value),
-        )
-        self._subscription = self.create_subscription(Image, "image", self._receive, qos)
+        options = values(self, PARAMETERS)
+        raw = options["image_transport"] == "raw"
+        for camera in self._cameras:
+            camera.subscription = self.create_subscription(
+                Image if raw else CompressedImage,
+                f"{camera.topics}image" + ("" if raw else "/compressed"),
+                lambda message, camera=camera: self._receive(camera, message),
+                _qos(options["input_reliability"]),
+            )
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -185,132 +269,274 @@ class PerceptionNode(LifecycleNode):
         self._release()
         super().destroy_node()
 
-    def _load(self, model: str) -> None:
-        segmenter = self._open_model(model)
+    def _load(self, path: str) -> Model:
+        """Open a model and see it work on a made-up picture."""
+        segmenter = self._open_model(path)
         segmenter.warm_up()
-        self._segmenter = segmenter
-        self._model_name = Path(model).name
-        self._model_sha256 = sha256(model) if Path(model).is_file() else ""
+        picture = np.random.default_rng(0).integers(0, 256, (*SELF_TEST_SIZE, 3), np.uint8)
+        found = segmenter(picture)
+        if found.image_size != SELF_TEST_SIZE:
+            raise InputError(f"{path} answers a picture of {SELF_TEST_SIZE} pixels with masks of {found.image_size}")
+        return Model(segmenter, Path(path).name, sha256(path) if Path(path).is_file() else "")
 
     def _stop(self) -> None:
-        if self._subscription is not None:
-            self.destroy_subscription(self._subscription)
-            self._subscription = None
+        for camera in self._cameras:
+            if camera.subscription is not None:
+                self.destroy_subscription(camera.subscription)
+                camera.subscription = None
         self._mailbox.close()
         if self._worker is not None:
             self._worker.join()
             self._worker = None
 
     def _release(self) -> None:
-        for publisher in self._published.values():
-            self.destroy_publisher(publisher)
-        self._published = {}
-        if self._segmenter is not None:
-            self._segmenter.close()
-            self._segmenter = None
+        for camera in self._cameras:
+            for publisher in camera.publishers.values():
+                self.destroy_publisher(publisher)
+        self._cameras = []
+        with self._model_lock:
+            if self._model is not None:
+                self._model.segment.close()
+                self._model = None
+
+    # Services
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = request.data
+        response.success, response.message = True, "enabled" if request.data else "disabled: images are dropped"
+        return response
+
+    def _on_reload_model(self, request: ReloadModel.Request, response: ReloadModel.Response) -> ReloadModel.Response:
+        if self._model is None:
+            response.message = "the node is not configured; configure it, it then loads the parameter `model`"
+            return response
+        try:
+            new = self._load(request.path)
+        except Exception as error:  # whatever is wrong with the file, the running model stays
+            response.message = f"kept {self._model.name}, because {request.path} cannot be used: {error}"
+            self.get_logger().error(response.message)
+            return response
+        with self._model_lock:  # between two frames
+            if self._model is None:  # cleaned up meanwhile
+                new.segment.close()
+                response.message = "the node was cleaned up while the model was loaded; configure it again"
+                return response
+            old, self._model = self._model, new
+        old.segment.close()
+        response.success, response.message = True, f"running {new.name} instead of {old.name}"
+        self.get_logger().info(response.message)
+        return response
+
+    def _on_segment(self, request: Segment.Request, response: Segment.Response) -> Segment.Response:
+        try:
+            pixels, color_order = image_to_array(request.image)
+            with self._model_lock:
+                if self._model is None:
+                    raise InputError("the node is not configured; configure it first")
+                model = self._model
+                instances = model.segment(pixels, color_order=color_order)
+            instances = _select(instances, values(self, PARAMETERS))
+            response.result = _instances_message(instances, request.image.header, model)
+            response.success, response.message = True, f"{len(instances)} instances"
+        except Exception as error:
+            response.message = str(error)
+        return response
 
     # Frames
 
-    def _receive(self, message: Image) -> None:
-        self._statistics.receive()
-        if self._mailbox.put("image", Frame(message, time.perf_counter())) is not None:
-            self._statistics.drop("superseded")
+    def _receive(self, camera: Camera, message: Image | CompressedImage) -> None:
+        now = time.perf_counter()
+        camera.statistics.receive()
+        if not self._enabled:
+            camera.statistics.drop("disabled")
+        elif camera.limit_rate(now, self.get_parameter("max_rate").value):
+            camera.statistics.drop("rate_limited")
+        else:
+            stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+            age = camera.age.of(self.get_clock().now().nanoseconds * 1e-9, stamp)
+            if camera.age.offset:
+                self._warn(
+                    f"the clock of camera {message.header.frame_id!r} differs",
+                    f"by {camera.age.offset:.1f} s; ages are counted from its freshest images",
+                )
+            if self._mailbox.put(camera.name, Frame(message, now, age)) is not None:
+                camera.statistics.drop("superseded")
 
     def _work(self, mailbox: Mailbox[Frame]) -> None:
-        """Segment the newest frame again and again, until the mailbox is closed."""
-        while (frames := mailbox.take(1)) and self.context.ok():
-            for _, frame in frames:
-                self._try(frame)
+        """Segment the newest frames again and again, until the mailbox is closed."""
+        cameras = {camera.name: camera for camera in self._cameras}
+        while (frames := mailbox.take(self._batch())) and self.context.ok():
+            self._process([(cameras[name], frame) for name, frame in frames])
 
-    def _try(self, frame: Frame) -> None:
-        """Process a frame; whatever an image or a model does, the node goes on and says so."""
+    def _batch(self) -> int:
+        """Images that the model takes at once."""
+        return getattr(getattr(self._model.segment, "info", None), "batch", 1) if self._model else 1
+
+    def _process(self, frames: list[tuple[Camera, Frame]]) -> None:
+        """Segment frames in one batch; whatever an image or a model does, the node goes on and says so."""
+        options = values(self, PARAMETERS)
+        started = time.perf_counter()
+        usable = [found for camera, frame in frames if (found := self._read(camera, frame, options)) is not None]
+        if not usable:
+            return
+        converted = time.perf_counter()
         try:
-            self._process(frame)
-        except InputError as error:
-            self._statistics.drop("malformed")
-            self._warn("an image cannot be used", error)
+            with self._model_lock:
+                assert self._model is not None  # the worker ends before the model is released
+                model = self._model
+                results = _segment(model.segment, [(pixels, order) for _, _, pixels, order in usable])
+            segmented = time.perf_counter()
+            for (camera, frame, pixels, order), instances in zip(usable, results, strict=True):
+                self._publish(camera, frame, pixels, order, instances, model, options)
+                published = time.perf_counter()
+                camera.statistics.process(
+                    {
+                        "wait": started - frame.received,
+                        "convert": converted - started,
+                        "segment": segmented - converted,
+                        "publish": published - segmented,
+                        "total": published - frame.received,
+                        "age": frame.age + published - frame.received,
+                    }
+                )
+            self._failure = ""
         except Exception as error:
-            if self.context.ok():  # else the node was shut down while this frame was being segmented
-                self._statistics.drop("failed")
+            if self.context.ok():  # else the node was shut down while these frames were being segmented
+                for camera, *_ in usable:
+                    camera.statistics.drop("failed")
                 self._fail("segmentation failed", error)
 
-    def _process(self, frame: Frame) -> None:
-        wanted = {name for name, publisher in self._published.items() if publisher.get_subscription_count() > 0}
-        if not wanted:
-            self._statistics.drop("unwatched")
-            return
-        header = frame.message.header
-        if header.stamp.nanosec >= 1_000_000_000:
-            raise InputError(f"the stamp holds {header.stamp.nanosec} nanoseconds, a second or more; fix the driver")
-        times = [time.perf_counter()]
-        pixels, color_order = image_to_array(frame.message)
-        times.append(time.perf_counter())
-        assert self._segmenter is not None  # the worker only runs while a model is loaded
-        instances = self._segmenter(pixels, color_order=color_order)
-        instances = _select(instances, values(self, PARAMETERS))
-        times.append(time.perf_counter())
-        for name in wanted:
-            self._published[name].publish(self._message(name, instances, header, pixels, color_order))
-        times.append(time.perf_counter())
-        stages = dict(zip(("convert", "segment", "publish"), np.diff(times).tolist(), strict=True))
-        self._statistics.process({"wait": times[0] - frame.received, **stages, "total": times[-1] - frame.received})
-        self._failure = ""
+    def _read(
+        self, camera: Camera, frame: Frame, options: dict[str, Any]
+    ) -> tuple[Camera, Frame, np.ndarray, str] | None:
+        """The frame with its pixels and their colour order, or None where it need not or cannot be segmented."""
+        if not any(publisher.get_subscription_count() for publisher in camera.publishers.values()):
+            camera.statistics.drop("unwatched")
+        elif options["max_age"] and frame.age + time.perf_counter() - frame.received > options["max_age"]:
+            camera.statistics.drop("too_old")
+        else:
+            try:
+                return camera, frame, *_pixels(frame.message)
+            except InputError as error:
+                camera.statistics.drop("malformed")
+                self._warn("an image cannot be used", str(error))
+        return None
 
-    def _message(
-        self, name: str, instances: Instances, header: Any, pixels: np.ndarray, color_order: str
-    ) -> InstanceArray | Image:
-        if name == "instances":
-            return instance_array(instances, header, model_name=self._model_name, model_sha256=self._model_sha256)
-        if name == "overlay":
-            return array_to_image(draw(to_rgb(pixels, color_order), instances), "rgb8", header)
-        return label_image(instances, Level[name.removeprefix("labels/").upper()], header)
+    def _publish(
+        self,
+        camera: Camera,
+        frame: Frame,
+        pixels: np.ndarray,
+        color_order: str,
+        instances: Instances,
+        model: Model,
+        options: dict[str, Any],
+    ) -> None:
+        header = frame.message.header
+        if options["tracking"]:
+            instances = camera.tracker.update(instances, header.stamp.sec + header.stamp.nanosec * 1e-9)
+        instances = _select(instances, options)
+        wanted = {name for name, publisher in camera.publishers.items() if publisher.get_subscription_count()}
+        messages: dict[str, Any] = {}
+        if "instances" in wanted:
+            messages["instances"] = _instances_message(instances, header, model)
+        for level in Level:
+            if (name := f"labels/{level.name.lower()}") in wanted:
+                messages[name] = label_image(instances, level, header)
+        if wanted & {"overlay", "overlay/compressed"}:
+            style = {"alpha": options["overlay.opacity"], "outline": options["overlay.outline"]}
+            picture = draw(to_rgb(pixels, color_order), instances, **style)
+            if "overlay" in wanted:
+                messages["overlay"] = array_to_image(picture, "rgb8", header)
+            if "overlay/compressed" in wanted:
+                messages["overlay/compressed"] = _jpeg(picture, options["overlay.jpeg_quality"], header)
+        for name, message in messages.items():
+            camera.publishers[name].publish(message)
 
     # Health
 
-    def _warn(self, what: str, error: Exception) -> None:
+    def _warn(self, what: str, details: str) -> None:
         """Warn once in a while about the same thing; the counters tell how often it happened."""
-        now = time.monotonic()
-        if now - self._warned.get(what, -WARN_INTERVAL) >= WARN_INTERVAL:
-            self._warned[what] = now
-            self.get_logger().warning(f"{what}: {error}")
+        if self._is_news(what):
+            self.get_logger().warning(f"{what}: {details}")
 
     def _fail(self, what: str, error: Exception) -> None:
         self._failure = f"{what}: {error}"
-        now = time.monotonic()
-        if now - self._warned.get(what, -WARN_INTERVAL) >= WARN_INTERVAL:
-            self._warned[what] = now
+        if self._is_news(what):
             details = "" if isinstance(error, InputError) else f" ({type(error).__name__})"
             self.get_logger().error(f"{self._failure}{details}")
 
+    def _is_news(self, what: str) -> bool:
+        now = time.monotonic()
+        if now - self._warned.get(what, -WARN_INTERVAL) < WARN_INTERVAL:
+            return False
+        self._warned[what] = now
+        return True
+
     def _report(self) -> None:
-        """Publish the diagnostics, once a second."""
-        counts = self._statistics.counts()
-        last_time, last_received, last_processed = self._last_report
-        now = time.perf_counter()
-        self._last_report = (now, counts["received"], counts["processed"])
-        rates = {
-            "rate_in_hz": (counts["received"] - last_received) / (now - last_time),
-            "rate_out_hz": (counts["processed"] - last_processed) / (now - last_time),
-        }
-        status = DiagnosticStatus(name=f"{self.get_fully_qualified_name()}: segmentation", hardware_id="hassod_ros")
-        if self._failure:
-            status.level, status.message = DiagnosticStatus.ERROR, self._failure
-        elif self._subscription is None:
-            status.level, status.message = DiagnosticStatus.OK, "not active"
-        elif counts["received"] == last_received:
-            status.level, status.message = DiagnosticStatus.WARN, "no image for a second"
-        else:
-            status.level, status.message = DiagnosticStatus.OK, "working"
-        figures: dict[str, Any] = {
-            "model": self._model_name,
-            "model_sha256": self._model_sha256,
-            **counts,
-            **{name: f"{value:.2f}" for name, value in (rates | self._statistics.percentiles()).items()},
-        }
-        status.values = [KeyValue(key=key, value=str(value)) for key, value in figures.items()]
-        message = DiagnosticArray(status=[status])
+        """Publish the diagnostics."""
+        message = DiagnosticArray(status=[self._status(camera) for camera in self._cameras or [Camera("")]])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+    def _status(self, camera: Camera) -> DiagnosticStatus:
+        counts = camera.statistics.counts()
+        (before, received, processed), now = camera.reported, time.monotonic()
+        camera.reported = (now, counts["received"], counts["processed"])
+        status = DiagnosticStatus(name=f"{self.get_fully_qualified_name()}: {camera.name or 'segmentation'}")
+        status.hardware_id = "hassod_ros"
+        if self._failure:
+            status.level, status.message = DiagnosticStatus.ERROR, self._failure
+        elif camera.subscription is None:
+            status.level, status.message = DiagnosticStatus.OK, "not active"
+        elif not self._enabled:
+            status.level, status.message = DiagnosticStatus.OK, "disabled"
+        elif counts["received"] == received:
+            status.level, status.message = DiagnosticStatus.WARN, "no new image"
+        else:
+            status.level, status.message = DiagnosticStatus.OK, "working"
+        model = self._model
+        figures = {
+            "rate_in_hz": (counts["received"] - received) / (now - before),
+            "rate_out_hz": (counts["processed"] - processed) / (now - before),
+            "clock_offset_s": camera.age.offset,
+            **camera.statistics.percentiles(),
+        }
+        text = {"model": model.name if model else "", "model_sha256": model.sha256 if model else ""}
+        text |= {name: str(count) for name, count in counts.items()}
+        text |= {name: f"{value:.2f}" for name, value in figures.items()}
+        status.values = [KeyValue(key=key, value=value) for key, value in text.items()]
+        return status
+
+
+def _check_names(names: list[str]) -> list[str]:
+    """The camera names, if they can be part of topic names."""
+    if len(set(names)) != len(names) or not names or ("" in names and len(names) > 1):
+        raise InputError(f"the parameter cameras is {names}; give each camera a name of its own")
+    for name in names:
+        if name and not (name.isidentifier() and name.isascii()):
+            raise InputError(f"camera {name!r} cannot be part of a topic; use letters, digits and underscores")
+    return names
+
+
+def _qos(policy: str) -> QoSProfile:
+    """Depth 5: what comes while the executor is busy is still counted, and dropped by the mailbox."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=reliability(policy))
+
+
+def _pixels(message: Image | CompressedImage) -> tuple[np.ndarray, str]:
+    """Pixels and colour order of a message; InputError where it cannot be used."""
+    nanoseconds = message.header.stamp.nanosec
+    if nanoseconds >= 1_000_000_000:
+        raise InputError(f"the stamp holds {nanoseconds} nanoseconds, a second or more; fix the camera driver")
+    return compressed_to_array(message) if isinstance(message, CompressedImage) else image_to_array(message)
+
+
+def _segment(segmenter: ImageSegmenter, images: list[tuple[np.ndarray, str]]) -> list[Instances]:
+    orders = {order for _, order in images}
+    if len(orders) == 1:
+        return segmenter.segment([pixels for pixels, _ in images], color_order=orders.pop())
+    return segmenter.segment([to_rgb(pixels, order) for pixels, order in images])
 
 
 def _select(instances: Instances, options: dict[str, Any]) -> Instances:
@@ -320,6 +546,18 @@ def _select(instances: Instances, options: dict[str, Any]) -> Instances:
     keep = np.flatnonzero(published[instances.levels] & (instances.scores >= thresholds[instances.levels]))
     best = keep[np.argsort(-instances.scores[keep], kind="stable")][: options["max_instances"]]
     return instances.select(best)
+
+
+def _instances_message(instances: Instances, header: Header, model: Model) -> InstanceArray:
+    return instance_array(instances, header, model_name=model.name, model_sha256=model.sha256)
+
+
+def _jpeg(picture: np.ndarray, quality: int, header: Header) -> CompressedImage:
+    """sensor_msgs/CompressedImage of an (H, W, 3) uint8 RGB picture."""
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
+    message.data.frombytes(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].data.cast("B"))
+    return message
 
 
 def main(arguments: list[str] | None = None) -> int:

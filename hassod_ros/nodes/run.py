@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
@@ -36,7 +36,9 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
             if isinstance(node, LifecycleNode) and node.get_parameter("autostart").value:
                 node.trigger_configure()
                 node.trigger_activate()
-            rclpy.spin(node)
+            executor = MultiThreadedExecutor(num_threads=2)
+            executor.add_node(node)
+            executor.spin()
         finally:
             node.destroy_node()
     except (KeyboardInterrupt, ExternalShutdownException):

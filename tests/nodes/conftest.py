@@ -60,6 +60,10 @@ class Ros:
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", f"{name.replace('__', '.')}:={text}"]
+        return self.run(command)
+
+    def run(self, command: list[str]) -> "subprocess.Popen[str]":
+        """Run a command as a process of its own."""
         environment = dict(os.environ, ROS_DOMAIN_ID=str(self.domain), RCUTILS_LOGGING_USE_STDOUT="1")
         child = subprocess.Popen(
             command,
@@ -97,11 +101,11 @@ class Ros:
             self.executor.spin_once(timeout_sec=0.02)
         return value
 
-    def call(self, kind: type, name: str, request: object) -> object:
+    def call(self, kind: type, name: str, request: object, seconds: float = 20.0) -> object:
         client = self.node.create_client(kind, name)
         self.until(client.service_is_ready)
         future = client.call_async(request)
-        self.until(future.done)
+        self.until(future.done, seconds)
         self.node.destroy_client(client)
         return future.result()
 

@@ -49,9 +49,20 @@ class Threshold:
         pass
 
 
+class Broken(Threshold):
+    def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
+        raise RuntimeError("white")
+
+
 def open_model(model: str) -> Threshold:
-    """`threshold` or `threshold:SECONDS` for a slow one."""
-    return Threshold(float(model.partition(":")[2] or 0))
+    """`threshold`, `threshold:SECONDS` for a slow one, `slow_to_load:SECONDS`, `broken`."""
+    name, _, seconds = model.partition(":")
+    if name == "broken":
+        return Broken()
+    if name == "slow_to_load":
+        time.sleep(float(seconds))
+        return Threshold()
+    return Threshold(float(seconds or 0))
 
 
 if __name__ == "__main__":

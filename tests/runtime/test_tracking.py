@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from hassod_ros.instances import Instances
+from hassod_ros.runtime.tracking import Tracker
+
+SIZE = (100, 200)
+
+
+def frame(*rectangles, levels=None, parents=None) -> Instances:
+    """Filled rectangles x0 y0 x1 y1."""
+    masks = np.zeros((len(rectangles), *SIZE), bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, rectangles, strict=True):
+        mask[y0:y1, x0:x1] = True
+    fields = {"levels": levels, "parents": parents}
+    return Instances.from_dense(
+        masks, image_size=SIZE, **{name: np.array(value) for name, value in fields.items() if value is not None}
+    )
+
+
+def ids(tracker, time, *rectangles, **fields):
+    return tracker.update(frame(*rectangles, **fields), time).ids.tolist()
+
+
+def test_ids_follow_their_things_in_any_order():
+    tracker = Tracker()
+    assert ids(tracker, 0.0, (10, 10, 40, 40), (100, 10, 140, 40)) == [1, 2]
+    assert ids(tracker, 0.1, (104, 12, 144, 42), (12, 11, 42, 41)) == [2, 1]
+
+
+def test_a_fast_thing_is_looked_for_where_it_should_be():
+    tracker = Tracker()
+    for step in range(4):  # gets faster; from the third step on it overlaps its last place by less than a third
+        x = (0, 12, 32, 60)[step]
+        assert ids(tracker, step / 10, (x, 10, x + 30, 40)) == [1]
+
+
+def test_an_id_survives_a_short_occlusion_and_is_never_given_again():
+    tracker = Tracker(memory=1.0)
+    assert ids(tracker, 0.0, (10, 10, 40, 40)) == [1]
+    assert ids(tracker, 0.5) == []
+    assert ids(tracker, 0.9, (10, 10, 40, 40), (100, 50, 130, 80)) == [1, 2]
+    assert ids(tracker, 2.5, (10, 10, 40, 40)) == [3]
+
+
+def test_time_that_jumps_back_begins_anew():
+    tracker = Tracker()
+    assert ids(tracker, 100.0, (10, 10, 40, 40)) == [1]
+    assert ids(tracker, 5.0, (10, 10, 40, 40)) == [2]
+    assert ids(tracker, 5.1, (10, 10, 40, 40)) == [2]
+
+
+def test_a_part_stays_with_its_whole():
+    tracker = Tracker()
+    fields = {"levels": [0, 0, 1, 1], "parents": [-1, -1, 0, 1]}
+    wholes = ((0, 0, 80, 90), (80, 0, 160, 90))
+    assert ids(tracker, 0.0, *wholes, (60, 30, 80, 50), (80, 30, 100, 50), **fields) == [1, 2, 3, 4]
+    # The part of the second whole has moved to where the first one's part was; only its parent tells them apart.
+    moved = ((60, 30, 78, 50), (70, 30, 90, 50))
+    assert ids(tracker, 0.1, *wholes, *moved, **fields) == [1, 2, 3, 4]
+
+
+def test_everything_but_the_ids_is_untouched():
+    given = frame((10, 10, 40, 40), (15, 15, 20, 20), levels=[0, 1], parents=[-1, 0])
+    found = Tracker().update(given, 0.0)
+    for name in ("boxes", "scores", "levels", "parents"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(given, name))
+    assert found.masks is given.masks
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ids_are_unique_whatever_comes(seed):
+    rng, tracker, highest = np.random.default_rng(seed), Tracker(memory=0.3), 0
+    for step in range(30):
+        corners = rng.integers(0, (150, 60), (int(rng.integers(0, 12)), 2))
+        sizes = rng.integers(5, (50, 40), corners.shape)
+        found = ids(tracker, step / 10, *np.hstack([corners, corners + sizes]).tolist())
+        assert len(set(found)) == len(found)
+        fresh = [number for number in found if number > highest]
+        assert fresh == list(range(highest + 1, highest + 1 + len(fresh)))
+        highest = max([highest, *found])
