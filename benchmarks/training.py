@@ -1,0 +1,159 @@
+"""Training throughput: this detector and torchvision's reference Mask R-CNN on the same pictures.
+
+Each row runs in a process of its own, so that its peak memory is its own. Both learn from the same batches, in the
+order of the recipe, with SGD; torchvision's model sees them at the same size.
+
+python benchmarks/training.py --images photos --annotations labels.json --size 480 --batch 4 --steps 10
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.config import DetectorConfig
+from hassod_ros.errors import InputError
+from hassod_ros.learning.annotations import load_annotations
+from hassod_ros.learning.config import DataConfig
+from hassod_ros.learning.dataset import Batch, TrainingBatches, iterate
+from hassod_ros.learning.loop import autocast
+from hassod_ros.learning.losses import detection_losses
+from hassod_ros.learning.monitor import memory
+
+_WARM_UP = 2  # steps that are not counted
+
+
+def main() -> int:
+    """Measure every row and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--annotations", required=True)
+    parser.add_argument("--size", type=int, default=480, help="short side in pixels (%(default)s)")
+    parser.add_argument("--batch", type=int, default=4, help="pictures a step (%(default)s)")
+    parser.add_argument("--steps", type=int, default=10, help="steps counted (%(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="loading processes (%(default)s)")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--rounds", type=int, default=2, help="repetitions; the fastest counts (%(default)s)")
+    parser.add_argument("--row", choices=sorted(ROWS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.row:
+        print(json.dumps(measure(options)))
+        return 0
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ROWS}
+    for _ in range(options.rounds):  # rows take turns: whatever else the machine does meets all of them
+        for name in ROWS:
+            command = [sys.executable, __file__, *sys.argv[1:], "--row", name]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                print(done.stderr.strip().splitlines()[-1], file=sys.stderr)
+                return 2
+            found[name].append(json.loads(done.stdout))
+    print(f"{'':34} pictures/s   ratio   peak GB   waiting for data")
+    best = {name: max(rows, key=lambda row: row["pictures_per_second"]) for name, rows in found.items()}
+    reference = best["torchvision"]["pictures_per_second"]
+    for name, row in best.items():
+        rate = row["pictures_per_second"]
+        print(f"{TITLES[name]:34} {rate:10.2f} {rate / reference:7.2f} {row['memory']:9.2f} {row['waiting']:18.1%}")
+    return 0
+
+
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    """Rate, memory and waiting share of one row."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = DataConfig(options.images, options.annotations, short_sides=(options.size,), max_side=options.size * 5 // 3)
+    batches = TrainingBatches(load_annotations(data.annotations, data.images), data, batch_size=options.batch)
+    torch.manual_seed(0)
+    model, losses = ROWS[options.row](options)
+    model.to(device).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    source = iterate(batches, range(_WARM_UP + options.steps), workers=options.workers, pin=device.type == "cuda")
+    waited = start = 0.0
+    for step in range(_WARM_UP + options.steps):
+        if step == _WARM_UP:
+            _settle(device)
+            waited, start = 0.0, time.perf_counter()
+        begin = time.perf_counter()
+        batch = next(source)
+        waited += time.perf_counter() - begin
+        batch = batch.to(device)
+        with autocast(device, options.precision):
+            total = torch.stack([loss.float() for loss in losses(model, batch).values()]).sum()
+        total.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    _settle(device)
+    seconds = time.perf_counter() - start
+    return {
+        "pictures_per_second": options.steps * options.batch / seconds,
+        "waiting": waited / seconds,
+        "memory": memory(device),
+    }
+
+
+def _settle(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _ours(config: DetectorConfig) -> tuple[nn.Module, Callable]:
+    def losses(model: CascadeMaskRCNN, batch: Batch) -> dict[str, Tensor]:
+        return detection_losses(model, batch.images, batch.sizes, batch.targets)
+
+    return CascadeMaskRCNN(config), losses
+
+
+def _torchvision(size: int) -> tuple[nn.Module, Callable]:
+    def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        pairs = zip(batch.images, batch.sizes, strict=True)
+        images = [image[:, :height, :width].float() / 255 for image, (height, width) in pairs]
+        targets = [
+            {"boxes": each.boxes, "labels": torch.ones_like(each.levels), "masks": each.masks.to(torch.uint8)}
+            for each in batch.targets
+            if each.masks is not None
+        ]
+        return model(images, targets)
+
+    model = maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=2, min_size=size, max_size=size * 5 // 3
+    )
+    return model, losses
+
+
+# The second row does torchvision's work: one stage, its numbers of proposals and samples, no levels.
+_SAME_WORK = DetectorConfig(
+    stage_ious=(0.5,),
+    level_head=False,
+    backbone_norm="batch",
+    fpn_norm="none",
+    rpn_pre_nms=(2000, 1000),
+    rpn_post_nms=(2000, 1000),
+    rpn_nms=0.7,
+    box_positive=0.25,
+)
+TITLES = {
+    "cascade": "HASSOD: three stages, levels",
+    "one_stage": "ours with torchvision's work",
+    "torchvision": "torchvision maskrcnn_resnet50_fpn",
+}
+ROWS: dict[str, Callable[[argparse.Namespace], tuple[nn.Module, Callable]]] = {
+    "cascade": lambda options: _ours(DetectorConfig()),
+    "one_stage": lambda options: _ours(_SAME_WORK),
+    "torchvision": lambda options: _torchvision(options.size),
+}
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
