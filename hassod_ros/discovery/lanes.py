@@ -53,6 +53,19 @@ def _multiply_add(builder, value, factor, total):  # type: ignore[no-untyped-def
     return builder.fadd(total, builder.fmul(value, factor, flags=["contract"]), flags=["contract"])
 
 
+def _peak(builder, value):  # type: ignore[no-untyped-def]
+    """Largest absolute value: halves folded onto each other."""
+    lanes = ir.VectorType(ir.IntType(32), LANES)
+    value = builder.select(
+        builder.fcmp_ordered("<", value, ir.Constant(_FLOATS, [0.0] * LANES)), builder.fneg(value), value
+    )
+    for distance in (4, 2, 1):
+        folded = ir.Constant(lanes, [(lane + distance) % LANES for lane in range(LANES)])
+        other = builder.shuffle_vector(value, ir.Constant(_FLOATS, ir.Undefined), folded)
+        value = builder.select(builder.fcmp_ordered(">", value, other), value, other)
+    return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+
 @intrinsic
 def copy(typing, target, i, source, j):  # type: ignore[no-untyped-def]
     """target[i:i+8] = source[j:j+8]."""
@@ -80,6 +93,41 @@ def add(typing, target, i, source, j, factor):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(target, i, source, j, types.float32), generate
+
+
+@intrinsic
+def accumulate(typing, target, i, source, j):  # type: ignore[no-untyped-def]
+    """target[i:i+8] += source[j:j+8]; gives the largest absolute value of the source."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        target_type, _, source_type, _ = signature.args
+        target, i, source, j = arguments
+        value = _load(context, builder, source_type, source, j)
+        _store(
+            context,
+            builder,
+            target_type,
+            target,
+            i,
+            builder.fadd(_load(context, builder, target_type, target, i), value),
+        )
+        return _peak(builder, value)
+
+    return types.float32(target, i, source, j), generate
+
+
+@intrinsic
+def difference(typing, target, i, new, j, old):  # type: ignore[no-untyped-def]
+    """target[i:i+8] = new[j:j+8] - old[i:i+8]; gives the largest absolute difference."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        target_type, _, new_type, _, old_type = signature.args
+        target, i, new, j, old = arguments
+        value = builder.fsub(_load(context, builder, new_type, new, j), _load(context, builder, old_type, old, i))
+        _store(context, builder, target_type, target, i, value)
+        return _peak(builder, value)
+
+    return types.float32(target, i, new, j, old), generate
 
 
 @intrinsic

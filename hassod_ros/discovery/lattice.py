@@ -32,6 +32,7 @@ class Lattice(NamedTuple):
         first: (M + 1,) int32, entries first[p] to first[p + 1] of `pixels` belong to point p.
         pixels: (N * (d + 1),) int32 pixels that splat onto each point.
         shares: (N * (d + 1),) float32 weights of those.
+        largest: (M,) float32 largest of each point's entries in `weights`.
         chain: points of all chains of at least two neighbours, axis after axis, int32.
         chain_first: (chains + 1,) int32 where each chain starts in `chain`.
         axis_first: (d + 2,) int64 where each axis starts in `chain_first`.
@@ -43,6 +44,7 @@ class Lattice(NamedTuple):
     first: np.ndarray
     pixels: np.ndarray
     shares: np.ndarray
+    largest: np.ndarray
     chain: np.ndarray
     chain_first: np.ndarray
     axis_first: np.ndarray
@@ -98,8 +100,8 @@ def _build(colours: np.ndarray, width: int, order: np.ndarray, sigmas: tuple[flo
     corners, points, table, numbers = _number(keys)
     chain, chain_first, axis_first = _chains(_successors(points, table, numbers, d, bits))
     first, pixels, shares = _transpose(corners, weights, len(points))
-    _normalise(corners, weights, first, pixels, shares, chain, chain_first, axis_first)
-    return Lattice(corners, weights, first, pixels, shares, chain, chain_first, axis_first)
+    largest = _normalise(corners, weights, first, pixels, shares, chain, chain_first, axis_first)
+    return Lattice(corners, weights, first, pixels, shares, largest, chain, chain_first, axis_first)
 
 
 @njit(cache=True, parallel=True)
@@ -130,7 +132,7 @@ def _embed(colours, width, order, sigmas, scale, bits):  # type: ignore[no-untyp
                 total += value
             elevated[0] = total
             # The nearest lattice point of remainder 0; the ranks of the residuals tell the simplex around it.
-            excess = 0
+            excess = np.int64(0)
             for j in range(d + 1):
                 multiple = np.floor(elevated[j] * down)
                 if not (multiple + np.float32(1)) * step - elevated[j] >= elevated[j] - multiple * step:
@@ -283,7 +285,7 @@ def _transpose(corners, weights, count):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, parallel=True)
 def _normalise(corners, weights, first, pixels, shares, chain, chain_first, axis_first):  # type: ignore[no-untyped-def]
-    """Multiply both sides by 1 / sqrt(filter of ones), and the gather by the lattice's gain."""
+    """Multiply both sides by 1 / sqrt(filter of ones), the gather by the lattice's gain; give its largest weights."""
     n, corners_each = corners.shape
     ones = np.empty(first.size - 1, np.float32)
     for p in prange(ones.size):
@@ -309,5 +311,10 @@ def _normalise(corners, weights, first, pixels, shares, chain, chain_first, axis
         norm[i] = 1 / np.sqrt(gain * total + np.float32(1e-20))
         for r in range(corners_each):
             weights[i, r] *= gain * norm[i]
-    for entry in prange(pixels.size):
-        shares[entry] *= norm[pixels[entry]]
+    for p in prange(ones.size):
+        most = np.float32(0)
+        for entry in range(first[p], first[p + 1]):
+            shares[entry] *= norm[pixels[entry]]
+            most = max(most, shares[entry])
+        ones[p] = most * gain
+    return ones
