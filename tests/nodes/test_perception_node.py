@@ -324,7 +324,7 @@ def test_parameters_change_while_running_and_wrong_values_are_refused_with_a_rea
         ("levels", ["part", "part"], "levels names a value twice"),
         ("max_instances", 0, "max_instances out of range"),
         ("score_thresholds.whole", float("nan"), "score_thresholds.whole"),
-        ("max_instances", "many", "expecting type"),
+        ("max_instances", "many", "type"),
         ("model", "other", "read-only"),
     ]:
         (result,) = set_parameters(ros, **{name.replace(".", "__"): value})

@@ -1,0 +1,57 @@
+"""Writes the parameters' reference (docs/ros_api.md) and defaults (config/) from their declarations.
+
+Run `python -m hassod_ros.nodes.reference` in a checkout after changing a parameter.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from hassod_ros.files import write_text
+from hassod_ros.nodes import camera_player, perception_node
+from hassod_ros.nodes.parameters import Parameter, markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLES = {"perception_node": perception_node.PARAMETERS, "camera_player": camera_player.PARAMETERS}
+
+
+def documentation(text: str) -> str:
+    """The text with each table between `<!-- NODE -->` and `<!-- /NODE -->` written anew."""
+    for node, table in TABLES.items():
+        pattern = rf"(<!-- {node} -->\n).*?(<!-- /{node} -->)"
+        text = re.sub(pattern, lambda found, table=table: f"{found[1]}{markdown(table)}{found[2]}", text, flags=re.S)
+    return text
+
+
+def defaults(node: str, table: Sequence[Parameter]) -> str:
+    """A ROS parameter file with every default, for a node in any namespace."""
+    lines = ["/**:", f"  {node}:", "    ros__parameters:"]
+    for parameter in table:
+        value = yaml.safe_dump(parameter.default, default_flow_style=True, width=1000).splitlines()[0]
+        lines += [f"      # {parameter.description}", f"      {parameter.name}: {value}"]
+    return "\n".join([f"# Defaults of {node}; see docs/ros_api.md.", *lines]) + "\n"
+
+
+def files() -> dict[Path, str]:
+    """Path -> what it should hold."""
+    api = ROOT / "docs" / "ros_api.md"
+    return {
+        api: documentation(api.read_text(encoding="utf-8")),
+        ROOT / "config" / "perception.yaml": defaults("perception_node", perception_node.PARAMETERS),
+    }
+
+
+def main() -> int:
+    """Entry point."""
+    for path, text in files().items():
+        write_text(path, text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
