@@ -54,9 +54,10 @@ def pool_features(pyramid: Sequence[Tensor], rois: Tensor, side: int) -> Tensor:
     pooled = rois.new_zeros(len(rois), pyramid[0].shape[1], side, side)
     for i, stride in enumerate(STRIDES[:4]):
         chosen = torch.nonzero(level == i)[:, 0]
-        # float32 also under autocast: box coordinates need it.
-        part = roi_align(pyramid[i].float(), rois[chosen], side, 1 / stride, sampling_ratio=0, aligned=True)
-        pooled = pooled.index_put((chosen,), part)
+        if len(chosen):
+            # float32 also under autocast: box coordinates need it.
+            part = roi_align(pyramid[i].float(), rois[chosen], side, 1 / stride, sampling_ratio=0, aligned=True)
+            pooled[chosen] = part
     return pooled
 
 

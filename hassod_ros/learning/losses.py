@@ -278,8 +278,10 @@ def _mask_targets(rois: Tensor, objects: Tensor, targets: Sequence[Targets], sid
     inside, areas = [rois.new_zeros(0, side, side, dtype=torch.bool)], [rois.new_zeros(0)]
     for i, target in enumerate(targets):
         mine = rois[:, 0] == i
-        if target.masks is None or not mine.any():
+        if not mine.any():
             continue
+        if target.masks is None:
+            raise ValueError(f"image {i} has objects without masks; give them or set mask_weight to 0")
         index = objects[mine]
         masks = target.masks.float()[:, None]
         crops = roi_align(

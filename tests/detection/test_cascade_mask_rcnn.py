@@ -115,3 +115,25 @@ def test_autocast_to_bfloat16_stays_close(small_config, build):
     assert found.boxes.dtype == found.scores.dtype == found.mask_probabilities.dtype == torch.float32
     (exact,) = run(model, images)
     torch.testing.assert_close(found.scores[:3], exact.scores[:3], rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("part", ["proposal_generator.rpn_head.conv.weight", "roi_heads.box_head.1.fc1.weight"])
+def test_a_diverged_network_finds_nothing(part, small_config, build):
+    model = build(small_config)
+    model.get_parameter(part).data.fill_(float("nan"))
+    assert len(run(model, torch.rand(1, 3, 64, 96) * 255)[0]) == 0
+
+
+def test_synchronised_norm_works_in_one_process(small_config):
+    model = CascadeMaskRCNN(dataclasses.replace(small_config, backbone_norm="sync", fpn_norm="sync")).train()
+    assert isinstance(model.backbone.bottom_up.stem.conv1.norm, torch.nn.SyncBatchNorm)
+    assert len(model.pyramid(torch.rand(2, 3, 64, 96) * 255, [(64, 96)] * 2)) == 5
+
+
+def test_a_teacher_may_run_in_training_mode(small_config, build):
+    model = build(small_config).train()
+    before = model.backbone.fpn_lateral2.norm.running_mean.clone()
+    with torch.no_grad():
+        found = model(torch.rand(2, 3, 64, 96) * 255)
+    assert [each.size for each in found] == [(64, 96)] * 2
+    assert not torch.equal(model.backbone.fpn_lateral2.norm.running_mean, before)

@@ -247,3 +247,31 @@ def test_weight_zero_needs_no_masks(model, images):
     gradient = model.roi_heads.mask_head.predictor.weight.grad
     assert gradient is not None
     assert not gradient.any()
+
+
+def test_masks_are_missed_where_they_count(model, images):
+    targets = [dataclasses.replace(objects(), masks=None), NOTHING]
+    with pytest.raises(ValueError, match="mask_weight"):
+        detection_losses(model, images, SIZES, targets)
+
+
+def test_bfloat16_stays_close(model, images):
+    def losses() -> dict[str, torch.Tensor]:
+        return detection_losses(
+            model, images, SIZES, [objects(), NOTHING], generator=torch.Generator().manual_seed(0), drop_loss_iou=0.01
+        )
+
+    exact = losses()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = losses()
+    sum(found.values()).backward()
+    for name, value in found.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, exact[name], rtol=0.2, atol=0.03)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_a_diverged_network_shows_in_the_losses(model, images):
+    model.proposal_generator.rpn_head.conv.weight.data.fill_(float("nan"))
+    losses = detection_losses(model, images, SIZES, [objects(), NOTHING])
+    assert torch.isnan(losses["loss_rpn_cls"])
