@@ -1,63 +1,65 @@
-"""Segment without any model: HASSOD's first stage on handcrafted features, tuned for a moving camera."""
+"""Training-free mode: discovery itself as a segmenter, for a first look at a new domain.
+
+There is no detector and nothing to load, but each frame takes the time of clustering and CRF. Needs
+`pip install 'hassod_ros[train]'`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
-from hassod_ros.discovery.crf import CRFConfig
-from hassod_ros.discovery.features import HANDCRAFTED, load_features
+from hassod_ros.discovery.features import load_features
 from hassod_ros.discovery.hassod import HassodConfig, discover
-from hassod_ros.discovery.postprocess import FilterConfig
+from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
+from hassod_ros.runtime.preprocess import COLOR_ORDERS
 
-# A quarter of the paper's pixels, half its CRF steps and no near-duplicates: several times faster, edges a little
-# coarser.
-FAST = HassodConfig(
-    size=240,
-    keep_aspect=True,
-    crf=CRFConfig(iterations=5, stop_at=1e-3),
-    filters=FilterConfig(duplicate_iou=0.9),
-)
+_WARM_UP_SIZE = (120, 160)
 
 
 class TrainingFreeSegmenter:
-    """Wholes, parts and subparts by colour and texture alone.
-
-    It needs no weights and no torch, and knows nothing of objects: a stand-in until there is a model.
+    """The interface of `Segmenter` over `discover`.
 
     Args:
-        config: Settings of the discovery. Default: `FAST`.
+        features: Name of the feature extractor, see `load_features`. The default needs no weights.
+        weights: File of its weights.
+        device: Where it runs.
+        size: Side of the square that an image is resized to, px; the paper's 480 is slower and finer.
+        config: All settings, instead of `size`.
 
-    Attributes:
-        config: As given.
+    Raises:
+        InputError: The features or their weights cannot be loaded, or a setting is out of range.
 
     """
 
-    def __init__(self, config: HassodConfig = FAST) -> None:
-        self.config = config
-        self._features = load_features(HANDCRAFTED)
+    def __init__(
+        self,
+        features: str = "handcrafted",
+        weights: str | None = None,
+        device: str | None = None,
+        size: int = 320,
+        config: HassodConfig | None = None,
+    ) -> None:
+        self._features = load_features(features, weights, device)
+        self._config = config or HassodConfig(size=size, keep_aspect=True)
 
     def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
-        """Instances of one (H, W, 3) uint8 image of any size, by descending score.
-
-        Raises:
-            InputError: The image has another shape or dtype.
-
-        """
-        rgb = image if color_order == "RGB" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        instances = discover(rgb, self._features, self.config)
-        return instances.select(np.argsort(-instances.scores, kind="stable"))
+        """Segment one (H, W, 3) uint8 image of any size."""
+        if color_order not in COLOR_ORDERS:
+            raise InputError(f"color_order must be one of {', '.join(COLOR_ORDERS)}, not {color_order!r}")
+        if color_order == "BGR":
+            image = np.ascontiguousarray(image[..., ::-1])
+        return discover(image, self._features, self._config)
 
     def segment(self, images: Sequence[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
-        """Instances of several images, one after the other."""
+        """Segment several images, each of any size."""
         return [self(image, color_order=color_order) for image in images]
 
     def warm_up(self) -> None:
-        """Compile what is compiled at first use."""
-        self(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
+        """Compile what is compiled at its first use."""
+        self(np.random.default_rng(0).integers(0, 256, (*_WARM_UP_SIZE, 3), np.uint8))
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing is held."""
