@@ -3,22 +3,10 @@
 from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    EmitEvent,
-    GroupAction,
-    RegisterEventHandler,
-    SetEnvironmentVariable,
-)
-from launch.conditions import IfCondition
-from launch.event_handlers import OnProcessStart
-from launch.events import matches_action
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
-from launch_ros.actions import LifecycleNode
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
+from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
-from lifecycle_msgs.msg import Transition
 
 CONFIG = Path(__file__).parent.parent / "config"
 
@@ -27,7 +15,7 @@ ARGUMENTS = (
     ("model", "training_free", "Path of an exported model, or training_free, which needs none."),
     ("namespace", "", "Namespace of the node."),
     ("params_file", str(CONFIG / "perception.yaml"), "YAML file with the node's parameters."),
-    ("autostart", "true", "Configure and activate the node, also after it was started again."),
+    ("autostart", "true", "Configure and activate the node, also after it died and was started again."),
     ("respawn", "true", "Start the node again when it dies."),
     ("use_sim_time", "false", "Take the time from /clock."),
     ("log_level", "info", "debug, info, warn, error or fatal."),
@@ -35,7 +23,10 @@ ARGUMENTS = (
 
 
 def generate_launch_description():
-    node = LifecycleNode(
+    profile = EnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", default_value=str(CONFIG / "fastdds.xml"))
+    # The node activates itself: a transition that the launch file asks for after a crash can reach the services of the
+    # dead process, which stay visible for some seconds. It also works on distributions without LifecycleNode.autostart.
+    node = Node(
         package="hassod_ros",
         executable="perception_node",
         name="perception_node",
@@ -44,6 +35,7 @@ def generate_launch_description():
             LaunchConfiguration("params_file"),
             {
                 "model": ParameterValue(LaunchConfiguration("model"), value_type=str),
+                "autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool),
                 "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
             },
         ],
@@ -53,29 +45,11 @@ def generate_launch_description():
         respawn_delay=1.0,
         output="screen",
     )
-
-    def change(transition):
-        return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition))
-
-    # LifecycleNode(autostart=True) would be shorter, but older distributions do not have it.
-    configure = OnProcessStart(target_action=node, on_start=[change(Transition.TRANSITION_CONFIGURE)])
-    activate = OnStateTransition(
-        target_lifecycle_node=node,
-        start_state="configuring",
-        goal_state="inactive",
-        entities=[change(Transition.TRANSITION_ACTIVATE)],
-    )
-    profile = EnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", default_value=str(CONFIG / "fastdds.xml"))
     return LaunchDescription(
         [
             *(DeclareLaunchArgument(name, default_value=value, description=text) for name, value, text in ARGUMENTS),
             # Without it images do not fit through Fast DDS's shared memory; other middlewares ignore it.
             SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
-            GroupAction(
-                [RegisterEventHandler(configure), RegisterEventHandler(activate)],
-                scoped=False,
-                condition=IfCondition(LaunchConfiguration("autostart")),
-            ),
             node,
         ]
     )

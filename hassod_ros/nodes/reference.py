@@ -5,7 +5,6 @@ Run `python -m hassod_ros.nodes.reference` in a checkout after changing a parame
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +22,9 @@ TABLES = {"perception_node": perception_node.PARAMETERS, "camera_player": camera
 def documentation(text: str) -> str:
     """The text with each table between `<!-- NODE -->` and `<!-- /NODE -->` written anew."""
     for node, table in TABLES.items():
-        pattern = rf"(<!-- {node} -->\n).*?(<!-- /{node} -->)"
-        text = re.sub(pattern, lambda found, table=table: f"{found[1]}{markdown(table)}{found[2]}", text, flags=re.S)
+        head, _, rest = text.partition(f"<!-- {node} -->\n")
+        end = f"<!-- /{node} -->"
+        text = f"{head}<!-- {node} -->\n{markdown(table)}{end}{rest.partition(end)[2]}"
     return text
 
 

@@ -1,6 +1,6 @@
 """Real node processes over real DDS, each test in a domain of its own."""
 
-import importlib
+import importlib.util
 import os
 import random
 import signal
@@ -125,6 +125,17 @@ class Ros:
         self.node.destroy_node()
         self.context.try_shutdown()
         assert not any("Traceback" in text for text in printed), printed
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    """The hand-written ONNX detector that the tests of the runtime use."""
+    spec = importlib.util.spec_from_file_location("runtime_conftest", ROOT / "tests" / "runtime" / "conftest.py")
+    runtime = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(runtime)
+    path = tmp_path / "detector.onnx"
+    path.write_bytes(runtime.build_model(runtime.make_info()).SerializeToString())
+    return path
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import pytest
 pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: source scripts/env.sh")
 
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from std_srvs.srv import SetBool
 
 from hassod_msgs.msg import Instance, InstanceArray
 from hassod_msgs.srv import ReloadModel, Segment
+from hassod_ros.files import sha256
 
 NODE = "perception_node"
 HEIGHT, WIDTH = 96, 128
@@ -447,6 +449,31 @@ def test_old_images_are_dropped_also_when_the_clocks_differ(ros):
     ros.until(lambda: bench.counts()["dropped.too_old"] == 1)
     printed = ros.stop(bench.child)
     assert printed.count("the clock of camera 'optical' differs") == 1
+
+
+def test_an_exported_model_is_run_and_exchanged_for_another_file(ros, model_file):
+    ros.start("hassod_ros.nodes.perception_node", model=model_file, autostart=True)
+    answers = ros.collect(InstanceArray, f"/{NODE}/instances")
+    camera = ros.node.create_publisher(Image, "/image", 10)
+
+    def answered(name: str) -> bool:
+        camera.publish(image("rgb8", np.full((HEIGHT, WIDTH, 3), 250, np.uint8)))
+        return bool(answers) and answers[-1].model_name == name
+
+    def reload(path: Path) -> ReloadModel.Response:
+        return ros.call(ReloadModel, f"/{NODE}/reload_model", ReloadModel.Request(path=str(path)))
+
+    ros.until(lambda: answered("detector.onnx"))
+    assert answers[-1].model_sha256 == sha256(model_file)
+    assert [found.level for found in answers[-1].instances] == [0, 1, 2, 0]
+    other = model_file.with_name("other.onnx")
+    other.write_bytes(model_file.read_bytes()[:-100])
+    refused = reload(other)
+    assert not refused.success
+    assert refused.message.startswith(f"kept detector.onnx, because {other} cannot be used")
+    other.write_bytes(model_file.read_bytes())
+    assert reload(other).success
+    ros.until(lambda: answered("other.onnx"))
 
 
 def test_lifecycle(ros):
