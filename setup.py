@@ -71,6 +71,7 @@ setup(
             "prepare_data = hassod_ros.train.prepare_data:main",
             "evaluate = hassod_ros.train.evaluate:main",
             "to_onnx = hassod_ros.export.to_onnx:main",
+            "to_tensorrt = hassod_ros.export.to_tensorrt:main",
             "camera_player = hassod_ros.nodes.camera_player:main",
             "perception_node = hassod_ros.nodes.perception_node:main",
         ]

@@ -6,27 +6,26 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
 
 from hassod_ros.deploy.accuracy import average_recall
 from hassod_ros.deploy.parity import ParityLimits, compare
+from hassod_ros.deploy.photographs import load_batches
 from hassod_ros.deploy.quantization import TARGETS, quantize
 from hassod_ros.deploy.tensorrt_support import offences
 from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
 from hassod_ros.detection.static_graph import OUTPUTS, StaticDetector, with_limits
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path
-from hassod_ros.images import list_images, read_image
+from hassod_ros.images import list_images
 from hassod_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend, describe
 from hassod_ros.runtime.model_info import PRECISIONS, ModelInfo
-from hassod_ros.runtime.preprocess import letterbox
 
 OPSET = 18
 CALIBRATION_IMAGES = 64
@@ -216,23 +215,3 @@ def check_recall(
         raise InputError(
             f"{options.precision} loses {drop:.2f} points of AR, at most {max_drop} are allowed; nothing was written"
         )
-
-
-def load_batches(paths: Sequence[Path], info: ModelInfo) -> Iterator[np.ndarray]:
-    """Photographs as the model's input, (B, H, W, 3) uint8; the last batch may repeat its first image.
-
-    Their middle is cut out to the input's aspect ratio, so that there is no padding: on its even colour many anchors
-    score exactly alike, and which of them is ranked first is anybody's choice.
-    """
-    height, width = info.input_size
-    for start in range(0, len(paths), info.batch):
-        chunk = list(paths[start : start + info.batch])
-        chunk += chunk[:1] * (info.batch - len(chunk))
-        batch = np.empty((info.batch, height, width, 3), np.uint8)
-        for path, out in zip(chunk, batch, strict=True):
-            image = read_image(path)
-            scale = min(image.shape[0] / height, image.shape[1] / width)
-            rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
-            top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
-            letterbox(image[top : top + rows, left : left + columns], out, fill=(0, 0, 0))
-        yield batch

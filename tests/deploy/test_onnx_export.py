@@ -11,8 +11,9 @@ import torch
 from hassod_ros.export import to_onnx
 
 from hassod_ros.deploy import onnx_export
-from hassod_ros.deploy.onnx_export import ExportOptions, check_graph, check_recall, export_onnx, load_batches
+from hassod_ros.deploy.onnx_export import ExportOptions, check_graph, check_recall, export_onnx
 from hassod_ros.deploy.parity import Parity, ParityLimits, compare
+from hassod_ros.deploy.photographs import load_batches
 from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights
 from hassod_ros.detection.config import DetectorConfig

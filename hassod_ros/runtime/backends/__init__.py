@@ -72,14 +72,23 @@ def _onnxruntime(provider: str) -> Callable[..., Backend]:
 
 
 def _tensorrt(path: str | os.PathLike, **options: Any) -> Backend:
-    from hassod_ros.runtime.backends.tensorrt_backend import TensorRTBackend
-
+    try:
+        from hassod_ros.runtime.backends.tensorrt_backend import TensorRTBackend
+    except ImportError as error:
+        raise InputError(
+            f"the backend tensorrt cannot be used here ({error}); on Jetson install JetPack's python3-libnvinfer, "
+            "elsewhere run pip install 'hassod_ros[tensorrt]'"
+        ) from error
     return TensorRTBackend.load(path, **options)
 
 
 def _torch(path: str | os.PathLike, **options: Any) -> Backend:
-    from hassod_ros.runtime.backends.torch_backend import TorchBackend
-
+    try:
+        from hassod_ros.runtime.backends.torch_backend import TorchBackend
+    except ImportError as error:
+        raise InputError(
+            f"the backend torch cannot be used here ({error}); pip install 'hassod_ros[train]' or give ONNX"
+        ) from error
     return TorchBackend.load(path, **options)
 
 

@@ -1,0 +1,273 @@
+"""How long an image takes, stage by stage, beside torchvision's stock Mask R-CNN in the same run.
+
+Weights are random, scaled layer by layer so that detections are spread; every threshold is 0, so that each model
+returns as many instances as it can. Models take turns, frame by frame: whatever else the machine does hits them alike.
+
+Example:
+    python benchmarks/inference.py --models small r50 --images photos/ --frames 20
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import torch
+from torch import nn
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+from hassod_ros.deploy.onnx_export import trace
+from hassod_ros.deploy.photographs import load_batches
+from hassod_ros.deploy.quantization import quantize
+from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.config import DetectorConfig
+from hassod_ros.detection.static_graph import StaticDetector, with_limits
+from hassod_ros.errors import InputError
+from hassod_ros.images import list_images, read_image
+from hassod_ros.instances import Instances
+from hassod_ros.runtime.backends import Backend, open_backend
+from hassod_ros.runtime.backends.torch_backend import TorchBackend, describe
+from hassod_ros.runtime.postprocess import (
+    PostprocessOptions,
+    RawDetections,
+    find_parents,
+    paste_masks,
+    select_rows,
+)
+from hassod_ros.runtime.preprocess import Letterbox, letterbox
+
+Setting = tuple[DetectorConfig, tuple[int, int], int, int]  # config, input size, proposals, detections
+_LIGHT = DetectorConfig(
+    backbone="mobilenet_v3_large", fpn_norm="none", fpn_channels=64, mask_channels=64, box_width=256
+)
+MODELS: dict[str, Setting] = {
+    "small": (_LIGHT, (320, 320), 50, 20),
+    "medium": (replace(_LIGHT, backbone="resnet18", fpn_channels=128, mask_channels=128), (320, 320), 100, 50),
+    "r50": (DetectorConfig(), (480, 640), 300, 50),
+}
+OUTSIDE_SIZES = ((480, 640), (1080, 1920))
+OUTSIDE_INSTANCES = 100
+
+
+@cache
+def scaled_random(config: DetectorConfig, input_size: tuple[int, int]) -> CascadeMaskRCNN:
+    """Random weights with outputs of unit variance in every layer (less where boxes are predicted)."""
+    torch.manual_seed(0)
+    model = CascadeMaskRCNN(config).eval()
+    done: set[str] = set()
+
+    def scale(name: str, module: nn.Module) -> Callable[..., torch.Tensor | None]:
+        def hook(module: Any, _: object, output: torch.Tensor) -> torch.Tensor | None:
+            if name in done or output.numel() == 0:
+                return None
+            done.add(name)
+            wanted = 0.2 if "bbox_pred" in name or "anchor_deltas" in name else 1.0
+            factor = wanted / max(float(output.std()), 1e-6)
+            module.weight.mul_(factor)
+            if module.bias is not None:
+                module.bias.zero_()
+            return output * factor if getattr(module, "norm", None) is None else None
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(scale(name, module))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    ]
+    noise = cv2.resize(np.random.default_rng(0).integers(0, 256, (20, 20, 3)).astype(np.uint8), input_size[::-1])
+    with torch.no_grad():
+        model(torch.from_numpy(noise).permute(2, 0, 1)[None].float())
+    for handle in handles:
+        handle.remove()
+    return model
+
+
+class Clock:
+    """Milliseconds by (model, stage)."""
+
+    def __init__(self) -> None:
+        self.times: dict[tuple[str, str], list[float]] = defaultdict(list)
+
+    def measure(self, model: str, stage: str, run: Callable[[], Any]) -> Any:
+        """Run, note how long it took, and hand back the result."""
+        start = time.perf_counter()
+        result = run()
+        self.times[model, stage].append(1e3 * (time.perf_counter() - start))
+        return result
+
+    def row(self, model: str, stage: str) -> tuple[float, float]:
+        """Median and 95th percentile."""
+        p50, p95 = np.percentile(self.times[model, stage], (50, 95))
+        return float(p50), float(p95)
+
+
+def run_stages(clock: Clock, name: str, backend: Backend, image: np.ndarray, buffer: np.ndarray) -> Instances:
+    """What `Segmenter` does, with a clock between the stages."""
+    info, options = backend.info, PostprocessOptions(score_thresholds=(0.0, 0.0, 0.0))
+    start = time.perf_counter()
+    placed = clock.measure(name, "preprocess", lambda: letterbox(image, buffer[0], fill=(124, 116, 104)))
+    raw = clock.measure(name, "network", lambda: backend.infer(buffer))
+    assert info.batch == 1
+    instances = finish(clock, name, raw, placed, options)
+    clock.times[name, "total"].append(1e3 * (time.perf_counter() - start))
+    return instances
+
+
+def finish(clock: Clock, name: str, raw: RawDetections, placed: Letterbox, options: PostprocessOptions) -> Instances:
+    """`to_instances` in its parts."""
+
+    def masks() -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+        rows, levels = select_rows(raw, 0, options)
+        boxes = placed.to_image(raw.boxes[0, rows])
+        good = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > 1e-3
+        rows, levels, boxes = rows[good], levels[good], boxes[good]
+        pasted = paste_masks(raw.masks[0], rows, boxes, options.mask_threshold)
+        keep = np.array([bool(mask.any()) for mask in pasted], bool)
+        return rows[keep], levels[keep], boxes[keep], [m for m, k in zip(pasted, keep, strict=True) if k]
+
+    rows, levels, boxes, pasted = clock.measure(name, "masks", masks)
+    parents = clock.measure(name, "hierarchy", lambda: find_parents(boxes, pasted, levels, options.cover))
+    return clock.measure(
+        name,
+        "instances",
+        lambda: Instances(
+            image_size=placed.image_size,
+            boxes=boxes,
+            masks=pasted,
+            scores=raw.scores[0, rows],
+            levels=levels,
+            parents=parents,
+        ),
+    )
+
+
+def fabricate(input_size: tuple[int, int], count: int, seed: int = 0) -> RawDetections:
+    """Detections of all sizes (12 px to most of the image) with blob-like masks and random levels."""
+    rng = np.random.default_rng(seed)
+    height, width = input_size
+    size = np.exp(rng.uniform(np.log(12), np.log(0.7 * height), (count, 2)))
+    corner = rng.random((count, 2)) * (np.array([width, height]) - size)
+    grid = (np.arange(28) - 13.5) / 14
+    distance = np.hypot(grid[:, None], grid)
+    masks = 1 / (1 + np.exp(8 * (distance[None] - rng.uniform(0.6, 1.1, (count, 1, 1)))))
+    return RawDetections(
+        boxes=np.concatenate([corner, corner + size], axis=1).astype(np.float32)[None],
+        scores=np.sort(rng.random(count).astype(np.float32))[None, ::-1],
+        level_probabilities=np.eye(3, dtype=np.float32)[rng.integers(0, 3, count)][None],
+        masks=masks.astype(np.float32)[None],
+        count=np.array([count], np.int32),
+        converged=np.ones(1, bool),
+    )
+
+
+def export(name: str, folder: Path, images: list[Path], precision: str) -> Path:
+    """ONNX file of a model with random weights; the gates are `to_onnx`'s affair."""
+    config, input_size, proposals, detections = MODELS[name]
+    path = folder / f"{name}-fp32.onnx"
+    model = with_limits(scaled_random(config, input_size), proposals=proposals, detections=detections)
+    info = describe(model, input_size=input_size, batch=1, weights_sha256="0" * 64)
+    if not path.exists():
+        onnx.save(trace(StaticDetector(model, input_size=input_size), info), path)
+    if precision == "int8":
+        quantised = folder / f"{name}-int8.onnx"
+        quantize(path, quantised, load_batches(images[:16], info), target="x86")
+        graph = onnx.load(quantised)
+        onnx.helper.set_model_props(graph, replace(info, precision="int8").to_metadata())
+        onnx.save(graph, quantised)
+        return quantised
+    return path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=["small"])
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "int8"), default=["fp32", "int8"])
+    parser.add_argument("--eager", action="store_true", help="also the torch backend")
+    parser.add_argument("--images", required=True, help="folder or list of photographs")
+    parser.add_argument("--frames", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-stock", action="store_true", help="without torchvision's Mask R-CNN")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    cv2.setNumThreads(given.threads)
+    try:
+        images = list_images(given.images)
+        clock = measure(given, images)
+    except InputError as error:
+        print(f"inference: {error}", file=sys.stderr)
+        return 2
+    print_table(clock)
+    return 0
+
+
+def measure(given: argparse.Namespace, images: list[Path]) -> Clock:
+    """All models and torchvision's on the same frames, then the work outside the network."""
+    frames = [cv2.resize(read_image(path), (640, 480)) for path in images[: given.frames]]
+    backends: dict[str, Backend] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in given.models:
+            for precision in given.precisions:
+                path = export(name, Path(folder), images, precision)
+                backends[f"{name} {precision}"] = open_backend(path, "onnxruntime-cpu", threads=given.threads)
+            if given.eager:
+                config, input_size, proposals, detections = MODELS[name]
+                model = with_limits(scaled_random(config, input_size), proposals=proposals, detections=detections)
+                info = describe(model, input_size=input_size, batch=1, weights_sha256="0" * 64)
+                backends[f"{name} eager"] = TorchBackend(model, info)
+    clock = Clock()
+    stock = None if given.no_stock else maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval()
+    buffers = {name: np.empty((1, *backend.info.input_size, 3), np.uint8) for name, backend in backends.items()}
+    for name, backend in backends.items():
+        backend.warm_up()
+        run_stages(Clock(), name, backend, frames[0], buffers[name])
+    for i in range(given.frames):
+        frame = frames[i % len(frames)]
+        for name, backend in backends.items():
+            run_stages(clock, name, backend, frame, buffers[name])
+        if stock is not None and i < max(3, given.frames // 4):
+            pixels = torch.from_numpy(frame).permute(2, 0, 1).float() / 255
+            with torch.inference_mode():
+                clock.measure("torchvision stock", "total", partial(stock, [pixels]))
+    for size in OUTSIDE_SIZES:
+        name = f"outside {size[1]}x{size[0]}, {OUTSIDE_INSTANCES} instances"
+        image = cv2.resize(frames[0], size[::-1])
+        buffer, raw = np.empty((480, 640, 3), np.uint8), fabricate((480, 640), OUTSIDE_INSTANCES)
+        placed = Letterbox.fit(size, (480, 640))
+        raw.boxes[:] *= placed.content_size[0] / 480
+        for round_ in range(given.frames + 1):
+            watch = clock if round_ else Clock()
+            start = time.perf_counter()
+            watch.measure(name, "preprocess", partial(letterbox, image, buffer, fill=(1, 1, 1)))
+            finish(watch, name, raw, placed, PostprocessOptions(score_thresholds=(0.0, 0.0, 0.0)))
+            watch.times[name, "total"].append(1e3 * (time.perf_counter() - start))
+    return clock
+
+
+def print_table(clock: Clock) -> None:
+    """One row a model and stage."""
+    stock = clock.row("torchvision stock", "total")[0] if ("torchvision stock", "total") in clock.times else None
+    print(f"{'model':36} {'stage':11} {'p50 ms':>9} {'p95 ms':>9}")
+    for model, stage in clock.times:
+        p50, p95 = clock.row(model, stage)
+        ratio = ""
+        if stage == "total" and stock is not None and not model.startswith(("outside", "torchvision")):
+            ratio = f"  {1000 / p50:6.1f} frames/s, {stock / p50:5.1f}x stock"
+        print(f"{model:36} {stage:11} {p50:9.2f} {p95:9.2f}{ratio}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

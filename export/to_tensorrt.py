@@ -1,0 +1,51 @@
+"""ONNX file -> TensorRT engine in the engine cache of this machine, checked against ONNX Runtime.
+
+Run it on the robot: an engine fits exactly one GPU and one version of TensorRT. Nodes find the engine in the cache; the
+ONNX file is what is copied around.
+
+Example:
+    python export/to_tensorrt.py model.onnx --images photos/
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from hassod_ros.deploy.engine_check import build_and_check
+from hassod_ros.errors import InputError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="an .onnx file of to_onnx")
+    parser.add_argument("--build-only", action="store_true", help="do not run it afterwards")
+    parser.add_argument("--images", help="photographs to compare with ONNX Runtime on (needed without --build-only)")
+    parser.add_argument("--cache", help="folder of engines; default: ~/.cache/hassod_ros/engines")
+    parser.add_argument("--workspace", type=int, default=0, help="most MiB of scratch memory; 0 = no limit")
+    parser.add_argument("--dla", type=int, help="run on this DLA core what it can")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build; 0 on success, 2 if something given is wrong or the engine's answers differ."""
+    given = build_parser().parse_args(arguments)
+    try:
+        build_and_check(
+            given.model,
+            images=None if given.build_only else given.images,
+            build_only=given.build_only,
+            cache=given.cache,
+            workspace=given.workspace << 20,
+            dla_core=given.dla,
+        )
+    except InputError as error:
+        print(f"to_tensorrt: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

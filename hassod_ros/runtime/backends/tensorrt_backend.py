@@ -1,0 +1,123 @@
+"""Native TensorRT: one context and stream, buffers allocated once, the whole frame one CUDA graph. No torch.
+
+Not yet run on a device, see docs/tensorrt.md.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import tensorrt as trt
+from cuda.bindings import runtime as cudart
+
+from hassod_ros.errors import InputError
+from hassod_ros.runtime.backends import blank_images, check_images
+from hassod_ros.runtime.cuda import Buffer, check
+from hassod_ros.runtime.model_info import ModelInfo, read_model_info
+from hassod_ros.runtime.postprocess import RawDetections
+from hassod_ros.runtime.tensorrt_builder import BuildOptions, load_engine
+
+
+class TensorRTBackend:
+    """See `Backend`.
+
+    Args:
+        engine: Built from a file of `to_onnx`.
+        info: Its metadata.
+
+    """
+
+    def __init__(self, engine: trt.ICudaEngine, info: ModelInfo) -> None:
+        self.info = info
+        self._engine = engine
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise InputError("the GPU has too little free memory for this engine; stop other programs")
+        self._stream = check(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
+        self._inputs: dict[str, Buffer] = {}
+        self._outputs: dict[str, Buffer] = {}
+        for i in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(i)
+            buffer = Buffer(tuple(engine.get_tensor_shape(name)), np.dtype(trt.nptype(engine.get_tensor_dtype(name))))
+            is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+            (self._inputs if is_input else self._outputs)[name] = buffer
+            self._context.set_tensor_address(name, buffer.address)
+        self._graph: Any = None
+        self._closed = False
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        *,
+        cache: str | os.PathLike | None = None,
+        workspace: int = 0,
+        dla_core: int | None = None,
+    ) -> TensorRTBackend:
+        """Load an ONNX file; its engine is built the first time, which takes minutes.
+
+        Args:
+            path: A file of `to_onnx`.
+            cache: Folder of engines. Default: `default_cache_folder()`.
+            workspace: See `BuildOptions`.
+            dla_core: See `BuildOptions`.
+
+        Raises:
+            InputError: See `load_engine`.
+
+        """
+        info = read_model_info(path)
+        engine = load_engine(path, info, BuildOptions(workspace=workspace, dla_core=dla_core), cache=cache)
+        return cls(engine, info)
+
+    def infer(self, images: np.ndarray) -> RawDetections:
+        """See `Backend.infer`."""
+        check_images(images, self.info)
+        if self._closed:
+            raise RuntimeError("this backend is closed")
+        np.copyto(self._inputs["images"].host, images)
+        if self._graph is None:
+            self._enqueue()  # TensorRT initialises itself in the first call, which cannot be captured
+            check(cudart.cudaStreamSynchronize(self._stream))
+            self._graph = self._capture()
+        check(cudart.cudaGraphLaunch(self._graph, self._stream))
+        check(cudart.cudaStreamSynchronize(self._stream))
+        found = {name: buffer.host.copy() for name, buffer in self._outputs.items()}
+        return RawDetections(**found | {"converged": found["converged"].astype(bool)})
+
+    def warm_up(self) -> None:
+        """See `Backend.warm_up`."""
+        self.infer(blank_images(self.info))
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        check(cudart.cudaStreamSynchronize(self._stream))
+        if self._graph is not None:
+            check(cudart.cudaGraphExecDestroy(self._graph))
+        del self._context, self._engine
+        for buffer in (*self._inputs.values(), *self._outputs.values()):
+            buffer.free()
+        check(cudart.cudaStreamDestroy(self._stream))
+
+    def _enqueue(self) -> None:
+        for buffer in self._inputs.values():
+            buffer.upload(self._stream)
+        if not self._context.execute_async_v3(int(self._stream)):
+            raise RuntimeError("TensorRT could not run the engine; see its log")
+        for buffer in self._outputs.values():
+            buffer.download(self._stream)
+
+    def _capture(self) -> Any:
+        """Copies and network as one executable graph."""
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        check(cudart.cudaStreamBeginCapture(self._stream, mode))
+        self._enqueue()
+        graph = check(cudart.cudaStreamEndCapture(self._stream))
+        executable = check(cudart.cudaGraphInstantiate(graph, 0))
+        check(cudart.cudaGraphDestroy(graph))
+        return executable
