@@ -66,6 +66,8 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            "pseudo_label = hassod_ros.train.pseudo_label:main",
+            "visualise = hassod_ros.train.visualise:main",
             "detector = hassod_ros.train.detector:main",
             "mean_teacher = hassod_ros.train.mean_teacher:main",
             "prepare_data = hassod_ros.train.prepare_data:main",

@@ -1,0 +1,320 @@
+"""Pseudo-labels for a folder of images: discovery as a Ray Data pipeline (HASSOD, section 3).
+
+    image files -> read (CPU tasks) -> features (GPU or CPU actors) -> masks (CPU tasks) -> shards -> COCO JSON
+
+(On CPUs Ray runs reading inside the actors: nothing is copied between processes.)
+
+Images are cut into shards and batches by their sorted order alone, so that a continued run computes exactly what an
+uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numba
+import numpy as np
+import ray
+import ray.data
+from tqdm import tqdm
+
+from hassod_ros.discovery.features import DEFAULT, HANDCRAFTED, Features, load_features
+from hassod_ros.discovery.methods import change, find_method
+from hassod_ros.discovery.shards import Shards, check_target
+from hassod_ros.errors import InputError
+from hassod_ros.files import revision
+from hassod_ros.images import list_images, read_image
+
+# What a stage reserves of a CPU: little, so that no stage starves another; the operating system shares the cores.
+_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be labelled, and how.
+
+    Attributes:
+        images: Folder of images, or text file with one path a line.
+        out: COCO JSON file to write; `failures.json` comes beside it.
+        method: Name in `METHODS`.
+        options: Options of the method that differ from its defaults.
+        features: Name that `load_features` knows.
+        weights: File of weights; every machine of a cluster must see it under this path, like the images.
+        device: `cpu` or `cuda`. Default: `cuda` where Ray finds GPUs.
+        precision: `bf16` or `fp32`. Default: what the device computes in.
+        ray: Address of a Ray cluster. Default: this machine.
+        cpus: Number of CPUs to use on this machine. Default: all.
+        batch: Images that share one pass through the features. Default: 8 on GPUs, 1 on CPUs.
+        shard: Images per shard: at most so much work is lost when a run is killed.
+
+    """
+
+    images: Path
+    out: Path
+    method: str = "hassod"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    features: str = DEFAULT
+    weights: Path | None = None
+    device: str | None = None
+    precision: str | None = None
+    ray: str | None = None
+    cpus: int | None = None
+    batch: int | None = None
+    shard: int = 32
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run produced."""
+
+    images: int
+    annotations: int
+    failures: list[dict[str, str]]
+
+
+@dataclass
+class _Batch:
+    """A run of images on its way through the pipeline. Images that failed have an error and no picture."""
+
+    shard: int
+    image_ids: list[int]
+    names: list[str]
+    pictures: list[np.ndarray | None] = field(default_factory=list)
+    inputs: list[np.ndarray] = field(default_factory=list)
+    features: list[np.ndarray] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+
+def pseudo_label(request: Request) -> Summary:
+    """Label every image, or continue where a killed run stopped.
+
+    Images that cannot be read or labelled are listed in `failures.json` and never stop the run.
+
+    Raises:
+        InputError: A wrong option, no image, no image that could be labelled, or files that cannot be written. What
+            was finished is kept; repeating the request continues it.
+
+    """
+    if request.shard < 1 or (request.batch or 1) < 1:
+        raise InputError("a batch and a shard hold at least 1 image; give --batch and --shard accordingly")
+    config = change(find_method(request.method).config, request.options)
+    root, names = _name_images(request.images)
+    check_target(request.out)
+    _start_ray(request)
+    device = _choose_device(request.device)
+    settings = {"features": request.features, "weights": request.weights, "device": device}
+    probe = _probe(settings | {"precision": request.precision})
+    batch = request.batch or (8 if device == "cuda" else 1)
+    provenance = {
+        "method": request.method,
+        "config": asdict(config),
+        "features": request.features,
+        "weights_sha256": probe["weights_sha256"],
+        "precision": probe["precision"],
+    }
+    shards = Shards(request.out, {**provenance, "batch": batch, "shard": request.shard, "images": names}, revision())
+    done = shards.done
+    batches = [b for b in _cut(names, request.shard, batch) if b.shard not in done]
+    with tqdm(total=len(names), initial=len(names) - sum(len(b.names) for b in batches), unit="image") as bar:
+        if batches:
+            warm_up(request.method, config)  # the workers on this machine then only load what is compiled
+            plan = _Plan(request.method, config, root, settings | {"precision": probe["precision"]}, probe)
+            for shard, records in _by_shard(_run(batches, plan, device), batches, bar):
+                shards.write(shard, records)
+    info = {"description": "pseudo-labels of hassod_ros", **provenance, "revision": shards.revision}
+    images, annotations, failures = shards.merge(info)
+    if not images:
+        raise InputError(f"none of {len(names)} images could be labelled; the first: {failures[0]['error']}")
+    return Summary(images, annotations, failures)
+
+
+def _name_images(source: Path) -> tuple[Path, list[str]]:
+    """The image root and the sorted names relative to it; image ids follow from this order."""
+    root = source if source.is_dir() else source.parent
+    paths = list_images(source)
+    return root.resolve(), sorted({Path(os.path.relpath(path, root)).as_posix() for path in paths})
+
+
+def _cut(names: list[str], shard: int, batch: int) -> Iterator[_Batch]:
+    for first in range(0, len(names), shard):
+        for start in range(first, min(first + shard, len(names)), batch):
+            stop = min(start + batch, first + shard, len(names))
+            yield _Batch(first // shard, list(range(start + 1, stop + 1)), names[start:stop])
+
+
+def _start_ray(request: Request) -> None:
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(
+            address=request.ray,
+            num_cpus=None if request.ray else request.cpus,
+            include_dashboard=None if request.ray else False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"no Ray cluster answers at {request.ray} ({error}); check --ray") from error
+
+
+def _choose_device(device: str | None) -> str:
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if device is None:
+        return "cuda" if gpus else "cpu"
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"the device of a run is cpu or cuda, not {device!r}; Ray chooses which GPU")
+    if device == "cuda" and not gpus:
+        raise InputError("Ray finds no GPU; use --device cpu, or name a cluster that has one with --ray")
+    return device
+
+
+def _probe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Load the features once where they will run: errors show before the work begins."""
+    gpus = 1 if settings["device"] == "cuda" else 0
+    answer = ray.get(ray.remote(num_cpus=0, num_gpus=gpus)(_describe_features).remote(settings))
+    if "error" in answer:
+        raise InputError(answer["error"])
+    return answer
+
+
+def _describe_features(settings: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        features = _load(settings)
+    except InputError as error:
+        return {"error": str(error)}
+    precision = getattr(features, "precision", "fp32")
+    return {"weights_sha256": features.weights_sha256, "precision": precision, "patch_size": features.patch_size}
+
+
+def _load(settings: Mapping[str, Any]) -> Features:
+    return load_features(settings["features"], settings["weights"], settings["device"], settings["precision"])
+
+
+@dataclass(frozen=True)
+class _Plan:
+    method: str
+    config: Any
+    root: Path
+    settings: Mapping[str, Any]
+    probe: Mapping[str, Any]
+
+
+def _run(batches: list[_Batch], plan: _Plan, device: str) -> Iterator[_Batch]:
+    """Finished batches, in order."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its remarks would tear the progress bar
+    on_gpu = device == "cuda"
+    resources = ray.cluster_resources()
+    cpus = int(resources.get("CPU", 1))
+    if on_gpu:
+        actors = int(resources["GPU"])
+    else:  # handcrafted features take a small part of an image's time, a ViT most of it
+        actors = math.ceil(cpus / 16) if plan.settings["features"] == HANDCRAFTED else cpus
+    source: Any = ray.data.from_items(  # Ray types a stage as if it had no arguments of its own
+        [{"batch": batch} for batch in batches], override_num_blocks=max(1, min(len(batches), 64 * cpus))
+    )
+    described = source.map(_read, fn_kwargs={"plan": plan}, num_cpus=_SHARE).map(
+        _Describe,
+        fn_constructor_kwargs={"plan": plan},
+        compute=ray.data.ActorPoolStrategy(size=max(1, min(actors, len(batches)))),
+        num_cpus=_SHARE,
+        num_gpus=1 if on_gpu else 0,
+    )
+    finished = described.map(_discover, fn_kwargs={"plan": plan}, num_cpus=2 * _SHARE)
+    for row in finished.iter_rows():
+        yield row["batch"]
+
+
+def _read(row: dict[str, Any], plan: _Plan) -> dict[str, Any]:
+    batch, method = row["batch"], find_method(plan.method)
+    for name in batch.names:
+        try:
+            picture = read_image(plan.root / name)
+        except InputError as error:
+            batch.pictures.append(None)
+            batch.errors.append(str(error))
+            continue
+        batch.pictures.append(picture)
+        batch.inputs.append(method.network_input(picture, plan.probe["patch_size"], plan.config))
+        batch.errors.append("")
+    return {"batch": batch}
+
+
+class _Describe:
+    """The features, loaded once an actor."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self._features = _load(plan.settings)
+        if self._features.weights_sha256 != plan.probe["weights_sha256"]:
+            raise InputError(f"{plan.settings['features']} has other weights on this machine; use the same everywhere")
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        batch = row["batch"]
+        shapes = [prepared.shape for prepared in batch.inputs]
+        try:
+            if len(set(shapes)) == 1:
+                batch.features = list(self._features(np.stack(batch.inputs)))
+            else:  # sizes follow the images: one by one
+                batch.features = [self._features(prepared[None])[0] for prepared in batch.inputs]
+        except InputError as error:
+            batch.errors = [known or str(error) for known in batch.errors]
+        batch.inputs = []
+        return {"batch": batch}
+
+
+def _discover(row: dict[str, Any], plan: _Plan) -> dict[str, Any]:
+    batch, method = row["batch"], find_method(plan.method)
+    # One thread a worker: images are what runs in parallel.
+    numba.set_num_threads(1)
+    cv2.setNumThreads(1)
+    warm_up(plan.method, plan.config)
+    features = iter(batch.features)
+    for image_id, name, picture, error in zip(batch.image_ids, batch.names, batch.pictures, batch.errors, strict=True):
+        try:
+            if error:
+                raise InputError(error)
+            instances = method.discover(picture, next(features), plan.config)
+        except InputError as failure:
+            reason = str(failure).replace(f"{plan.root}{os.sep}", "")
+            batch.records.append({"failure": {"file_name": name, "error": reason}})
+            continue
+        height, width = instances.image_size
+        image = {"id": image_id, "file_name": name, "height": height, "width": width}
+        batch.records.append({"image": image, "annotations": instances.to_coco(image_id)})
+    batch.pictures, batch.features = [], []
+    return {"batch": batch}
+
+
+@functools.cache
+def warm_up(method: str, config: Any) -> None:
+    """Compile and load whatever a method compiles, once a process: the first image is then as fast as the others."""
+    noise = np.random.default_rng(0)
+    picture = noise.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    find_method(method).discover(picture, noise.standard_normal((16, 8, 8), np.float32), config)
+
+
+def _by_shard(
+    finished: Iterator[_Batch], batches: list[_Batch], bar: tqdm
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Collect the batches of each shard."""
+    missing: dict[int, int] = {}
+    for batch in batches:
+        missing[batch.shard] = missing.get(batch.shard, 0) + len(batch.names)
+    records: list[dict[str, Any]] = []
+    for batch in finished:
+        records += batch.records
+        bar.update(len(batch.names))
+        if len(records) == missing[batch.shard]:
+            yield batch.shard, records
+            records = []

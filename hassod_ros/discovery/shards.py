@@ -1,0 +1,126 @@
+"""Results of a long run in small atomic files, so that a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hassod_ros.errors import InputError
+from hassod_ros.files import atomic_path, write_json
+
+
+def check_target(out: Path) -> None:
+    """Find out before hours of work whether `out` can be written.
+
+    Raises:
+        InputError: It exists already, or its folder cannot be written.
+
+    """
+    if out.exists():
+        raise InputError(f"{out} exists; remove it or write to another file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise InputError(f"cannot write to {out.parent}: {error.strerror}; choose another folder") from error
+
+
+class Shards:
+    """The unfinished state of `out`: a folder `out`.parts with what was asked for and one file per finished shard.
+
+    A record is one image's result: `{"image": COCO image, "annotations": [COCO annotation, ...]}` with annotation ids
+    that count from 1 within the image, or `{"failure": {"file_name": ..., "error": ...}}`.
+
+    Args:
+        out: The JSON file that the run is to produce.
+        request: What decides the result, as JSON values. A run is only continued with an equal request.
+        revision: Revision of the code that starts the run; kept from the start when a run is continued.
+
+    Raises:
+        InputError: The folder cannot be written, or what lies there belongs to another request.
+
+    """
+
+    def __init__(self, out: Path, request: Mapping[str, Any], revision: str) -> None:
+        self.out = out
+        self.folder = out.with_name(f"{out.name}.parts")
+        manifest = self.folder / "request.json"
+        request = json.loads(json.dumps(request))  # tuples become lists, as in the file
+        if manifest.exists():
+            found = self._load(manifest)
+            different = [key for key in request if found["request"].get(key) != request[key]]
+            if different:
+                raise InputError(
+                    f"{self.folder} belongs to a run with other {', '.join(different)}; "
+                    "repeat its options to continue it, or remove the folder to start anew"
+                )
+            self.revision = str(found["revision"])
+        else:
+            self.revision = revision
+            write_json(manifest, {"revision": revision, "request": request})
+
+    @property
+    def done(self) -> set[int]:
+        """Numbers of the finished shards."""
+        return {int(path.stem) for path in self.folder.glob("[0-9]*.json")}
+
+    def write(self, number: int, records: Sequence[Mapping[str, Any]]) -> None:
+        """Keep a finished shard."""
+        write_json(self.folder / f"{number:07d}.json", list(records))
+
+    def merge(self, info: Mapping[str, Any]) -> tuple[int, int, list[dict[str, str]]]:
+        """Write `out` and `failures.json` beside it, then remove the shards.
+
+        Shards are read one by one: memory does not grow with the run.
+
+        Args:
+            info: Goes into the file's `info`.
+
+        Returns:
+            Number of images, number of annotations, and the failures.
+
+        Raises:
+            InputError: The disk is full; the shards stay, and a repeated run only merges again.
+
+        """
+        failures = [record["failure"] for record in self._records() if "failure" in record]
+        images = annotations = 0
+        with atomic_path(self.out) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            file.write(f'{{"info":{_dump(info)},"licenses":[],"categories":[{{"id":1,"name":"object"}}],"images":[')
+            for record in self._records():
+                if "image" in record:
+                    file.write(",\n" * bool(images) + _dump(record["image"]))
+                    images += 1
+            file.write('],"annotations":[')
+            for record in self._records():
+                first = annotations
+                for annotation in record.get("annotations", ()):
+                    annotation["id"] += first
+                    annotation["parent_id"] += first if annotation["parent_id"] else 0
+                    file.write(",\n" * bool(annotations) + _dump(annotation))
+                    annotations += 1
+            file.write("]}\n")
+            file.flush()
+            os.fsync(file.fileno())
+            write_json(self.out.with_name("failures.json"), failures, indent=1)
+        shutil.rmtree(self.folder)
+        return images, annotations, failures
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        for number in sorted(self.done):
+            yield from self._load(self.folder / f"{number:07d}.json")
+
+    def _load(self, path: Path) -> Any:
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error}); remove it, the run makes it again") from error
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,281 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from hassod_ros.train import pseudo_label as script
+from PIL import Image
+from pycocotools.coco import COCO
+
+from hassod_ros.discovery.features import load_features
+from hassod_ros.discovery.hassod import HassodConfig, discover
+from hassod_ros.discovery.methods import change
+from hassod_ros.discovery.pseudo_label import Request, pseudo_label
+from hassod_ros.discovery.shards import Shards
+from hassod_ros.errors import InputError
+from hassod_ros.images import read_image
+from hassod_ros.instances import Instances
+
+# Small and without the CRF: what is tested here is the run, not the masks.
+FAST = {"size": 64, "crf": None, "filters.min_area": 20}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray_ends_with_this_file():
+    yield
+    ray.shutdown()
+
+
+def picture(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
+    for _ in range(4):
+        y, x = rng.integers(0, height - 16), rng.integers(0, width - 20)
+        image[y : y + 16, x : x + 20] = rng.integers(0, 256, 3)
+    return image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Images of every kind, two of them in a folder below, and two files that cannot be read."""
+    images = tmp_path_factory.mktemp("data") / "images"
+    (images / "below").mkdir(parents=True)
+    for i in range(5):
+        Image.fromarray(picture(i)).save(images / ("below" if i < 2 else "") / f"{i}.png")
+    rgb = Image.fromarray(picture(5))
+    Image.fromarray(np.zeros((1, 1, 3), np.uint8)).save(images / "one pixel.png")
+    rgb.convert("L").save(images / "grey.png")
+    rgb.convert("RGBA").save(images / "rgba.png")
+    rgb.convert("CMYK").save(images / "cmyk.tif")
+    Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257).save(images / "16 bit.png")
+    Image.fromarray(picture(6, 200, 300)).save(images / "cut.jpg")
+    data = (images / "cut.jpg").read_bytes()
+    (images / "cut.jpg").write_bytes(data[: len(data) // 2])
+    (images / "text.jpg").write_bytes(b"no image")
+    return images
+
+
+@pytest.fixture(scope="module")
+def labels(folder, tmp_path_factory) -> Path:
+    """The file that the script makes of them."""
+    out = tmp_path_factory.mktemp("out") / "below" / "labels.json"
+    arguments = ["--images", str(folder), "--out", str(out), "--features", "handcrafted", "--cpus", "2", "--shard", "4"]
+    assert script.main([*arguments, *(f"--set={name}={json.dumps(value)}" for name, value in FAST.items())]) == 0
+    return out
+
+
+def request(folder: Path, out: Path, **fields) -> Request:
+    fields = {"options": FAST, "features": "handcrafted", "cpus": 2, "shard": 4} | fields
+    return Request(images=folder, out=out, **fields)
+
+
+def test_labels_are_those_of_discover_and_load_with_pycocotools(folder, labels):
+    coco = COCO(labels)
+    config, features = change(HassodConfig(), FAST), load_features("handcrafted")
+
+    # Numbered in the sorted order; the damaged files keep their numbers.
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+    readable = [i for i, name in enumerate(names, start=1) if name not in ("cut.jpg", "text.jpg")]
+    assert {i: image["file_name"] for i, image in coco.imgs.items()} == {i: names[i - 1] for i in readable}
+    for i in readable:
+        wanted = discover(read_image(folder / names[i - 1]), features, config)
+        found = Instances.from_coco(coco.imgToAnns[i], wanted.image_size)
+        assert len(found) > 0 or names[i - 1] == "one pixel.png"
+        np.testing.assert_array_equal(found.dense(), wanted.dense())
+        np.testing.assert_array_equal(found.levels, wanted.levels)
+        np.testing.assert_array_equal(found.parents, wanted.parents)
+        np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-6)
+    assert sorted(coco.anns) == list(range(1, len(coco.anns) + 1))
+    info = coco.dataset["info"]
+    assert (info["method"], info["config"]["size"], info["features"]) == ("hassod", 64, "handcrafted")
+    assert info["weights_sha256"] == features.weights_sha256
+    assert info["revision"]
+
+
+def test_unreadable_images_are_listed_with_the_reason(labels):
+    failures = json.loads(labels.with_name("failures.json").read_text())
+    assert [failure["file_name"] for failure in failures] == ["cut.jpg", "text.jpg"]
+    assert failures[0]["error"].startswith("cut.jpg is damaged")
+    assert failures[1]["error"] == "text.jpg is not an image that can be read; remove or re-export it"
+    assert sorted(path.name for path in labels.parent.iterdir()) == ["failures.json", "labels.json"]
+
+
+def test_shards_batches_and_lists_do_not_change_the_labels(folder, labels, tmp_path):
+    names = sorted(str(path) for path in folder.rglob("*.*"))
+    (folder.parent / "list.txt").write_text("# my list\n" + "\n".join(reversed(names)) + "\n")
+    pseudo_label(request(folder.parent / "list.txt", tmp_path / "list.json", shard=5, batch=2))
+    text = (tmp_path / "list.json").read_text().replace('"file_name":"images/', '"file_name":"')
+    assert text == labels.read_text()
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(40):
+        Image.fromarray(picture(i)).save(images / f"{i:02d}.png")
+    (images / "07.jpg").write_bytes(b"no image")
+    fields = {"shard": 4, "batch": 1}
+    pseudo_label(request(images, tmp_path / "whole.json", **fields))
+    out = tmp_path / "killed" / "labels.json"
+    code = (
+        "from pathlib import Path; import hassod_ros.discovery.pseudo_label as p;"
+        f"p.pseudo_label(p.Request(images=Path({str(images)!r}), out=Path({str(out)!r}), options={FAST!r},"
+        "features='handcrafted', cpus=2, shard=4, batch=1))"
+    )
+
+    # Its own process group: the kill hits Ray's processes too, as a power cut would.
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL)
+    parts = out.with_name("labels.json.parts")
+    deadline = time.monotonic() + 200
+    while len(list(parts.glob("0*.json"))) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+    finished = {path.name: path.read_bytes() for path in parts.glob("0*.json")}
+    assert 3 <= len(finished) < 11
+    assert not out.exists()
+    changed = {path: path.stat().st_mtime_ns for path in parts.glob("0*.json")}
+    resumed = request(images, out, **fields)
+    with pytest.raises(InputError, match="belongs to a run with other config"):
+        pseudo_label(request(images, out, **fields | {"options": FAST | {"filters.min_area": 21}}))
+    assert {path: path.stat().st_mtime_ns for path in parts.glob("0*.json")} == changed
+    pseudo_label(resumed)
+    assert out.read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert (out.with_name("failures.json")).read_bytes() == (tmp_path / "failures.json").read_bytes()
+    assert not parts.exists()
+
+
+@pytest.mark.skipif(
+    subprocess.run(
+        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
+    ).returncode
+    != 0
+    if shutil.which("unshare")
+    else True,
+    reason="no file system of limited size can be made here",
+)
+def test_full_disk_is_a_clear_error_and_loses_nothing(tmp_path):
+    """On a real file system of 32 kB, in a name space of its own."""
+    code = """
+import sys
+from pathlib import Path
+from hassod_ros.discovery.shards import Shards
+from hassod_ros.errors import InputError
+
+out = Path(sys.argv[1]) / "labels.json"
+record = {"image": {"id": 1, "file_name": "a", "height": 1, "width": 1}, "annotations": []}
+shards = Shards(out, {"a": 1}, "r")
+try:
+    for number in range(20):
+        shards.write(number, [record | {"padding": "x" * 3000}])
+except InputError as error:
+    print(error)
+kept = Shards(out, {"a": 1}, "r").done
+print(number, kept == set(range(number)), sorted(p.name for p in shards.folder.iterdir() if p.name.startswith(".")))
+"""
+    mount = 'mount -t tmpfs -o size=32k tmpfs "$0" && exec "$@"'
+    command = ["unshare", "-rm", "sh", "-c", mount, tmp_path, sys.executable, "-c", code, tmp_path]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "cannot write" in lines[0]
+    assert "No space left on device; free some space and run again" in lines[0]
+    number, *rest = lines[1].split(" ", 1)
+    assert 2 < int(number) < 12
+    assert rest == ["True []"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no read-only file system at hand")
+def test_read_only_output_is_found_before_the_work(folder):
+    with pytest.raises(InputError, match=r"cannot write to /proc/labels: .*choose another folder"):
+        pseudo_label(request(folder, Path("/proc/labels/out.json")))
+
+
+def test_nothing_to_label(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert script.main(["--images", str(tmp_path / "empty"), "--out", str(tmp_path / "a.json")]) == 2
+    assert "holds no image" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.main(["--images", "a", "--out", "b", "--set", "nonsense"])
+    assert "not NAME=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": "magic"}, "no method 'magic'; choose one of hassod"),
+        ({"options": {"thresholds": [0.1, 0.4]}}, "descend"),
+        ({"options": {"thresholds": [2.0]}}, "between -1 and 1"),
+        ({"options": {"colour": 1}}, "no option 'colour'"),
+        ({"options": {"filters.colour": 1}}, "no option 'colour'; FilterConfig has"),
+        ({"options": {"filters": 3}}, "group of options"),
+        ({"features": "vit_none"}, "knows no model"),
+        ({"features": "vit_tiny_patch16_224", "weights": Path("none.pth")}, "none.pth do not exist"),
+        ({"device": "tpu"}, "cpu or cuda, not 'tpu'"),
+        (
+            {"precision": "fp8", "features": "vit_tiny_patch16_224", "weights": Path("w.pth")},
+            "precision must be one of",
+        ),
+        ({"shard": 0}, "at least 1 image"),
+    ],
+)
+def test_wrong_options(fields, message, folder, tmp_path):
+    with pytest.raises(InputError, match=message):
+        pseudo_label(request(folder, tmp_path / "labels.json", **fields))
+    assert not (tmp_path / "labels.json").exists()
+
+
+def test_an_existing_file_is_not_overwritten(folder, tmp_path):
+    (tmp_path / "labels.json").write_text("mine")
+    with pytest.raises(InputError, match="exists"):
+        pseudo_label(request(folder, tmp_path / "labels.json"))
+    assert (tmp_path / "labels.json").read_text() == "mine"
+
+
+def test_broken_features_fail_image_by_image(folder, tmp_path):
+    """NaN weights: every image is listed with the reason, and the run says that nothing came out."""
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
+    state["blocks.0.attn.qkv.weight"][:] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    fields = {"features": "vit_tiny_patch16_224", "weights": tmp_path / "nan.pth", "device": "cpu"}
+    with pytest.raises(InputError, match=r"none of 12 images could be labelled; the first: "):
+        pseudo_label(request(folder, tmp_path / "labels.json", **fields))
+    failures = json.loads((tmp_path / "failures.json").read_text())
+    assert sum("not finite" in failure["error"] for failure in failures) == 10
+
+
+def test_only_the_same_request_is_continued(tmp_path):
+    request = {"config": {"thresholds": (0.4, 0.2)}, "images": ["a"]}
+    Shards(tmp_path / "out.json", request, "r").write(0, [])
+    assert Shards(tmp_path / "out.json", request, "r").done == {0}
+    with pytest.raises(InputError, match="belongs to a run with other images; repeat its options"):
+        Shards(tmp_path / "out.json", request | {"images": ["a", "b"]}, "r")
+
+
+def test_merging_renumbers_annotations_over_shards(tmp_path):
+    shards = Shards(tmp_path / "out.json", {"a": 1}, "r1")
+
+    def record(image_id: int) -> dict:
+        image = {"id": image_id, "file_name": f"{image_id}", "height": 2, "width": 2}
+        return {"image": image, "annotations": [{"id": 1, "parent_id": 0}, {"id": 2, "parent_id": 1}]}
+
+    shards.write(1, [record(3)])
+    shards.write(0, [record(1), {"failure": {"file_name": "2", "error": "damaged"}}])
+    again = Shards(tmp_path / "out.json", {"a": 1}, "r2")
+    assert (again.done, again.revision) == ({0, 1}, "r1")
+    assert again.merge({"x": 1})[:2] == (2, 4)
+    merged = json.loads((tmp_path / "out.json").read_text())
+    assert [image["id"] for image in merged["images"]] == [1, 3]
+    assert [(a["id"], a["parent_id"]) for a in merged["annotations"]] == [(1, 0), (2, 1), (3, 0), (4, 3)]
+    assert merged["info"] == {"x": 1}

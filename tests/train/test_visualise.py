@@ -1,0 +1,76 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from hassod_ros.train import visualise
+from PIL import Image
+
+from hassod_ros.drawing import side_by_side
+from hassod_ros.instances import Instances
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Six images, two of them in a folder below, with one square each, and their COCO file."""
+    images, annotations = [], []
+    for i in range(6):
+        name = f"{'below/' if i < 2 else ''}{i}.png"
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 50, 3), 20 * i, np.uint8)).save(tmp_path / "images" / name)
+        images.append({"id": i + 1, "file_name": name, "height": 40, "width": 50})
+        mask = np.zeros((1, 40, 50), bool)
+        mask[0, 10:20, 5 : 15 + i] = True
+        annotations += Instances.from_dense(mask, image_size=(40, 50)).to_coco(i + 1, first_id=i + 1)
+    (tmp_path / "labels.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    return tmp_path
+
+
+def run(folder, *more: str) -> int:
+    arguments = ["--images", str(folder / "images"), "--out", str(folder / "out"), *more]
+    return visualise.main(arguments)
+
+
+def test_draws_labels_spread_over_the_file(labelled, capsys):
+    assert run(labelled, "--labels", str(labelled / "labels.json"), "--count", "3") == 0
+    assert capsys.readouterr().out.startswith("3 pictures")
+    assert sorted(path.name for path in (labelled / "out").iterdir()) == ["2.jpg", "5.jpg", "below_0.jpg"]
+    picture = cv2.imread(str(labelled / "out" / "5.jpg"))[..., ::-1].astype(int)
+    mask = np.zeros((1, 40, 50), bool)
+    mask[0, 10:20, 5:20] = True
+    wanted = side_by_side(np.full((40, 50, 3), 100, np.uint8), Instances.from_dense(mask, image_size=(40, 50)))
+    assert picture.shape == wanted.shape
+    assert np.abs(picture - wanted).mean() < 3
+
+
+def test_discovers_on_the_fly(tmp_path):
+    (tmp_path / "images").mkdir()
+    image = np.full((60, 80, 3), 30, np.uint8)
+    image[15:45, 20:60] = 220, 60, 40
+    Image.fromarray(image).save(tmp_path / "images" / "a.png")
+    assert run(tmp_path, "--features", "handcrafted") == 0
+    picture = cv2.imread(str(tmp_path / "out" / "a.jpg")).astype(int)
+    assert np.abs(picture[-60:, 88 : 88 + 80] - image[..., ::-1]).mean() > 10
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("{}", "not a COCO file"),
+        ("cut {", "not a COCO file"),
+        ('{"images": [{"id": 1, "file_name": "gone.png", "height": 4, "width": 4}], "annotations": []}', "gone.png"),
+    ],
+)
+def test_bad_labels(content, message, labelled, capsys):
+    path = labelled / "other.json"
+    if content is not None:
+        path.write_text(content)
+    assert run(labelled, "--labels", str(path)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_labels_of_another_size(labelled, capsys):
+    Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(labelled / "images" / "2.png")
+    assert run(labelled, "--labels", str(labelled / "labels.json")) == 2
+    assert "the labels of 2.png do not fit" in capsys.readouterr().err

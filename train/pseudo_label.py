@@ -1,0 +1,80 @@
+"""Label images without supervision: wholes, parts and subparts as COCO JSON.
+
+A killed run continues where it stopped when the same command is given again.
+
+Example:
+    python train/pseudo_label.py --images photos --out labels.json
+    python train/pseudo_label.py --images photos --out labels.json --features handcrafted --set filters.min_area=400
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hassod_ros.discovery.features import DEFAULT
+from hassod_ros.errors import InputError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 2 after an error of the user's input."""
+    options = _parser().parse_args(arguments)
+    try:
+        # Ray and torch load slowly: --help answers without them.
+        from hassod_ros.discovery.pseudo_label import Request, pseudo_label
+
+        summary = pseudo_label(Request(**vars(options) | {"options": dict(options.options)}))
+    except InputError as error:
+        print(f"pseudo_label: {error}", file=sys.stderr)
+        return 2
+    per_image = summary.annotations / summary.images
+    print(f"{options.out}: {summary.annotations} masks in {summary.images} images, {per_image:.1f} an image")
+    if summary.failures:
+        listed = options.out.with_name("failures.json")
+        print(f"{len(summary.failures)} images could not be labelled; {listed} says why")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="folder of images, or text file with a path a line")
+    parser.add_argument("--out", type=Path, required=True, help="COCO JSON file to write; failures.json goes beside it")
+    parser.add_argument("--method", default="hassod", help="discovery method")
+    parser.add_argument("--features", default=DEFAULT, help=f"ViT by timm's name, or handcrafted (default: {DEFAULT})")
+    parser.add_argument("--weights", type=Path, help=".pth or .safetensors file (default: downloaded by name)")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
+    parser.add_argument("--precision", help="bf16 or fp32 (default: bf16 where the hardware has it)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="Ray cluster, such as auto or 10.0.0.1:6379 (default: local)")
+    parser.add_argument("--cpus", type=int, help="CPUs to use on this machine (default: all)")
+    parser.add_argument("--batch", type=int, help="images per pass through the features (default: 8 on GPU, 1 on CPU)")
+    parser.add_argument("--shard", type=int, default=32, help="images per shard of saved work (default: 32)")
+    parser.add_argument(
+        "--set",
+        dest="options",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_option,
+        help="option of the method, such as thresholds=[0.4,0.2] or filters.min_area=400; repeatable",
+    )
+    return parser
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    try:
+        if not equals:
+            raise ValueError(text)
+        return name, yaml.safe_load(value)
+    except (ValueError, yaml.YAMLError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
