@@ -72,6 +72,7 @@ setup(
             "mean_teacher = hassod_ros.train.mean_teacher:main",
             "prepare_data = hassod_ros.train.prepare_data:main",
             "evaluate = hassod_ros.train.evaluate:main",
+            "features_to_onnx = hassod_ros.export.features_to_onnx:main",
             "to_onnx = hassod_ros.export.to_onnx:main",
             "to_tensorrt = hassod_ros.export.to_tensorrt:main",
             "camera_player = hassod_ros.nodes.camera_player:main",

@@ -55,7 +55,8 @@ def load_features(
 
     Args:
         name: A ViT that timm knows, such as `vit_base_patch8_224.dino`, `vit_base_patch14_dinov2.lvd142m` or
-            `vit_base_patch16_dinov3.lvd1689m`; or `handcrafted`, which needs no weights and no torch.
+            `vit_base_patch16_dinov3.lvd1689m`; or `handcrafted`, which needs no weights and no torch;
+            or the path of an `.onnx` file of `features_to_onnx`, which says all the rest itself.
         weights: File of weights (`.pth` or `.safetensors`). Default: timm downloads those that belong to the name.
         device: `cpu`, `cuda` or `cuda:1`. Default: the first GPU where there is one, else the CPU.
         precision: `bf16` or `fp32`. Default: `bf16` where the hardware computes in it, else `fp32`.
@@ -70,6 +71,10 @@ def load_features(
         from hassod_ros.discovery.handcrafted import HandcraftedFeatures
 
         return HandcraftedFeatures()
+    if name.endswith(".onnx"):
+        from hassod_ros.discovery.onnx_features import OnnxFeatures
+
+        return OnnxFeatures(name)
     from hassod_ros.discovery.vit import load_vit  # torch: training machines only
 
     return load_vit(name, weights=weights, device=device, precision=precision)

@@ -1,0 +1,45 @@
+"""The ViT of discovery -> one static ONNX file, so that discovery runs without torch, on TensorRT too.
+
+Example:
+    python export/features_to_onnx.py vit_base_patch8_224.dino --size 480x480 --images photos/ --out vit.onnx
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from hassod_ros.export.to_onnx import parse_size
+
+from hassod_ros.deploy.feature_export import export_features
+from hassod_ros.discovery.vit import load_vit
+from hassod_ros.errors import InputError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="a ViT that timm knows")
+    parser.add_argument("--weights", help="file of weights; default: those that timm downloads")
+    parser.add_argument("--size", type=parse_size, default=(480, 480), help="HxW, multiples of the patch size")
+    parser.add_argument("--batch", type=int, default=1, help="images per call")
+    parser.add_argument("--images", required=True, help="photographs for the comparison with torch")
+    parser.add_argument("--out", required=True, help="the .onnx file")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export; 0 on success, 2 if something given is wrong or a gate is not passed."""
+    given = build_parser().parse_args(arguments)
+    try:
+        features = load_vit(given.name, weights=given.weights, device="cpu", precision="fp32")
+        export_features(features, given.out, size=given.size, images=given.images, batch=given.batch)
+    except InputError as error:
+        print(f"features_to_onnx: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
