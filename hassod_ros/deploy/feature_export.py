@@ -29,6 +29,9 @@ _PARITY_IMAGES = 4
 class FeatureGraph(nn.Module):
     """What `ViTFeatures` does to a batch, as one module for one size."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, features: ViTFeatures, size: tuple[int, int]) -> None:
         super().__init__()
         self.grid = (size[0] // features.patch_size, size[1] // features.patch_size)
