@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -76,6 +77,11 @@ def request(folder: Path, out: Path, **fields) -> Request:
     return Request(images=folder, out=out, **fields)
 
 
+def content(path: Path) -> bytes:
+    """The bytes of a file of labels but for the code's revision: somebody may commit while the tests run."""
+    return re.sub(rb'"revision":"[^"]+"', b"", path.read_bytes(), count=1)
+
+
 def test_labels_are_those_of_discover_and_load_with_pycocotools(folder, labels):
     coco = COCO(labels)
     config, features = change(HassodConfig(), FAST), load_features("handcrafted")
@@ -111,8 +117,8 @@ def test_shards_batches_and_lists_do_not_change_the_labels(folder, labels, tmp_p
     names = sorted(str(path) for path in folder.rglob("*.*"))
     (folder.parent / "list.txt").write_text("# my list\n" + "\n".join(reversed(names)) + "\n")
     pseudo_label(request(folder.parent / "list.txt", tmp_path / "list.json", shard=5, batch=2))
-    text = (tmp_path / "list.json").read_text().replace('"file_name":"images/', '"file_name":"')
-    assert text == labels.read_text()
+    text = content(tmp_path / "list.json").replace(b'"file_name":"images/', b'"file_name":"')
+    assert text == content(labels)
 
 
 @pytest.mark.timeout(600)
@@ -149,7 +155,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
         pseudo_label(request(images, out, **fields | {"options": FAST | {"filters.min_area": 21}}))
     assert {path: path.stat().st_mtime_ns for path in parts.glob("0*.json")} == changed
     pseudo_label(resumed)
-    assert out.read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert content(out) == content(tmp_path / "whole.json")
     assert (out.with_name("failures.json")).read_bytes() == (tmp_path / "failures.json").read_bytes()
     assert not parts.exists()
 
