@@ -57,12 +57,14 @@ def main() -> int:
                 print(done.stderr.strip().splitlines()[-1], file=sys.stderr)
                 return 2
             found[name].append(json.loads(done.stdout))
-    print(f"{'':34} pictures/s   ratio   peak GB   waiting for data")
+    print(f"{'':34} pictures/s   ratio   peak GB   waiting for data   CPU s/picture")
     best = {name: max(rows, key=lambda row: row["pictures_per_second"]) for name, rows in found.items()}
     reference = best["torchvision"]["pictures_per_second"]
     for name, row in best.items():
         rate = row["pictures_per_second"]
-        print(f"{TITLES[name]:34} {rate:10.2f} {rate / reference:7.2f} {row['memory']:9.2f} {row['waiting']:18.1%}")
+        print(
+            f"{TITLES[name]:34} {rate:10.2f} {rate / reference:7.2f} {row['memory']:9.2f} {row['waiting']:18.1%} {row['cpu']:15.2f}"
+        )
     return 0
 
 
@@ -76,11 +78,11 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     model.to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     source = iterate(batches, range(_WARM_UP + options.steps), workers=options.workers, pin=device.type == "cuda")
-    waited = start = 0.0
+    waited = start = cpu = 0.0
     for step in range(_WARM_UP + options.steps):
         if step == _WARM_UP:
             _settle(device)
-            waited, start = 0.0, time.perf_counter()
+            waited, start, cpu = 0.0, time.perf_counter(), time.process_time()
         begin = time.perf_counter()
         batch = next(source)
         waited += time.perf_counter() - begin
@@ -95,6 +97,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     return {
         "pictures_per_second": options.steps * options.batch / seconds,
         "waiting": waited / seconds,
+        "cpu": (time.process_time() - cpu) / (options.steps * options.batch),  # steady also on a busy machine
         "memory": memory(device),
     }
 

@@ -11,20 +11,20 @@ from hassod_ros.drawing import draw
 from hassod_ros.instances import Instances
 from hassod_ros.learning.dataset import Batch
 
-_SCORE = 0.5
+_SHOWN = 20  # best detections, whatever their score: an early detector is sure of nothing
 
 
 @torch.no_grad()
 def preview(detector: CascadeMaskRCNN, batch: Batch) -> np.ndarray:
-    """(H, 2 W, 3) uint8 RGB: the first picture of a batch with its labels, and with the detector's finds."""
+    """(H, 2 W, 3) uint8 RGB: the first picture of a batch with its labels, and with the detector's best finds."""
     size = batch.sizes[0]
     image = batch.images[:1, :, : size[0], : size[1]]
     training = detector.training
     detector.eval()
-    found = to_instances(detector(image)[0], size, score_threshold=_SCORE)
+    found = to_instances(detector(image)[0], size)
     detector.train(training)
     target = batch.targets[0]
     masks = np.zeros((0, *size), bool) if target.masks is None else target.masks.cpu().numpy()
     labels = Instances.from_dense(masks, image_size=size, levels=target.levels.cpu().numpy())
     pixels = np.ascontiguousarray(image[0].permute(1, 2, 0).cpu().numpy())
-    return np.hstack([draw(pixels, labels), draw(pixels, found)])
+    return np.hstack([draw(pixels, labels), draw(pixels, found.select(np.arange(min(len(found), _SHOWN))))])
