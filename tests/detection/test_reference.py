@@ -98,7 +98,7 @@ def test_detections(run, case):
 
 def test_masks(run, case):
     instances, order = to_instances(run[3], (480, 640)), matched(run[3].boxes, case["boxes"])
-    codes = [{"size": [480, 640], "counts": case["mask_rle"][i].encode("ascii")} for i in order]
+    codes = [{"size": [480, 640], "counts": code.encode("ascii")} for code in case["mask_rle"][order]]
     kept = [i for i, code in enumerate(codes) if rle.area(code)]
     assert len(instances) == len(kept)
     for i, mask in zip(kept, instances.dense(), strict=True):
