@@ -62,9 +62,8 @@ def main() -> int:
     reference = best["torchvision"]["pictures_per_second"]
     for name, row in best.items():
         rate = row["pictures_per_second"]
-        print(
-            f"{TITLES[name]:34} {rate:10.2f} {rate / reference:7.2f} {row['memory']:9.2f} {row['waiting']:18.1%} {row['cpu']:15.2f}"
-        )
+        line = f"{TITLES[name]:34} {rate:10.2f} {rate / reference:7.2f} {row['memory']:9.2f}"
+        print(f"{line} {row['waiting']:18.1%} {row['cpu']:15.2f}")
     return 0
 
 

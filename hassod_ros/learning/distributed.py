@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from hassod_ros.errors import InputError
 
@@ -75,16 +74,16 @@ def share_buffers(module: nn.Module, world: World) -> None:
         return
     buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
     if buffers:
-        message = parameters_to_vector(buffers)
+        message = torch.cat([buffer.flatten() for buffer in buffers])
         dist.broadcast(message, 0)
-        vector_to_parameters(message, buffers)
+        for buffer, values in zip(buffers, message.split([buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(values.view_as(buffer))
 
 
 def mean_of(values: dict[str, float], world: World) -> dict[str, float]:
     """Mean of each value over all processes; all must call it with the same keys."""
     if world.size == 1:
         return values
-    message = torch.tensor(list(values.values()), dtype=torch.float64, device="cpu")
-    message = message.to(world.device)
+    message = torch.tensor(list(values.values()), dtype=torch.float64, device=world.device)
     dist.all_reduce(message)
     return dict(zip(values, (message / world.size).tolist(), strict=True))

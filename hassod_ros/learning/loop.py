@@ -121,7 +121,6 @@ def fit(
 
     """
     torch.use_deterministic_algorithms(run.deterministic)
-    torch.backends.cudnn.benchmark = not run.deterministic
     device = world.device
     network = LessonNetwork(learner.student)
     parallel = DistributedDataParallel(network) if world.size > 1 else None
