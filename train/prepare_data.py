@@ -1,6 +1,6 @@
 """Prepare a public image set: check what was downloaded, write what stage 1 or the evaluation reads.
 
-python train/prepare_data.py coco --source /data/coco --output coco.txt
+python train/prepare_data.py coco --source /data/coco --output /data/coco/pictures.txt
 python train/prepare_data.py sa1b --source /data/sa1b --output sa1b.json --pictures 50000
 """
 
