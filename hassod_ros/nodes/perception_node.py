@@ -380,6 +380,7 @@ class PerceptionNode(LifecycleNode):
         if not usable:
             return
         converted = time.perf_counter()
+        pending = [camera for camera, *_ in usable]
         try:
             with self._model_lock:
                 assert self._model is not None  # the worker ends before the model is released
@@ -389,6 +390,7 @@ class PerceptionNode(LifecycleNode):
             for (camera, frame, pixels, order), instances in zip(usable, results, strict=True):
                 self._publish(camera, frame, pixels, order, instances, model, options)
                 published = time.perf_counter()
+                pending.remove(camera)
                 camera.statistics.process(
                     {
                         "wait": started - frame.received,
@@ -402,7 +404,7 @@ class PerceptionNode(LifecycleNode):
             self._failure = ""
         except Exception as error:
             if self.context.ok():  # else the node was shut down while these frames were being segmented
-                for camera, *_ in usable:
+                for camera in pending:
                     camera.statistics.drop("failed")
                 self._fail("segmentation failed", error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -29,17 +30,29 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
 
     """
     remove_orphans()  # a node that is killed and started again for weeks would fill the shared memory
+    starting = True
+
+    def interrupt(*_: object) -> None:
+        # rclpy's own handler, which runs first, ends the spinning. A KeyboardInterrupt is only for what comes before:
+        # in the middle of cleaning up it would leave threads behind.
+        if starting:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)  # rclpy calls it after its own
     rclpy.init(args=arguments)
+    executor = MultiThreadedExecutor(num_threads=2)
     try:
         node = make_node()
         try:
             if isinstance(node, LifecycleNode) and node.get_parameter("autostart").value:
                 node.trigger_configure()
                 node.trigger_activate()
-            executor = MultiThreadedExecutor(num_threads=2)
             executor.add_node(node)
+            starting = False
             executor.spin()
         finally:
+            starting = False
+            executor.shutdown(timeout_sec=5.0)
             node.destroy_node()
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0

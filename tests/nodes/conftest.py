@@ -64,7 +64,7 @@ class Ros:
 
     def run(self, command: list[str]) -> "subprocess.Popen[str]":
         """Run a command as a process of its own."""
-        environment = dict(os.environ, ROS_DOMAIN_ID=str(self.domain), RCUTILS_LOGGING_USE_STDOUT="1")
+        environment = dict(os.environ, ROS_DOMAIN_ID=str(self.domain))
         child = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -120,11 +120,13 @@ class Ros:
         return self.call(ChangeState, f"/{name}/change_state", request).success
 
     def close(self) -> None:
-        printed = [self.stop(child) for child in self.children if child.stdout and not child.stdout.closed]
+        running = [child for child in self.children if child.stdout and not child.stdout.closed]
+        printed = [self.stop(child) for child in running]
         self.executor.shutdown()
         self.node.destroy_node()
         self.context.try_shutdown()
         assert not any("Traceback" in text for text in printed), printed
+        assert not any(child.returncode for child in running), [child.returncode for child in running]
 
 
 @pytest.fixture

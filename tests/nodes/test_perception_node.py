@@ -2,6 +2,7 @@ import pytest
 
 pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: source scripts/env.sh")
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -121,8 +122,9 @@ class Bench:
 
     def prime(self) -> None:
         """Send images until the first answer: both sides have found each other then."""
-        before = len(self.instances)
+        before, end = len(self.instances), time.monotonic() + 30
         while len(self.instances) == before:
+            assert time.monotonic() < end, "the node never answered"
             self.ros.until(self.camera.get_subscription_count)
             self.camera.publish(image("rgb8", scene()) if self.camera.msg_type is Image else jpeg())
             for _ in range(20):
@@ -159,7 +161,9 @@ class Bench:
         """Count from now on; returns when every earlier frame is counted."""
         self.baseline = {}
         before = self.counts()
+        end = time.monotonic() + 30
         while (now := self.counts()) != before or 2 * now["received"] != sum(now.values()):
+            assert time.monotonic() < end, f"these counts do not add up: {now}"
             before = now
         self.baseline = before
 
