@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
 
@@ -44,8 +44,9 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
     try:
         node = make_node()
         try:
-            if isinstance(node, LifecycleNode) and node.get_parameter("autostart").value:
-                node.trigger_configure()
+            autostart = isinstance(node, LifecycleNode) and node.get_parameter("autostart").value
+            # A node that cannot be configured says why in its diagnostics and can be configured later.
+            if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
                 node.trigger_activate()
             executor.add_node(node)
             starting = False
