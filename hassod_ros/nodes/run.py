@@ -44,10 +44,11 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
     try:
         node = make_node()
         try:
-            autostart = isinstance(node, LifecycleNode) and node.get_parameter("autostart").value
-            # A node that cannot be configured says why in its diagnostics and can be configured later.
-            if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-                node.trigger_activate()
+            if isinstance(node, LifecycleNode) and node.get_parameter("autostart").value:
+                configured = node.trigger_configure()
+                # Otherwise it says why in its diagnostics, and can be configured later.
+                if configured == TransitionCallbackReturn.SUCCESS:
+                    node.trigger_activate()
             executor.add_node(node)
             starting = False
             executor.spin()
