@@ -31,7 +31,7 @@ SIZE = (480, 640)  # H, W of the camera's frames
 RATE = 30.0  # Hz
 VIDEO_RATE = 10.0  # Hz
 PICTURES = 8
-START_LIMIT = 180.0  # s; the first run compiles
+START_LIMIT = 600.0  # s; the first run compiles
 
 
 class Recorder:
@@ -250,6 +250,7 @@ def main() -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         source = options.out / "photographs.txt"
         write_text(source, "".join(f"{path}\n" for path in bundled_photographs()))
+        print("demo: starting the nodes; the first run compiles for a minute", flush=True)
         result = record(source, options.out, model=options.model, seconds=options.seconds)
         write_json(options.out / "summary.json", result["summary"], indent=2)
         write_pictures(result["overlays"], options.out)
