@@ -525,13 +525,17 @@ def test_killed_node_comes_back(ros):
     ros.until(answered)
 
 
-def test_a_camera_that_dies_and_returns(ros):
+def test_a_camera_that_dies_and_returns(ros, tmp_path):
     bench = Bench(ros)
-    bench.send(image("rgb8", scene()))
-    ros.node.destroy_publisher(bench.camera)
-    ros.until(lambda: bench.status()["message"] == "no new image")
-    bench.camera = ros.node.create_publisher(Image, "/image", qos_profile_sensor_data)
-    bench.prime()
+    cv2.imwrite(str(tmp_path / "scene.png"), scene()[..., ::-1])
+    for _ in range(2):
+        player = ros.start("hassod_ros.nodes.camera_player", source=tmp_path, rate=20.0)
+        ros.until(lambda: bench.status()["message"] == "working")
+        bench.instances.clear()
+        ros.until(lambda: bench.instances)
+        player.kill()
+        player.communicate()
+        ros.until(lambda: bench.status()["message"] == "no new image")
 
 
 def test_a_wrong_parameter_ends_the_start_with_a_sentence(ros):
