@@ -10,6 +10,9 @@ from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances, Level
 from hassod_ros.runtime.preprocess import Letterbox
 
+_PRODUCT = (
+    250_000  # multiplications up to which OpenBLAS starts no threads: on a busy robot waiting for them costs more
+)
 _MIN_SIDE = 1e-3  # pixels; a box clipped away at the border has no mask
 
 
@@ -103,7 +106,7 @@ def paste_masks(probabilities: np.ndarray, rows: np.ndarray, boxes: np.ndarray, 
 
     Bilinear interpolation at the centres of the pixels, zero beyond the map, as in Detectron2: exact to a fraction of a
     pixel, which decides on small instances. The weights of both axes are set up for all masks at once; a mask is then
-    two small matrix products.
+    two small matrix products, the second in bands of rows.
 
     Args:
         probabilities: (D, M, M) float32.
@@ -121,8 +124,13 @@ def paste_masks(probabilities: np.ndarray, rows: np.ndarray, boxes: np.ndarray, 
     y_weights, y_ends = _axis_weights(low[:, 1], high[:, 1], boxes[:, 1], boxes[:, 3], side)
     masks, x_start, y_start = [], 0, 0
     for row, x_end, y_end in zip(rows.tolist(), x_ends.tolist(), y_ends.tolist(), strict=True):
-        values = y_weights[y_start:y_end] @ probabilities[row] @ x_weights[x_start:x_end].T
-        masks.append((values > threshold).view(np.uint8))
+        across = probabilities[row] @ x_weights[x_start:x_end].T  # (M, w)
+        mask = np.empty((y_end - y_start, across.shape[1]), np.uint8)
+        step = max(1, _PRODUCT // across.size)
+        for y in range(0, len(mask), step):
+            values = y_weights[y_start + y : min(y_start + y + step, y_end)] @ across
+            np.greater(values, threshold, out=mask[y : y + step].view(bool))
+        masks.append(mask)
         x_start, y_start = x_end, y_end
     return masks
 
