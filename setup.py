@@ -37,6 +37,7 @@ DEV = [
     "pydensecrf2>=1.1",
     "pytest>=8,<10",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
     "hypothesis>=6.100",
     "ruff>=0.9",
     "mypy>=1.13",

@@ -8,4 +8,4 @@ export HASSOD_REQUIRE_ROS=1  # here a missing ROS 2 is a failure, not a reason t
 ruff format --check .
 ruff check .
 mypy
-python -m pytest "$@"
+python -m pytest -n 2 --dist loadfile "$@"  # two files at once: half of the time is waiting for processes
