@@ -33,19 +33,21 @@ from hassod_ros.discovery.lanes import (
     smooth,
     storage,
 )
-from hassod_ros.discovery.lattice import Lattice, bilateral_lattice, spatial_lattice, tile_order
+from hassod_ros.discovery.lattice import PARTS, Lattice, bilateral_lattice, piece, spatial_lattice, tile_order
 from hassod_ros.errors import InputError
 
 Method = Literal["native", "pydensecrf", "torch"]
 
 FLOOR = 1e-5  # least probability of the unary term, as pydensecrf's unary_from_softmax has it
 _ZERO = np.float32(2e-5)  # a block of probabilities not above this counts as zero
-_SAME = np.float32(1e-3)  # a block of probabilities that changes by less is not filtered again
-_STILL = 1e-2  # nor is a pixel renewed when no point around it changed by so much in its logits
-_PARTS = 64  # pieces of a parallel loop; more than cores, so that they end together
+# Both relative to the group's largest probability at the pixel:
+_SAME = np.float32(5e-3)  # a block of probabilities that changes by less is not filtered again
+_STILL = np.float32(5e-3)  # nor is a pixel renewed while its logits cannot have moved a probability by more
 _BITS = 64  # blocks that one mask can tell apart
 _ONE = np.uint64(1)
 _EIGHT = np.uint64(LANES)
+_SIX = np.uint64(6)
+_LOW_SIX = np.uint64(63)
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,7 @@ class _Layout(NamedTuple):
     sizes: np.ndarray  # (G,) int64 labels of each group
     starts: np.ndarray  # (G,) int64 lane of each group's first label
     bits: np.ndarray  # (G,) uint64 bits of each group's blocks; none for a group of one label: it is always 1
+    owners: np.ndarray  # (blocks,) int64 group of each block
     block: int  # lanes of a block: 8, or the multiple of it that lets 64 bits suffice
     stride: int  # lanes of a row
 
@@ -237,7 +240,12 @@ class _Layout(NamedTuple):
         first = np.concatenate([[0], np.cumsum(blocks)]).astype(int)
         bits = [((1 << count) - 1) << int(start) for count, start in zip(blocks, first[:-1], strict=True)]
         return cls(
-            np.array(sizes, np.int64), first[:-1] * block, np.array(bits, np.uint64), block, int(first[-1]) * block
+            np.array(sizes, np.int64),
+            first[:-1] * block,
+            np.array(bits, np.uint64),
+            np.repeat(np.arange(len(blocks)), blocks),
+            block,
+            int(first[-1]) * block,
         )
 
 
@@ -328,42 +336,56 @@ class _Values(NamedTuple):
 
 
 def _mean_field(image: np.ndarray, layout: _Layout, unary: _Unary, config: CRFConfig) -> list[np.ndarray]:
-    height, width = image.shape[:2]
-    order = tile_order(height, width)
-    result = [np.zeros((int(size), height, width), np.float32) for size in layout.sizes]
-    running = layout.sizes > 1
-    stride, block = np.uint64(layout.stride), np.uint64(layout.block)
+    order = tile_order(*image.shape[:2])
     probabilities = _Values.zeros(order.size, layout)
-    if running.any():
-        steps = _Values.zeros(order.size, layout)
-        colour = _Filtered.of(
-            bilateral_lattice(image, config.bilateral_sxy, config.bilateral_srgb), config.bilateral_compat, layout
-        )
-        near = _Filtered.of(spatial_lattice(height, width, config.gaussian_sxy), config.gaussian_compat, layout)
-        labels = np.zeros((order.size, len(layout.sizes)), np.uint16)
-        changes = np.zeros((_PARTS, len(layout.sizes)), np.int64)
-        for iteration in range(config.iterations + 1):
-            if iteration:
-                live = np.uint64(np.bitwise_or.reduce(layout.bits[running]))
-                colour.add(steps, live, stride, block)
-                near.add(steps, live, stride, block)
-            _update(
-                colour.lattice.corners, colour.weights, *colour.total, colour.moved,
-                near.lattice.corners, near.weights, *near.total, near.moved,
-                *unary, layout.sizes, layout.bits, running, *probabilities, *steps, labels, changes, stride, block,
-                iteration == 0,
-            )  # fmt: skip
-            if iteration and config.stop_at is not None:
-                running = running & (changes.sum(0) >= config.stop_at * order.size)
-                if not running.any():
-                    break
-    for group, (size, start) in enumerate(zip(layout.sizes, layout.starts, strict=True)):
+    if layout.stride:
+        _iterate(image, layout, unary, config, probabilities)
+    result = []
+    for size, start, bits in zip(layout.sizes, layout.starts, layout.bits, strict=True):
         if size == 1:
-            result[group][:] = 1
-        else:
-            target = result[group].reshape(int(size), -1)
-            _spread_out(*probabilities, order, np.uint64(start), layout.bits[group], stride, block, target)
+            result.append(np.ones((1, *image.shape[:2]), np.float32))
+            continue
+        group = np.zeros((int(size), *image.shape[:2]), np.float32)
+        stride, block = np.uint64(layout.stride), np.uint64(layout.block)
+        _spread_out(*probabilities, order, np.uint64(start), bits, stride, block, group.reshape(int(size), -1))
+        result.append(group)
     return result
+
+
+def _iterate(image: np.ndarray, layout: _Layout, unary: _Unary, config: CRFConfig, probabilities: _Values) -> None:
+    """Fill the zeros with the probabilities after the last iteration."""
+    height, width = image.shape[:2]
+    pixels = height * width
+    stride, block = np.uint64(layout.stride), np.uint64(layout.block)
+    labels = np.zeros((pixels, len(layout.sizes)), np.uint16)
+    _start(*unary, layout.sizes, layout.owners, *probabilities, labels, stride, block)
+    if config.iterations == 0:
+        return
+    colour = _Filtered.of(
+        bilateral_lattice(image, config.bilateral_sxy, config.bilateral_srgb), config.bilateral_compat, layout
+    )
+    near = _Filtered.of(spatial_lattice(height, width, config.gaussian_sxy), config.gaussian_compat, layout)
+    active = np.full(-(-pixels // 64), ~np.uint64(0))
+    slack = np.full((pixels, len(layout.sizes)), -1, np.float32)
+    changes = np.zeros((PARTS, len(layout.sizes)), np.int64)
+    running = layout.sizes > 1
+    steps = probabilities
+    for iteration in range(config.iterations):
+        live = np.uint64(np.bitwise_or.reduce(layout.bits[running]))
+        colour.add(steps, active, live, layout)
+        near.add(steps, active, live, layout)
+        if iteration == 0:
+            steps = _Values.zeros(pixels, layout)
+        _update(
+            colour.lattice.corners, colour.weights, *colour.total, colour.moved,
+            near.lattice.corners, near.weights, *near.total, near.moved,
+            *unary, layout.sizes, layout.bits, running, *probabilities, *steps, active, slack, labels, changes,
+            stride, block,
+        )  # fmt: skip
+        if config.stop_at is not None:
+            running = running & (changes.sum(0) >= config.stop_at * pixels)
+            if not running.any():
+                break
 
 
 class _Filtered(NamedTuple):
@@ -371,30 +393,27 @@ class _Filtered(NamedTuple):
 
     lattice: Lattice
     weights: np.ndarray  # (N, d + 1) float32 weights to gather with, times the compatibility
-    limits: np.ndarray  # (M,) float32 largest change at a point that moves no logit by more than _STILL
     total: _Values
     step: _Values
-    moved: np.ndarray  # (M,) uint64 blocks whose last change exceeded the limit
+    moved: np.ndarray  # (M * G rounded up to eights,) like values: largest change of each group in the last step
 
     @classmethod
     def of(cls, lattice: Lattice, compat: float, layout: _Layout) -> _Filtered:
-        limits = np.float32(_STILL) / np.maximum(np.float32(compat) * lattice.largest, np.float32(1e-20))
         points = lattice.size
         return cls(
             lattice,
             lattice.weights * np.float32(compat),
-            limits,
             _Values.zeros(points, layout),
             _Values.zeros(points, layout),
-            np.zeros(points, np.uint64),
+            np.zeros(points * -(-len(layout.sizes) // LANES) * LANES, storage()),
         )
 
-    def add(self, source: _Values, live: np.uint64, stride: np.uint64, block: np.uint64) -> None:
+    def add(self, source: _Values, active: np.ndarray, live: np.uint64, layout: _Layout) -> None:
         """Filter the source and add it to the total."""
-        lattice = self.lattice
-        _splat(lattice.first, lattice.pixels, lattice.shares, *source, *self.step, live, stride, block)
+        lattice, stride, block = self.lattice, np.uint64(layout.stride), np.uint64(layout.block)
+        _splat(lattice.first, lattice.pixels, lattice.shares, *source, active, *self.step, live, stride, block)
         _blur(lattice.chain, lattice.chain_first, lattice.axis_first, *self.step, stride, block)
-        _accumulate(*self.step, *self.total, self.limits, self.moved, stride, block)
+        _accumulate(*self.step, *self.total, self.moved, layout.owners, stride, block)
 
 
 @njit(cache=True, inline="always")
@@ -404,41 +423,44 @@ def _clear(values, start, length):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def _splat(first, pixels, shares, source, source_blocks, target, target_blocks, live, stride, block):  # type: ignore[no-untyped-def]
-    """Sum the pixels' values onto the lattice points; blocks that no pixel has become zero."""
-    for p in prange(first.size - 1):
-        row = np.uint64(p) * stride
-        reached = np.uint64(0)
-        for entry in range(first[p], first[p + 1]):
-            pixel = np.uint64(pixels[entry])
-            share = shares[entry]
-            rest = source_blocks[pixel] & live
-            fresh = rest & ~reached
-            reached |= rest
-            while fresh:
-                _clear(target, row + lowest_bit(fresh) * block, block)
-                fresh &= fresh - _ONE
-            while rest:
-                at = lowest_bit(rest) * block
-                rest &= rest - _ONE
-                for k in range(at, at + block, _EIGHT):
-                    add(target, row + k, source, pixel * stride + k, share)
-        gone = target_blocks[p] & ~reached
-        while gone:
-            _clear(target, row + lowest_bit(gone) * block, block)
-            gone &= gone - _ONE
-        target_blocks[p] = reached
+def _splat(first, pixels, shares, source, source_blocks, active, target, target_blocks, live, stride, block):  # type: ignore[no-untyped-def]
+    """Sum the active pixels' values onto the lattice points; blocks that no pixel has become zero."""
+    for part in prange(PARTS):
+        begin, stop = piece(first.size - 1, part)
+        for p in range(begin, stop):
+            row = np.uint64(p) * stride
+            reached = np.uint64(0)
+            for entry in range(first[p], first[p + 1]):
+                pixel = np.uint64(pixels[entry])
+                if not (active[pixel >> _SIX] >> (pixel & _LOW_SIX)) & _ONE:
+                    continue
+                share = shares[entry]
+                rest = source_blocks[pixel] & live
+                fresh = rest & ~reached
+                reached |= rest
+                while fresh:
+                    _clear(target, row + lowest_bit(fresh) * block, block)
+                    fresh &= fresh - _ONE
+                while rest:
+                    at = lowest_bit(rest) * block
+                    rest &= rest - _ONE
+                    for k in range(at, at + block, _EIGHT):
+                        add(target, row + k, source, pixel * stride + k, share)
+            gone = target_blocks[p] & ~reached
+            while gone:
+                _clear(target, row + lowest_bit(gone) * block, block)
+                gone &= gone - _ONE
+            target_blocks[p] = reached
 
 
 @njit(cache=True, parallel=True)
 def _blur(chain, chain_first, axis_first, values, blocks, stride, block):  # type: ignore[no-untyped-def]
     """Blur along each axis with (1/2, 1, 1/2), walking each chain once and in place."""
     for axis in range(axis_first.size - 1):
-        begin = axis_first[axis]
-        count = axis_first[axis + 1] - begin
-        for part in prange(_PARTS):
+        for part in prange(PARTS):
             before = np.zeros(stride, np.float32)  # the unblurred values of the point behind
-            for c in range(begin + count * part // _PARTS, begin + count * (part + 1) // _PARTS):
+            begin, end = piece(axis_first[axis + 1] - axis_first[axis], part)
+            for c in range(axis_first[axis] + begin, axis_first[axis] + end):
                 before_blocks = np.uint64(0)
                 here = np.uint64(chain[chain_first[c]])
                 here_blocks = blocks[here]
@@ -465,22 +487,25 @@ def _blur(chain, chain_first, axis_first, values, blocks, stride, block):  # typ
 
 
 @njit(cache=True, parallel=True)
-def _accumulate(step, step_blocks, total, total_blocks, limits, moved, stride, block):  # type: ignore[no-untyped-def]
-    """Add a step to the total and tell which blocks it moved noticeably."""
-    for p in prange(limits.size):
-        rest = step_blocks[p]
-        total_blocks[p] |= rest
-        noticed = np.uint64(0)
-        while rest:
-            b = lowest_bit(rest)
-            rest &= rest - _ONE
-            largest = np.float32(0)
-            at = np.uint64(p) * stride + b * block
-            for k in range(at, at + block, _EIGHT):
-                largest = max(largest, accumulate(total, k, step, k))
-            if largest > limits[p]:
-                noticed |= _ONE << b
-        moved[p] = noticed
+def _accumulate(step, step_blocks, total, total_blocks, moved, owners, stride, block):  # type: ignore[no-untyped-def]
+    """Add a step to the total and tell how far it moved each group."""
+    n = step_blocks.size
+    moves = np.uint64(moved.size // n)
+    for part in prange(PARTS):
+        largest = np.empty(moves, np.float32)
+        begin, end = piece(n, part)
+        for p in range(begin, end):
+            rest = step_blocks[p]
+            total_blocks[p] |= rest
+            largest[:] = 0
+            while rest:
+                b = lowest_bit(rest)
+                rest &= rest - _ONE
+                at = np.uint64(p) * stride + b * block
+                for k in range(at, at + block, _EIGHT):
+                    largest[owners[b]] = max(largest[owners[b]], accumulate(total, k, step, k))
+            for k in range(np.uint64(0), moves, _EIGHT):
+                copy(moved, np.uint64(p) * moves + k, largest, k)
 
 
 @njit(cache=True, fastmath=True, inline="always")
@@ -498,34 +523,77 @@ def _exp(x):  # type: ignore[no-untyped-def]
     return power * as_float((np.int32(whole) + np.int32(127)) << np.int32(23))
 
 
+@njit(cache=True, parallel=True)
+def _start(lanes, excess, counts, sizes, owners, values, blocks, labels, stride, block):  # type: ignore[no-untyped-def]
+    """Write the softmax of the unary term alone."""
+    n = counts.size
+    for part in prange(PARTS):
+        row = np.empty(stride, np.float32)
+        first, last = piece(n, part)
+        for i in range(first, last):
+            begin = 0
+            while begin < counts[i]:
+                g = owners[lanes[i, begin] // block]
+                best = end = begin
+                total = np.float32(0)
+                while end < counts[i] and owners[lanes[i, end] // block] == g:
+                    total += np.exp(excess[i, end])
+                    if excess[i, end] > excess[i, best]:
+                        best = end
+                    end += 1
+                total += np.float32(sizes[g] - (end - begin))
+                labels[i, g] = lanes[i, best]
+                used = np.uint64(0)
+                for s in range(begin, end):
+                    b = np.uint64(lanes[i, s]) // block
+                    if not (used >> b) & _ONE:
+                        used |= _ONE << b
+                        _clear(row, b * block, block)
+                    row[lanes[i, s]] = np.exp(excess[i, s]) / total
+                blocks[i] |= used
+                while used:
+                    at = lowest_bit(used) * block
+                    used &= used - _ONE
+                    for k in range(at, at + block, _EIGHT):
+                        copy(values, np.uint64(i) * stride + k, row, k)
+                begin = end
+
+
 @njit(cache=True, parallel=True, fastmath={"contract", "reassoc", "nsz", "nnan"})
 def _update(  # type: ignore[no-untyped-def]
     colour_corners, colour_weights, colour, colour_blocks, colour_moved,
     near_corners, near_weights, near, near_blocks, near_moved,
-    lanes, excess, counts, sizes, bits, running, current, current_blocks, step, step_blocks, labels, changes,
-    stride, block, everything,
+    lanes, excess, counts, sizes, bits, running, current, current_blocks, step, step_blocks, active, slack, labels,
+    changes, stride, block,
 ):  # fmt: skip
     """Gather both filters' results, add the unary term, take the softmax of each running group.
 
     Logits are relative to a label at the unary floor that no filter reaches: such a label has 0 and needs no memory.
     Unused lanes at the end of a group have 0 too; the sum of the exponentials corrects for their number.
+
+    A pixel's slack is how far its logits may move before a probability can change too much (`_STILL`): with q the
+    probability of all labels but the best and a movement of at most m, no probability grows by more than
+    q * (exp(2 * m) - 1). While the movements of the points around it add up to less, the pixel is left as it is.
     """
     n = counts.size
-    for part in prange(_PARTS):
+    for part in prange(PARTS):
         packed = np.empty(stride, np.float32)  # logits of the blocks in use, side by side
         slot = np.empty(64, np.uint64)  # where each of them starts
+        moves = np.uint64(-(-bits.size // LANES) * LANES)
+        reach = np.empty(moves, np.float32)
         changed = np.zeros(bits.size, np.int64)
-        for i in range(n * part // _PARTS, n * (part + 1) // _PARTS):
-            moved = np.uint64(0)
-            for r in range(6):
-                moved |= colour_moved[colour_corners[i, r]]
-            for r in range(3):
-                moved |= near_moved[near_corners[i, r]]
+        first, last = piece(active.size, part)
+        active[first:last] = 0
+        for i in range(first * 64, min(last * 64, n)):
+            for k in range(np.uint64(0), moves, _EIGHT):
+                _clear(reach, k, _EIGHT)
+                gather(reach, k, colour_moved, colour_corners, colour_weights, np.uint64(i * 6), 6, moves, k)
+                gather(reach, k, near_moved, near_corners, near_weights, np.uint64(i * 3), 3, moves, k)
             due = np.uint64(0)  # all blocks of the groups to renew
             for g in range(bits.size):
-                if running[g] and (everything or moved & bits[g]):
+                slack[i, g] -= reach[g]
+                if running[g] and slack[i, g] < 0:
                     due |= bits[g]
-            step_blocks[i] = 0
             if not due:
                 continue
             by_colour = np.uint64(0)
@@ -557,6 +625,7 @@ def _update(  # type: ignore[no-untyped-def]
                 if (used >> b) & _ONE:
                     packed[slot[b] + lane - b * block] += excess[i, s]
             begin = np.uint64(0)
+            stepped = np.uint64(0)
             for g in range(bits.size):
                 rest = used & bits[g]
                 if not rest:
@@ -575,6 +644,8 @@ def _update(  # type: ignore[no-untyped-def]
                     total += power
                 total += np.float32(sizes[g] - np.int64(end - begin)) * _exp(-largest)
                 scale = np.float32(1) / total
+                others = max((total - np.float32(1)) * scale, np.float32(1e-6))
+                slack[i, g] = np.float32(0.5) * np.log(np.float32(1) + _STILL * scale / others)
                 rest = used & bits[g]
                 label = np.uint64(0)
                 best = np.float32(0)
@@ -600,14 +671,17 @@ def _update(  # type: ignore[no-untyped-def]
                     largest = np.float32(0)
                     for k in range(np.uint64(0), block, _EIGHT):
                         largest = max(largest, difference(step, at + k, packed, begin + k, current))
-                    if largest > _SAME:
-                        step_blocks[i] |= _ONE << b
+                    if largest > _SAME * scale:
+                        stepped |= _ONE << b
                         for k in range(np.uint64(0), block, _EIGHT):
                             add(current, at + k, step, at + k, np.float32(1))
                     begin += block
                 if labels[i, g] != label:
                     labels[i, g] = label
                     changed[g] += 1
+            if stepped:
+                step_blocks[i] = stepped
+                active[i >> 6] |= _ONE << np.uint64(i & 63)
         changes[part] = changed
 
 
@@ -616,9 +690,10 @@ def _spread_out(values, blocks, order, start, bits, stride, block, target):  # t
     """Write a group's labels to (R, H * W) zeros, in raster order, summing to 1 again after rounding and cutting."""
     n = order.size
     labels = np.uint64(len(target))
-    for part in prange(_PARTS):
+    for part in prange(PARTS):
         row = np.empty(stride, np.float32)
-        for i in range(n * part // _PARTS, n * (part + 1) // _PARTS):
+        first, last = piece(n, part)
+        for i in range(first, last):
             rest = blocks[i] & bits
             total = np.float32(0)
             while rest:

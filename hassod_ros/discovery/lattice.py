@@ -20,7 +20,7 @@ from numba import njit, prange
 from hassod_ros.errors import InputError
 
 _TILE = 16
-_PARTS = 64  # pieces of a parallel loop; more than cores, so that they end together
+PARTS = 256  # pieces of a parallel loop
 
 
 class Lattice(NamedTuple):
@@ -32,7 +32,6 @@ class Lattice(NamedTuple):
         first: (M + 1,) int32, entries first[p] to first[p + 1] of `pixels` belong to point p.
         pixels: (N * (d + 1),) int32 pixels that splat onto each point.
         shares: (N * (d + 1),) float32 weights of those.
-        largest: (M,) float32 largest of each point's entries in `weights`.
         chain: points of all chains of at least two neighbours, axis after axis, int32.
         chain_first: (chains + 1,) int32 where each chain starts in `chain`.
         axis_first: (d + 2,) int64 where each axis starts in `chain_first`.
@@ -44,7 +43,6 @@ class Lattice(NamedTuple):
     first: np.ndarray
     pixels: np.ndarray
     shares: np.ndarray
-    largest: np.ndarray
     chain: np.ndarray
     chain_first: np.ndarray
     axis_first: np.ndarray
@@ -100,8 +98,18 @@ def _build(colours: np.ndarray, width: int, order: np.ndarray, sigmas: tuple[flo
     corners, points, table, numbers = _number(keys)
     chain, chain_first, axis_first = _chains(_successors(points, table, numbers, d, bits))
     first, pixels, shares = _transpose(corners, weights, len(points))
-    largest = _normalise(corners, weights, first, pixels, shares, chain, chain_first, axis_first)
-    return Lattice(corners, weights, first, pixels, shares, largest, chain, chain_first, axis_first)
+    _normalise(corners, weights, first, pixels, shares, chain, chain_first, axis_first)
+    return Lattice(corners, weights, first, pixels, shares, chain, chain_first, axis_first)
+
+
+@njit(cache=True, inline="always")
+def piece(n, k):  # type: ignore[no-untyped-def]
+    """Begin and end of the k-th of the pieces of range(n).
+
+    Each thread gets a run of successive k; their pieces lie all over the range, so that the threads end together.
+    """
+    part = k * 159 % PARTS  # 159 / 256: near the golden ratio
+    return n * part // PARTS, n * (part + 1) // PARTS
 
 
 @njit(cache=True, parallel=True)
@@ -112,12 +120,13 @@ def _embed(colours, width, order, sigmas, scale, bits):  # type: ignore[no-untyp
     weights = np.empty((n, d + 1), np.float32)
     step = np.float32(d + 1)
     down = np.float32(1 / (d + 1))
-    for part in prange(_PARTS):
+    for part in prange(PARTS):
         elevated = np.empty(d + 1, np.float32)
         corner = np.empty(d + 1, np.int64)
         rank = np.empty(d + 1, np.int64)
         bary = np.empty(d + 2, np.float32)
-        for i in range(n * part // _PARTS, n * (part + 1) // _PARTS):
+        begin, end = piece(n, part)
+        for i in range(begin, end):
             pixel = order[i]
             total = np.float32(0)
             for j in range(d, 0, -1):
@@ -143,10 +152,9 @@ def _embed(colours, width, order, sigmas, scale, bits):  # type: ignore[no-untyp
                 rank[j] = 0
             for a in range(d + 1):
                 for b in range(a + 1, d + 1):
-                    if elevated[a] < elevated[b]:
-                        rank[a] += 1
-                    else:
-                        rank[b] += 1
+                    less = np.int64(elevated[a] < elevated[b])  # no branch: it would be a coin toss
+                    rank[a] += less
+                    rank[b] += 1 - less
             bary[:] = 0
             for j in range(d + 1):
                 rank[j] += excess
@@ -285,7 +293,7 @@ def _transpose(corners, weights, count):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, parallel=True)
 def _normalise(corners, weights, first, pixels, shares, chain, chain_first, axis_first):  # type: ignore[no-untyped-def]
-    """Multiply both sides by 1 / sqrt(filter of ones), the gather by the lattice's gain; give its largest weights."""
+    """Multiply both sides by 1 / sqrt(filter of ones), the gather by the lattice's gain."""
     n, corners_each = corners.shape
     ones = np.empty(first.size - 1, np.float32)
     for p in prange(ones.size):
@@ -312,9 +320,5 @@ def _normalise(corners, weights, first, pixels, shares, chain, chain_first, axis
         for r in range(corners_each):
             weights[i, r] *= gain * norm[i]
     for p in prange(ones.size):
-        most = np.float32(0)
         for entry in range(first[p], first[p + 1]):
             shares[entry] *= norm[pixels[entry]]
-            most = max(most, shares[entry])
-        ones[p] = most * gain
-    return ones
