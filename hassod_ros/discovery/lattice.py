@@ -20,7 +20,7 @@ from numba import njit, prange
 from hassod_ros.errors import InputError
 
 _TILE = 16
-PARTS = 256  # pieces of a parallel loop
+PARTS = 64  # pieces of a parallel loop
 
 
 class Lattice(NamedTuple):
@@ -108,7 +108,7 @@ def piece(n, k):  # type: ignore[no-untyped-def]
 
     Each thread gets a run of successive k; their pieces lie all over the range, so that the threads end together.
     """
-    part = k * 159 % PARTS  # 159 / 256: near the golden ratio
+    part = k * 39 % PARTS  # 39 / 64: near the golden ratio
     return n * part // PARTS, n * (part + 1) // PARTS
 
 
