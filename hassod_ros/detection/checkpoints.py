@@ -7,6 +7,7 @@ caller allows it.
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import re
@@ -127,8 +128,10 @@ def save_weights(model: CascadeMaskRCNN, path: str | os.PathLike) -> None:
     tensors = OrderedDict(
         (_outer_name(model, name), value.detach().cpu().contiguous()) for name, value in model.state_dict().items()
     )
+    content = io.BytesIO()  # torch would store the temporary file's name: equal weights shall give equal files
+    torch.save({"model": tensors, "detector_config": asdict(model.config)}, content)
     with atomic_path(path) as temporary:
-        torch.save({"model": tensors, "detector_config": asdict(model.config)}, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_config(path: str | os.PathLike) -> DetectorConfig:

@@ -61,6 +61,11 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    except Exception:
+        # rclpy's handler ends the context under the executor's feet, which then cannot wait or publish any more:
+        # that is how Ctrl-C looks from a busy node, on every distribution with an error type of its own.
+        if rclpy.ok():
+            raise
     finally:
         rclpy.try_shutdown()
     return 0
