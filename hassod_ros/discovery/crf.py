@@ -9,7 +9,8 @@ one pass over its two lattices; the softmax stays within the group. Three facts 
 in blocks of eight, one vector instruction each. Nearly all probabilities are zero: a bit for every block of every
 pixel and lattice point tells which are not, and only those are touched. And after two iterations most pixels stand
 still: filters are linear, so each iteration filters only the changes of the probabilities and renews only the pixels
-that these reach. What counts as zero or as still is so little that about 1 pixel in 10,000 gets another label.
+whose probabilities these can have changed. What counts as zero or as still is so little that about 1 pixel in 10,000
+gets another label.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from hassod_ros.discovery.lanes import (
     smooth,
     storage,
 )
-from hassod_ros.discovery.lattice import PARTS, Lattice, bilateral_lattice, piece, spatial_lattice, tile_order
+from hassod_ros.discovery.lattice import PARTS, Lattice, bilateral_lattice, join, piece, spatial_lattice, tile_order
 from hassod_ros.errors import InputError
 
 Method = Literal["native", "pydensecrf", "torch"]
@@ -361,10 +362,10 @@ def _iterate(image: np.ndarray, layout: _Layout, unary: _Unary, config: CRFConfi
     _start(*unary, layout.sizes, layout.owners, *probabilities, labels, stride, block)
     if config.iterations == 0:
         return
-    colour = _Filtered.of(
-        bilateral_lattice(image, config.bilateral_sxy, config.bilateral_srgb), config.bilateral_compat, layout
-    )
-    near = _Filtered.of(spatial_lattice(height, width, config.gaussian_sxy), config.gaussian_compat, layout)
+    colour = bilateral_lattice(image, config.bilateral_sxy, config.bilateral_srgb)
+    near = spatial_lattice(height, width, config.gaussian_sxy)
+    filtered = _Filtered.of(join([(colour, config.bilateral_compat), (near, config.gaussian_compat)]), layout)
+    del colour  # it is copied; free it before the values grow
     active = np.full(-(-pixels // 64), ~np.uint64(0))
     slack = np.full((pixels, len(layout.sizes)), -1, np.float32)
     changes = np.zeros((PARTS, len(layout.sizes)), np.int64)
@@ -372,13 +373,11 @@ def _iterate(image: np.ndarray, layout: _Layout, unary: _Unary, config: CRFConfi
     steps = probabilities
     for iteration in range(config.iterations):
         live = np.uint64(np.bitwise_or.reduce(layout.bits[running]))
-        colour.add(steps, active, live, layout)
-        near.add(steps, active, live, layout)
+        filtered.add(steps, active, live, layout)
         if iteration == 0:
             steps = _Values.zeros(pixels, layout)
         _update(
-            colour.lattice.corners, colour.weights, *colour.total, colour.moved,
-            near.lattice.corners, near.weights, *near.total, near.moved,
+            filtered.lattice.corners, filtered.lattice.weights, *filtered.total, filtered.moved,
             *unary, layout.sizes, layout.bits, running, *probabilities, *steps, active, slack, labels, changes,
             stride, block,
         )  # fmt: skip
@@ -392,17 +391,15 @@ class _Filtered(NamedTuple):
     """The filtered probabilities on the lattice points, kept up to date by filtering only what has changed."""
 
     lattice: Lattice
-    weights: np.ndarray  # (N, d + 1) float32 weights to gather with, times the compatibility
     total: _Values
     step: _Values
     moved: np.ndarray  # (M * G rounded up to eights,) like values: largest change of each group in the last step
 
     @classmethod
-    def of(cls, lattice: Lattice, compat: float, layout: _Layout) -> _Filtered:
+    def of(cls, lattice: Lattice, layout: _Layout) -> _Filtered:
         points = lattice.size
         return cls(
             lattice,
-            lattice.weights * np.float32(compat),
             _Values.zeros(points, layout),
             _Values.zeros(points, layout),
             np.zeros(points * -(-len(layout.sizes) // LANES) * LANES, storage()),
@@ -561,12 +558,11 @@ def _start(lanes, excess, counts, sizes, owners, values, blocks, labels, stride,
 
 @njit(cache=True, parallel=True, fastmath={"contract", "reassoc", "nsz", "nnan"})
 def _update(  # type: ignore[no-untyped-def]
-    colour_corners, colour_weights, colour, colour_blocks, colour_moved,
-    near_corners, near_weights, near, near_blocks, near_moved,
+    corners, weights, filtered, filtered_blocks, moved,
     lanes, excess, counts, sizes, bits, running, current, current_blocks, step, step_blocks, active, slack, labels,
     changes, stride, block,
 ):  # fmt: skip
-    """Gather both filters' results, add the unary term, take the softmax of each running group.
+    """Gather the filters' results, add the unary term, take the softmax of each running group.
 
     Logits are relative to a label at the unary floor that no filter reaches: such a label has 0 and needs no memory.
     Unused lanes at the end of a group have 0 too; the sum of the exponentials corrects for their number.
@@ -587,8 +583,7 @@ def _update(  # type: ignore[no-untyped-def]
         for i in range(first * 64, min(last * 64, n)):
             for k in range(np.uint64(0), moves, _EIGHT):
                 _clear(reach, k, _EIGHT)
-                gather(reach, k, colour_moved, colour_corners, colour_weights, np.uint64(i * 6), 6, moves, k)
-                gather(reach, k, near_moved, near_corners, near_weights, np.uint64(i * 3), 3, moves, k)
+                gather(reach, k, moved, corners, weights, np.uint64(i * 9), 9, moves, k)
             due = np.uint64(0)  # all blocks of the groups to renew
             for g in range(bits.size):
                 slack[i, g] -= reach[g]
@@ -596,13 +591,10 @@ def _update(  # type: ignore[no-untyped-def]
                     due |= bits[g]
             if not due:
                 continue
-            by_colour = np.uint64(0)
-            for r in range(6):
-                by_colour |= colour_blocks[colour_corners[i, r]]
-            by_nearness = np.uint64(0)
-            for r in range(3):
-                by_nearness |= near_blocks[near_corners[i, r]]
-            used = by_colour | by_nearness | current_blocks[i]
+            found = np.uint64(0)
+            for r in range(9):  # 6 corners in position and colour, 3 in position
+                found |= filtered_blocks[corners[i, r]]
+            used = found | current_blocks[i]
             for s in range(counts[i]):
                 used |= _ONE << (np.uint64(lanes[i, s]) // block)
             used &= due
@@ -614,10 +606,8 @@ def _update(  # type: ignore[no-untyped-def]
                 slot[b] = end
                 for k in range(b * block, (b + _ONE) * block, _EIGHT):
                     _clear(packed, end, _EIGHT)
-                    if (by_colour >> b) & _ONE:
-                        gather(packed, end, colour, colour_corners, colour_weights, np.uint64(i * 6), 6, stride, k)
-                    if (by_nearness >> b) & _ONE:
-                        gather(packed, end, near, near_corners, near_weights, np.uint64(i * 3), 3, stride, k)
+                    if (found >> b) & _ONE:
+                        gather(packed, end, filtered, corners, weights, np.uint64(i * 9), 9, stride, k)
                     end += _EIGHT
             for s in range(counts[i]):
                 lane = np.uint64(lanes[i, s])

@@ -11,6 +11,7 @@ them, and each axis lists its points as chains of neighbours, so that one walk a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -84,6 +85,37 @@ def bilateral_lattice(image: np.ndarray, sxy: float, srgb: float) -> Lattice:
     height, width = image.shape[:2]
     colours = np.ascontiguousarray(image).reshape(-1, 3)
     return _build(colours, width, tile_order(height, width), (sxy, sxy, srgb, srgb, srgb))
+
+
+def join(lattices: Sequence[tuple[Lattice, float]]) -> Lattice:
+    """Lattices over the same pixels and their factors, as one that gives the weighted sum of their results."""
+    corners, first, chain, lengths = [], [np.zeros(1, np.int32)], [], []
+    points = entries = 0
+    axes = max(len(lattice.axis_first) for lattice, _ in lattices) - 1
+    axis_chains = np.zeros(axes, np.int64)
+    order = []  # axis of each piece of `chain`
+    for lattice, _ in lattices:
+        corners.append(lattice.corners + np.int32(points))
+        first.append(lattice.first[1:] + np.int32(entries))
+        for axis in range(len(lattice.axis_first) - 1):
+            starts = lattice.chain_first[lattice.axis_first[axis] : lattice.axis_first[axis + 1] + 1]
+            chain.append(lattice.chain[starts[0] : starts[-1]] + np.int32(points))
+            lengths.append(np.diff(starts))
+            axis_chains[axis] += len(starts) - 1
+            order.append(axis)
+        points += lattice.size
+        entries += len(lattice.pixels)
+    by_axis = np.argsort(order, kind="stable")
+    return Lattice(
+        corners=np.concatenate(corners, axis=1),
+        weights=np.concatenate([lattice.weights * np.float32(factor) for lattice, factor in lattices], axis=1),
+        first=np.concatenate(first),
+        pixels=np.concatenate([lattice.pixels for lattice, _ in lattices]),
+        shares=np.concatenate([lattice.shares for lattice, _ in lattices]),
+        chain=np.concatenate([chain[k] for k in by_axis]),
+        chain_first=np.cumsum(np.concatenate([[0], *[lengths[k] for k in by_axis]]), dtype=np.int32),
+        axis_first=np.concatenate([[0], np.cumsum(axis_chains)]),
+    )
 
 
 def _build(colours: np.ndarray, width: int, order: np.ndarray, sigmas: tuple[float, ...]) -> Lattice:
