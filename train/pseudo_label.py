@@ -48,6 +48,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--method", default="hassod", help="discovery method")
     parser.add_argument("--features", default=DEFAULT, help=f"ViT by timm's name, or handcrafted (default: {DEFAULT})")
     parser.add_argument("--weights", type=Path, help=".pth or .safetensors file (default: downloaded by name)")
+    parser.add_argument(
+        "--crf",
+        dest="options",
+        metavar="native|pydensecrf|torch",
+        action="append",
+        default=[],
+        type=lambda method: ("crf_method", method),
+        help="who computes the CRF: the same as --set crf_method=NAME (default: native)",
+    )
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
     parser.add_argument("--precision", help="bf16 or fp32 (default: bf16 where the hardware has it)")
     parser.add_argument("--ray", metavar="ADDRESS", help="Ray cluster, such as auto or 10.0.0.1:6379 (default: local)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 from PIL import Image
@@ -40,6 +41,8 @@ class HassodConfig:
         check_thresholds(self.thresholds)
         if not 0 < self.cover <= 1:
             raise InputError(f"cover must be above 0 and at most 1, got {self.cover}")
+        if self.crf_method not in get_args(Method):
+            raise InputError(f"there is no CRF method {self.crf_method!r}; choose one of {', '.join(get_args(Method))}")
 
 
 def discover(image: np.ndarray, features: Features, config: HassodConfig | None = None) -> Instances:

@@ -211,6 +211,9 @@ def test_nothing_to_label(tmp_path, capsys):
     with pytest.raises(SystemExit):
         script.main(["--images", "a", "--out", "b", "--set", "nonsense"])
     assert "not NAME=VALUE" in capsys.readouterr().err
+    (tmp_path / "picture.png").touch()
+    assert script.main(["--images", str(tmp_path), "--out", str(tmp_path / "out.json"), "--crf", "guided"]) == 2
+    assert "no CRF method 'guided'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -222,6 +225,7 @@ def test_nothing_to_label(tmp_path, capsys):
         ({"options": {"colour": 1}}, "no option 'colour'"),
         ({"options": {"filters.colour": 1}}, "no option 'colour'; FilterConfig has"),
         ({"options": {"filters": 3}}, "group of options"),
+        ({"options": {"crf_method": "guided"}}, "no CRF method 'guided'; choose one of native, pydensecrf, torch"),
         ({"features": "vit_none"}, "knows no model"),
         ({"features": "vit_tiny_patch16_224", "weights": Path("none.pth")}, "none.pth do not exist"),
         ({"device": "tpu"}, "cpu or cuda, not 'tpu'"),
