@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -33,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         drawn = 0
         for name, image, instances in _labelled(options) if options.labels else _discovered(options):
-            flat = Path(name).with_suffix(".jpg").as_posix().replace("/", "_")
-            _write(options.out / flat, image, instances)
+            parts = [part for part in Path(name).with_suffix(".jpg").parts if part not in ("..", "/")]
+            _write(options.out / "_".join(parts), image, instances)
             drawn += 1
     except InputError as error:
         print(f"visualise: {error}", file=sys.stderr)
@@ -68,9 +69,10 @@ def _discovered(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray, 
 
     features = load_features(options.features, options.weights)
     root = options.images if options.images.is_dir() else options.images.parent
+    # A list may name pictures outside its own folder.
     for path in _spread(list_images(options.images), options.count):
         image = read_image(path)
-        yield path.relative_to(root).as_posix(), image, discover(image, features)
+        yield os.path.relpath(path, root), image, discover(image, features)
 
 
 def _spread(items: list, count: int) -> list:

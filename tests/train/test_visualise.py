@@ -74,3 +74,13 @@ def test_labels_of_another_size(labelled, capsys):
     Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(labelled / "images" / "2.png")
     assert run(labelled, "--labels", str(labelled / "labels.json")) == 2
     assert "the labels of 2.png do not fit" in capsys.readouterr().err
+
+
+def test_lists_may_name_pictures_elsewhere(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "lists").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "a.png"), np.full((64, 64, 3), 90, np.uint8))
+    (tmp_path / "lists" / "list.txt").write_text("../photos/a.png\n")
+    arguments = ["--images", str(tmp_path / "lists" / "list.txt"), "--out", str(tmp_path / "out")]
+    assert visualise.main([*arguments, "--features", "handcrafted"]) == 0
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["photos_a.jpg"]
