@@ -30,7 +30,7 @@ def free_domain() -> int:
     for domain in random.sample(range(1, 100), 99):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                probe.bind(("", 7400 + 250 * domain))
+                probe.bind(("", 7410 + 250 * domain))  # a domain's first participant listens here, also on localhost
             except OSError:
                 continue
             return domain
