@@ -128,10 +128,21 @@ def save_weights(model: CascadeMaskRCNN, path: str | os.PathLike) -> None:
     tensors = OrderedDict(
         (_outer_name(model, name), value.detach().cpu().contiguous()) for name, value in model.state_dict().items()
     )
-    content = io.BytesIO()  # torch would store the temporary file's name: equal weights shall give equal files
-    torch.save({"model": tensors, "detector_config": asdict(model.config)}, content)
+    write_tensors(path, {"model": tensors, "detector_config": asdict(model.config)})
+
+
+def write_tensors(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values as torch does, atomically; equal contents give equal files.
+
+    Raises:
+        InputError: The disk is full or the folder cannot be written; an old file stays as it was.
+
+    """
+    # By way of memory: given a path, torch stores its name inside, and reports a full disk as an internal error.
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_config(path: str | os.PathLike) -> DetectorConfig:

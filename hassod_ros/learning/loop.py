@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.checkpoints import write_tensors
 from hassod_ros.errors import InputError
 from hassod_ros.learning.config import RunConfig, StageConfig
 from hassod_ros.learning.dataset import Batch, TrainingBatches, iterate, seed_of
@@ -21,7 +22,7 @@ from hassod_ros.learning.distributed import World
 from hassod_ros.learning.losses import Targets, detection_losses
 from hassod_ros.learning.monitor import Monitor
 from hassod_ros.learning.preview import preview
-from hassod_ros.learning.resume import load_state, save_state
+from hassod_ros.learning.resume import load_state
 from hassod_ros.learning.schedules import learning_rate_factor
 
 CHECKPOINT = "checkpoint.pt"
@@ -186,7 +187,7 @@ def fit(
             monitor.picture("labels_and_predictions", preview(learner.student, batches[0]), iteration)
         if world.speaks and (done % run.checkpoint_every == 0 or done == stage.iterations):
             state = {name: part.state_dict() for name, part in held.items()}
-            save_state(folder / CHECKPOINT, {"settings": settings, "iteration": done, **state})
+            write_tensors(folder / CHECKPOINT, {"settings": settings, "iteration": done, **state})
     monitor.close()
 
 
@@ -250,7 +251,7 @@ def _stop(
         for lesson in lessons
     ]
     names = [name for batch in batches for name in batch.names]
-    save_state(path, {"iteration": iteration, "losses": dict(losses), "names": names, "lessons": saved})
+    write_tensors(path, {"iteration": iteration, "losses": dict(losses), "names": names, "lessons": saved})
     wrong = [name for name, value in losses.items() if not math.isfinite(value)]
     raise InputError(
         f"the loss is not finite at iteration {iteration} ({', '.join(wrong)}); the batch is in {path}; "

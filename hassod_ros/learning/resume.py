@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,29 +9,15 @@ from typing import Any
 import torch
 
 from hassod_ros.errors import InputError
-from hassod_ros.files import atomic_path
 
 _KEYS_NAMED = 8
-
-
-def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors and plain values; a failure leaves the old file in place.
-
-    Raises:
-        InputError: The disk is full or the folder cannot be written.
-
-    """
-    content = io.BytesIO()  # torch reports a full disk as an internal error of its zip writer; a plain write does not
-    torch.save(dict(state), content)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
 
 
 def load_state(path: Path, settings: Mapping[str, Any], device: torch.device) -> dict[str, Any] | None:
     """The state in `path`, or None where there is none.
 
     Args:
-        path: File that `save_state` wrote.
+        path: File that `write_tensors` wrote.
         settings: What the run is made of, by dotted names; must equal the state's "settings".
         device: Where the tensors go.
 

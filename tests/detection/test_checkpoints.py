@@ -254,3 +254,9 @@ def test_truncated_file_is_named(model, tmp_path):
 def test_absent_file_is_named(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         read_tensors(tmp_path / "a.pth")
+
+
+def test_equal_weights_give_equal_files(model, tmp_path):
+    save_weights(model, tmp_path / "a.pth")
+    save_weights(model, tmp_path / "b.pth")
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
