@@ -71,19 +71,21 @@ if [[ -z "${ROS_DISTRO:-}" ]]; then
   say "pointing the CMake files of the ROS 2 wheels to this machine"
   step "the CMake files of the ROS 2 wheels could not be rewritten; remove .venv and run this again" \
     "$PYTHON" - <<'PY'
-import sys, sysconfig
+import re, sys, sysconfig
 from pathlib import Path
 import numpy
 
+# Any folder before the known end is replaced, not one fixed name: the file may come from a cache that was written to.
 replace = {
-    "/opt/python/cp311-cp311/lib/python3.11/site-packages/numpy/_core/include": numpy.get_include(),
-    "/opt/python/cp311-cp311/include/python3.11": sysconfig.get_path("include"),
+    r'[^";]*/numpy/_core/include': numpy.get_include(),
+    r'[^";]*/include/python3\.11': sysconfig.get_path("include"),
 }
 for file in Path(sys.prefix, "share").glob("*/cmake/*.cmake"):
     text = new = file.read_text()
     for old, here in replace.items():
-        new = new.replace(old, here)
+        new = re.sub(old + r'(?=[";])', lambda _: here, new)
     if new != text:
+        file.unlink()  # uv links files from its cache: writing in place would change them for every other checkout
         file.write_text(new)
 PY
 fi
