@@ -21,12 +21,12 @@ from hassod_ros.errors import InputError
 class Stem(nn.Module):
     """7x7 convolution and maximum pooling: stride 4."""
 
-    def __init__(self, norm: str) -> None:
+    def __init__(self, outputs: int, norm: str) -> None:
         super().__init__()
-        self.conv1 = Conv(3, 64, 7, stride=2, norm=norm)
+        self.conv1 = Conv(3, outputs, 7, stride=2, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 64, H / 4, W / 4)."""
+        """(B, 3, H, W) -> (B, outputs, H / 4, W / 4)."""
         return F.max_pool2d(F.relu_(self.conv1(x)), kernel_size=3, stride=2, padding=1)
 
 
@@ -67,15 +67,16 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """ResNet-18 or -50 without its classifier, named as in Detectron2."""
 
-    def __init__(self, depth: int, *, norm: str, stride_in_1x1: bool) -> None:
+    def __init__(self, depth: int, *, norm: str, stride_in_1x1: bool, width: float = 1.0) -> None:
         super().__init__()
         block: Callable[..., nn.Module] = BasicBlock
-        counts, self.channels = (2, 2, 2, 2), (64, 128, 256, 512)
+        counts, channels = (2, 2, 2, 2), (64, 128, 256, 512)
         if depth == 50:
             block = partial(Bottleneck, stride_in_1x1=stride_in_1x1)
-            counts, self.channels = (3, 4, 6, 3), (256, 512, 1024, 2048)
-        self.stem = Stem(norm)
-        inputs = 64
+            counts, channels = (3, 4, 6, 3), (256, 512, 1024, 2048)
+        self.channels = tuple(round(width * each) for each in channels)
+        inputs = round(width * 64)
+        self.stem = Stem(inputs, norm)
         for i, (count, outputs) in enumerate(zip(counts, self.channels, strict=True)):
             blocks = []
             for j in range(count):

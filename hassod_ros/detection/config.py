@@ -17,6 +17,7 @@ class DetectorConfig:
 
     Attributes:
         backbone: "resnet50", "resnet18", "mobilenet_v3_large", or the timm name of a ViT with 8 or 16 pixel patches.
+        backbone_width: Factor on the channels of a ResNet; published weights need 1.
         backbone_norm: "batch", "sync" (over all processes) or "frozen". A ViT keeps its layer normalisation.
         fpn_norm: Normalisation of the pyramid's convolutions: "none" or one of the above.
         stride_in_1x1: ResNet bottlenecks stride in their first convolution (Caffe) instead of the second (torch).
@@ -53,6 +54,7 @@ class DetectorConfig:
     """
 
     backbone: str = "resnet50"
+    backbone_width: float = 1.0
     backbone_norm: str = "batch"
     fpn_norm: str = "batch"
     stride_in_1x1: bool = False
@@ -90,6 +92,10 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         if self.backbone_norm not in NORMS[1:]:
             raise InputError(f"backbone_norm is {self.backbone_norm!r}; choose one of {', '.join(NORMS[1:])}")
+        if not 0.125 <= self.backbone_width <= 4:
+            raise InputError(f"backbone_width is {self.backbone_width}; choose a factor from 0.125 to 4")
+        if self.backbone_width != 1 and not self.backbone.startswith("resnet"):
+            raise InputError(f"backbone_width changes ResNets only; set it to 1 for {self.backbone}")
         if self.fpn_norm not in NORMS:
             raise InputError(f"fpn_norm is {self.fpn_norm!r}; choose one of {', '.join(NORMS)}")
         if len(self.anchor_sizes) != 5:

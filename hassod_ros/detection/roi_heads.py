@@ -51,6 +51,11 @@ def pool_features(pyramid: Sequence[Tensor], rois: Tensor, side: int) -> Tensor:
 
     """
     level = assign_levels(rois[:, 1:])
+    if torch.is_grad_enabled() and rois.device.type == "cpu":
+        from hassod_ros.detection.roi_align import roi_align_pyramid  # compiled: only training needs numba
+
+        maps = [each.float() for each in pyramid[:4]]
+        return roi_align_pyramid(maps, rois, level, STRIDES[:4], side)
     pooled = rois.new_zeros(len(rois), pyramid[0].shape[1], side, side)
     for i, stride in enumerate(STRIDES[:4]):
         chosen = torch.nonzero(level == i)[:, 0]
