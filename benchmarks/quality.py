@@ -12,6 +12,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from hassod_ros.discovery.features import load_features
+from hassod_ros.discovery.features import HANDCRAFTED, load_features
 from hassod_ros.discovery.hassod import discover
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation import baselines
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
     sets = [_find_set(text) for text in options.data]
     if options.predictions and len(sets) > 1:
         raise InputError("files of predictions belong to one set; give one --data with --predictions")
-    finders = {name: _method(name, options) for name in options.methods}
+    finders = {row: find for name in options.methods for row, find in _method(name, options).items()}
     finders |= {name: open_exported(path) for name, path in map(_named, options.model)}
     finders |= {name: open_checkpoint(path) for name, path in map(_named, options.checkpoint)}
     files = dict(map(_named, options.predictions))
@@ -115,22 +116,26 @@ def _row(scores: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _method(name: str, options: argparse.Namespace) -> Finder:
-    if name == "maskcut":
-        features = load_features(options.features, weights=options.weights)
-        return lambda image: maskcut(image, features)
-    if name == "discovery":
-        patches = load_features(options.features, weights=options.weights)
-        return lambda image: discover(image, patches)
+def _method(name: str, options: argparse.Namespace) -> dict[str, Finder]:
+    """A method's rows: one, or one for each of several features."""
+    if name in ("maskcut", "discovery"):
+        apply = maskcut if name == "maskcut" else discover
+        several = len(options.features) > 1
+        return {
+            f"{name}, {each}" if several else name: functools.partial(
+                apply, features=load_features(each, weights=None if each == HANDCRAFTED else options.weights)
+            )
+            for each in options.features
+        }
     if name == "training_free":
-        return open_segmenter("training_free")
+        return {name: open_segmenter("training_free")}
     classical: dict[str, Callable[[np.ndarray], Any]] = {
         "whole": baselines.whole_image,
         "felzenszwalb": baselines.felzenszwalb_proposals,
         "felzenszwalb_merging": baselines.felzenszwalb_merging,
         "slic_merging": baselines.slic_merging,
     }
-    return classical[name]
+    return {name: classical[name]}
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -170,8 +175,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--predictions", action="append", default=[], metavar="NAME=FILE", help="may be given again")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=MODEL.onnx", help="may be given again")
     parser.add_argument("--checkpoint", action="append", default=[], metavar="NAME=FILE", help="may be given again")
-    parser.add_argument("--features", default="handcrafted", help="of maskcut and discovery (default handcrafted)")
-    parser.add_argument("--weights", help="their weights")
+    parser.add_argument(
+        "--features",
+        nargs="+",
+        default=[HANDCRAFTED],
+        help="of maskcut and discovery; each of several gets its rows (default: handcrafted)",
+    )
+    parser.add_argument("--weights", help="file of weights for all of them but handcrafted")
     parser.add_argument("--images", type=int, help="use so many images of each set, evenly spread (default all)")
     parser.add_argument("--min-area", type=float, default=0.0, help="ignore smaller annotations, in pixels (default 0)")
     parser.add_argument("--out", help="JSON file for all figures")

@@ -46,7 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, help="folder of images, or text file with a path a line")
     parser.add_argument("--out", type=Path, required=True, help="COCO JSON file to write; failures.json goes beside it")
     parser.add_argument("--method", default="hassod", help="discovery method")
-    parser.add_argument("--features", default=DEFAULT, help=f"ViT by timm's name, or handcrafted (default: {DEFAULT})")
+    parser.add_argument(
+        "--features",
+        default=DEFAULT,
+        help=f"ViT by timm's name, tiny, handcrafted, or some joined by + (default: {DEFAULT})",
+    )
     parser.add_argument("--weights", type=Path, help=".pth or .safetensors file (default: downloaded by name)")
     parser.add_argument(
         "--crf",

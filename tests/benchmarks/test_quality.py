@@ -50,6 +50,16 @@ def test_methods_side_by_side(data, tmp_path, main, capsys):
     assert "slic_merging" in capsys.readouterr().out
 
 
+def test_several_features_get_a_row_each(data, tmp_path, main):
+    truth, out = data / "truth.json", tmp_path / "out.json"
+    names = ["handcrafted", "handcrafted+handcrafted"]
+    assert main("--data", truth, "--images", 1, "--methods", "maskcut", "--features", *names, "--out", out) == 0
+    rows = json.loads(out.read_text())["sets"][str(truth)]["rows"]
+    assert list(rows) == [f"maskcut, {name}" for name in names]
+    # Joined with itself nothing changes but the scale.
+    assert rows["maskcut, handcrafted"]["mask"] == rows["maskcut, handcrafted+handcrafted"]["mask"]
+
+
 def test_images_can_be_thinned_and_lie_elsewhere(data, tmp_path, main):
     truth, out = tmp_path / "alone.json", tmp_path / "out.json"
     truth.write_text((data / "truth.json").read_text())
