@@ -21,6 +21,7 @@ TRAIN = [
     "torch>=2.4",
     "torchvision>=0.19",
     "timm>=1.0.9,<2",
+    "lightly>=1.6,<2",
     "numba>=0.60",
     "safetensors>=0.4",
     "pycocotools>=2.0.8",
@@ -68,6 +69,7 @@ setup(
     entry_points={
         "console_scripts": [
             "pseudo_label = hassod_ros.train.pseudo_label:main",
+            "pretrain_features = hassod_ros.train.pretrain_features:main",
             "visualise = hassod_ros.train.visualise:main",
             "detector = hassod_ros.train.detector:main",
             "mean_teacher = hassod_ros.train.mean_teacher:main",

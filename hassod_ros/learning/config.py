@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jsonargparse
 import yaml
@@ -16,6 +16,8 @@ import yaml
 from hassod_ros.detection.config import DetectorConfig
 from hassod_ros.errors import InputError
 from hassod_ros.files import write_text
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,18 @@ class Recipe:
 
 
 def read_recipe(argv: Sequence[str], *, prog: str, description: str) -> Recipe:
-    """Recipe of `--config FILE.yaml` and any `--section.key value` after it; `--help` lists all keys.
+    """`read_settings` of a whole training run."""
+    return read_settings(Recipe, argv, prog=prog, description=description)
+
+
+def read_settings(kind: type[Kind], argv: Sequence[str], *, prog: str, description: str) -> Kind:
+    """Settings of `--config FILE.yaml` and any `--section.key value` after it; `--help` lists all keys.
+
+    Args:
+        kind: Frozen dataclass with defaults; its fields may be such dataclasses again.
+        argv: The options. Where several set a key, the last one counts.
+        prog: Name of the script.
+        description: What it does.
 
     Raises:
         InputError: An unknown key (the nearest valid name is given), a value of the wrong type or out of range.
@@ -138,11 +151,11 @@ def read_recipe(argv: Sequence[str], *, prog: str, description: str) -> Recipe:
     """
     parser = jsonargparse.ArgumentParser(prog=prog, description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML recipe, such as config/recipes/small.yaml")
-    parser.add_class_arguments(Recipe)
-    _check_keys(argv)
+    parser.add_class_arguments(kind)
+    _check_keys(argv, set(flat(kind())))
     try:
         namespace = parser.parse_args(list(argv))
-        return recipe_of({key: value for key, value in namespace.as_dict().items() if key != "config"})
+        return _build(kind, {key: value for key, value in namespace.as_dict().items() if key != "config"})
     except jsonargparse.ArgumentError as error:
         raise InputError(f"{' '.join(str(error).split())}; see {prog} --help") from error
 
@@ -152,19 +165,19 @@ def recipe_of(tree: Mapping[str, Any]) -> Recipe:
     return _build(Recipe, tree)
 
 
-def save_recipe(recipe: Recipe, path: Path) -> None:
+def save_recipe(recipe: Any, path: Path) -> None:
     """Write the recipe with every value spelled out, as YAML that `--config` reads."""
     write_text(path, yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False))
 
 
-def flat(recipe: Recipe) -> dict[str, Any]:
+def flat(recipe: Any) -> dict[str, Any]:
     """Every value by its dotted name, lists instead of tuples."""
     return dict(_leaves(_plain(dataclasses.asdict(recipe))))
 
 
-def _build(cls: Any, tree: Mapping[str, Any]) -> Any:
+def _build(cls: type[Kind], tree: Mapping[str, Any]) -> Kind:
     types = typing.get_type_hints(cls)
-    values = {}
+    values: dict[str, Any] = {}
     for key, value in tree.items():
         if dataclasses.is_dataclass(types[key]):
             values[key] = _build(types[key], value)
@@ -187,9 +200,8 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _check_keys(argv: Sequence[str]) -> None:
+def _check_keys(argv: Sequence[str], valid: set[str]) -> None:
     """Unknown keys of the recipe files and options, before the parser meets them: it knows no nearest name."""
-    valid = set(flat(Recipe()))
     sections = {name.rpartition(".")[0] for name in valid}
     for place, option in enumerate(argv):
         name, equals, value = option.removeprefix("--").partition("=")

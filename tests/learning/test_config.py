@@ -5,9 +5,12 @@ import pytest
 import yaml
 
 from hassod_ros.errors import InputError
-from hassod_ros.learning.config import Recipe, flat, read_recipe, recipe_of, save_recipe
+from hassod_ros.learning.config import Recipe, flat, read_recipe, read_settings, recipe_of, save_recipe
+from hassod_ros.learning.pretraining.config import PretrainConfig
 
-RECIPES = sorted((Path(__file__).parents[2] / "config" / "recipes").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "config" / "recipes"
+RECIPES = [FOLDER / f"{name}.yaml" for name in ("hassod_coco", "small", "smoke")]
+OTHERS = [("features", PretrainConfig)]
 
 
 def _read(*argv: str) -> Recipe:
@@ -19,8 +22,8 @@ def _write(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_there_are_the_three_recipes():
-    assert {path.stem for path in RECIPES} >= {"hassod_coco", "small", "smoke"}
+def test_every_recipe_is_tested():
+    assert set(FOLDER.glob("*.yaml")) == {*RECIPES, *(FOLDER / f"{name}.yaml" for name, _ in OTHERS)}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -30,6 +33,15 @@ def test_recipes_are_valid_and_survive_a_round_trip(path, tmp_path):
     assert _read("--config", str(tmp_path / "resolved.yaml")) == recipe
     assert recipe_of(dataclasses.asdict(recipe)) == recipe
     assert set(flat(recipe)) == set(flat(Recipe()))
+
+
+@pytest.mark.parametrize(("name", "kind"), OTHERS)
+def test_other_recipes_are_valid_and_survive_a_round_trip(name, kind, tmp_path):
+    recipe = read_settings(kind, ["--config", str(FOLDER / f"{name}.yaml")], prog=name, description="")
+    save_recipe(recipe, tmp_path / "resolved.yaml")
+    assert read_settings(kind, ["--config", str(tmp_path / "resolved.yaml")], prog=name, description="") == recipe
+    with pytest.raises(InputError, match=r"sets sede, which does not exist; the nearest name is .*seed"):
+        read_settings(kind, ["--sede", "3"], prog=name, description="")
 
 
 def test_the_paper_recipe_holds_the_published_values():
