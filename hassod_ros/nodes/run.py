@@ -15,6 +15,8 @@ from rclpy.qos import ReliabilityPolicy
 from hassod_ros.errors import InputError
 from hassod_ros.nodes.shared_memory import remove_orphans
 
+WAKE_UP = 0.5  # s between two looks at whether the node should end
+
 
 def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> int:
     """Spin a node until SIGINT or SIGTERM.
@@ -51,7 +53,9 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
                     node.trigger_activate()
             executor.add_node(node)
             starting = False
-            executor.spin()
+            # Not spin(): it waits for ever where the signal's wake-up is noticed before the context is down.
+            while rclpy.ok():
+                executor.spin_once(timeout_sec=WAKE_UP)
         finally:
             starting = False
             executor.shutdown(timeout_sec=5.0)

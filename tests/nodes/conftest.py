@@ -64,7 +64,7 @@ class Ros:
 
     def run(self, command: list[str]) -> "subprocess.Popen[str]":
         """Run a command as a process of its own."""
-        environment = dict(os.environ, ROS_DOMAIN_ID=str(self.domain))
+        environment = dict(os.environ, ROS_DOMAIN_ID=str(self.domain), PYTHONFAULTHANDLER="1")
         child = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -84,7 +84,7 @@ class Ros:
         try:
             return child.communicate(timeout=20)[0]
         except subprocess.TimeoutExpired:
-            child.kill()
+            child.send_signal(signal.SIGABRT)  # Python then prints where each thread is
             pytest.fail(f"the process did not end after SIGINT; it printed: {child.communicate()[0]}")
 
     def collect(self, kind: type, topic: str, qos: object = 10) -> list:
