@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 from hassod_ros.runtime.backends import open_backend
+from hassod_ros.runtime.default_model import resolve_model
 from hassod_ros.runtime.postprocess import PostprocessOptions, to_instances
 from hassod_ros.runtime.preprocess import letterbox
 
@@ -48,6 +49,7 @@ class Segmenter:
 
     Attributes:
         info: The model's metadata.
+        backend: What runs it, for people.
         options: As given.
         unconverged: Images so far on which non-maximum suppression ran out of steps (see `RawDetections`).
 
@@ -69,6 +71,7 @@ class Segmenter:
     ) -> None:
         self._backend = open_backend(path, backend, **backend_options)
         info = self.info = self._backend.info
+        self.backend = self._backend.name
         self.options = options or PostprocessOptions(
             score_thresholds=info.score_thresholds, mask_threshold=info.mask_threshold
         )
@@ -108,11 +111,15 @@ class Segmenter:
         self._backend.close()
 
 
-def open_segmenter(model: str | os.PathLike, **options: Any) -> ImageSegmenter:
+def open_segmenter(
+    model: str | os.PathLike, backend: str = "auto", *, report: Callable[[str], None] | None = None, **options: Any
+) -> ImageSegmenter:
     """A `Segmenter` for a model file, or for the name "training_free" one that needs no detector.
 
     Args:
-        model: Path, or "training_free".
+        model: Path, "default" or "default_int8" (they ship with the package), or "training_free", which has no backend.
+        backend: See `open_backend`.
+        report: See `open_backend`.
         options: Passed on to the class.
 
     Raises:
@@ -120,7 +127,7 @@ def open_segmenter(model: str | os.PathLike, **options: Any) -> ImageSegmenter:
 
     """
     if str(model) != TRAINING_FREE:
-        return Segmenter(model, **options)
+        return Segmenter(resolve_model(os.fspath(model)), backend, report=report, **options)
     try:
         from hassod_ros.runtime.training_free import TrainingFreeSegmenter
     except ImportError as error:

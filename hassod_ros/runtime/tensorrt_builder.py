@@ -23,6 +23,11 @@ from hassod_ros.runtime.model_info import ModelInfo
 Report = Callable[[str], None]
 
 
+def print_line(line: str) -> None:
+    """The default `Report`: standard error."""
+    print(line, file=sys.stderr)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
     """What to build.
@@ -102,7 +107,7 @@ def build_engine(
     options: BuildOptions,
     *,
     timing_cache: Path | None = None,
-    report: Report = lambda line: print(line, file=sys.stderr),
+    report: Report = print_line,
 ) -> bytes:
     """Compile an ONNX file.
 
@@ -153,7 +158,7 @@ def load_engine(
     options: BuildOptions,
     *,
     cache: str | os.PathLike | None = None,
-    report: Report = lambda line: print(line, file=sys.stderr),
+    report: Report = print_line,
 ) -> trt.ICudaEngine:
     """The engine of an ONNX file: from the cache, or built. One that TensorRT refuses is put aside and built anew.
 

@@ -19,10 +19,12 @@ class Backend(Protocol):
 
     Attributes:
         info: The model's metadata.
+        name: What runs it, for people.
 
     """
 
     info: ModelInfo
+    name: str
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Backend:
@@ -103,12 +105,15 @@ _LOADERS: dict[str, Callable[..., Backend]] = {
 BACKENDS = tuple(_LOADERS)
 
 
-def open_backend(path: str | os.PathLike, backend: str = "auto", **options: Any) -> Backend:
+def open_backend(
+    path: str | os.PathLike, backend: str = "auto", *, report: Callable[[str], None] | None = None, **options: Any
+) -> Backend:
     """Load a model with the backend of that name.
 
     Args:
         path: An `.onnx` file of `to_onnx`, or a checkpoint for the torch backend.
         backend: One of `BACKENDS`, or "auto": torch for checkpoints, ONNX Runtime's best provider otherwise.
+        report: Takes a line at a time while a TensorRT engine is built. Default: standard error.
         options: Passed on to the backend's `load`.
 
     Raises:
@@ -122,4 +127,6 @@ def open_backend(path: str | os.PathLike, backend: str = "auto", **options: Any)
         backend = "torch" if suffix in (".pth", ".pkl", ".safetensors") else "onnxruntime"
     if backend not in _LOADERS:
         raise InputError(f"there is no backend {backend!r}; choose one of auto, {', '.join(BACKENDS)}")
+    if report is not None and backend == "tensorrt":
+        options["report"] = report
     return _LOADERS[backend](path, **options)

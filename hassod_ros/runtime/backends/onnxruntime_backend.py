@@ -28,6 +28,7 @@ class OnnxRuntimeBackend:
 
     def __init__(self, session: onnxruntime.InferenceSession, info: ModelInfo) -> None:
         self.info = info
+        self.name = f"onnxruntime {onnxruntime.__version__} {session.get_providers()[0]}"
         self._session: onnxruntime.InferenceSession | None = session
 
     @classmethod

@@ -17,7 +17,7 @@ from hassod_ros.runtime.backends import blank_images, check_images
 from hassod_ros.runtime.cuda import Buffer, check
 from hassod_ros.runtime.model_info import ModelInfo, read_model_info
 from hassod_ros.runtime.postprocess import RawDetections
-from hassod_ros.runtime.tensorrt_builder import BuildOptions, load_engine
+from hassod_ros.runtime.tensorrt_builder import BuildOptions, Report, load_engine, print_line
 
 
 class TensorRTBackend:
@@ -31,6 +31,7 @@ class TensorRTBackend:
 
     def __init__(self, engine: trt.ICudaEngine, info: ModelInfo) -> None:
         self.info = info
+        self.name = f"tensorrt {trt.__version__}"
         self._engine = engine
         self._context = engine.create_execution_context()
         if self._context is None:
@@ -55,6 +56,7 @@ class TensorRTBackend:
         cache: str | os.PathLike | None = None,
         workspace: int = 0,
         dla_core: int | None = None,
+        report: Report = print_line,
     ) -> TensorRTBackend:
         """Load an ONNX file; its engine is built the first time, which takes minutes.
 
@@ -63,13 +65,15 @@ class TensorRTBackend:
             cache: Folder of engines. Default: `default_cache_folder()`.
             workspace: See `BuildOptions`.
             dla_core: See `BuildOptions`.
+            report: Takes a line of the build's progress at a time.
 
         Raises:
             InputError: See `load_engine`.
 
         """
         info = read_model_info(path)
-        engine = load_engine(path, info, BuildOptions(workspace=workspace, dla_core=dla_core), cache=cache)
+        options = BuildOptions(workspace=workspace, dla_core=dla_core)
+        engine = load_engine(path, info, options, cache=cache, report=report)
         return cls(engine, info)
 
     def infer(self, images: np.ndarray) -> RawDetections:

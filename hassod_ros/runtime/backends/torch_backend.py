@@ -33,6 +33,7 @@ class TorchBackend:
 
     def __init__(self, model: CascadeMaskRCNN, info: ModelInfo, device: str = "cpu") -> None:
         self.info = info
+        self.name = f"torch {torch.__version__} {device}"
         self._model: CascadeMaskRCNN | None = model.to(device)
         self._device = device
 
