@@ -27,7 +27,7 @@ class Camera:
         age: Judges how old a frame is.
         tracker: Gives the instances their ids.
         next_due: Monotonic time in s before which the rate limit drops frames.
-        reported: Monotonic time in s, frames received and frames processed at the last report.
+        heard: When the last frame came or waiting for the first one began, s, time.perf_counter.
 
     """
 
@@ -40,7 +40,7 @@ class Camera:
         self.age = FrameAge()
         self.tracker = Tracker()
         self.next_due = 0.0
-        self.reported = (0.0, 0, 0)
+        self.heard = 0.0
 
     def limit_rate(self, now: float, rate: float) -> bool:
         """Whether a frame that comes `now` (s) exceeds `rate` (Hz, 0 = no limit); else it takes the next place."""
@@ -66,11 +66,12 @@ class FrameAge:
     def of(self, now: float, stamp: float) -> float:
         """Age in seconds of a frame stamped `stamp` that came `now`.
 
-        Where even the freshest of the last frames seems older than a second, or from the future by one, the clocks
-        disagree; ages are then counted from that freshest frame.
+        Where none of the last frames came within a second of its stamp, the clocks disagree; ages are then counted from
+        the freshest frame. A single frame from before a simulation was set back says nothing about the clocks.
         """
+        if not now:
+            return 0.0  # simulated time that has not begun
         age = now - stamp
         self._recent.append(age)
-        freshest = min(self._recent)
-        self.offset = freshest if abs(freshest) > _CLOCK_LIMIT else 0.0
+        self.offset = 0.0 if min(map(abs, self._recent)) <= _CLOCK_LIMIT else min(self._recent)
         return age - self.offset

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import HistoryPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
+from std_msgs.msg import Float64, Header
 from std_srvs.srv import SetBool
 
 from hassod_msgs.msg import InstanceArray
@@ -26,130 +26,33 @@ from hassod_ros.drawing import draw
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
 from hassod_ros.instances import Instances, Level
+from hassod_ros.nodes import health, vision
 from hassod_ros.nodes.camera import Camera
 from hassod_ros.nodes.convert import array_to_image, compressed_to_array, image_to_array, to_rgb
 from hassod_ros.nodes.mailbox import Mailbox
 from hassod_ros.nodes.messages import instance_array, label_image
-from hassod_ros.nodes.parameters import Parameter, declare, values
+from hassod_ros.nodes.parameters import declare, values
+from hassod_ros.nodes.perception_parameters import LEVEL_NAMES, PARAMETERS
 from hassod_ros.nodes.run import reliability, run
-from hassod_ros.runtime.segmenter import TRAINING_FREE, ImageSegmenter, open_segmenter
+from hassod_ros.runtime.segmenter import ImageSegmenter, open_segmenter
 
-LEVEL_NAMES = tuple(level.name.lower() for level in Level)
 WARN_INTERVAL = 60.0  # s between two warnings about the same thing
 SELF_TEST_SIZE = (120, 160)  # H, W of the picture that a new model is tried on
-
-PARAMETERS = (
-    Parameter(
-        name="model",
-        default=TRAINING_FREE,
-        description="Path of an exported model, or training_free, which needs none. Later changes: `~/reload_model`.",
-        read_only=True,
-    ),
-    Parameter(
-        name="autostart",
-        default=False,
-        description="Configure and activate at start, without a launch file or lifecycle manager.",
-        read_only=True,
-    ),
-    Parameter(
-        name="cameras",
-        default=[""],
-        description="Names of the cameras. NAME subscribes `NAME/image` and publishes below `~/NAME/`; a single empty "
-        "name subscribes `image` and publishes below `~/`.",
-        read_only=True,
-    ),
-    Parameter(
-        name="image_transport",
-        default="raw",
-        choices=("raw", "compressed"),
-        description="`raw` subscribes `image`, `compressed` subscribes `image/compressed`.",
-        read_only=True,
-    ),
-    Parameter(
-        name="input_reliability",
-        default="best_effort",
-        choices=("best_effort", "reliable"),
-        description="QoS of the image subscription.",
-        read_only=True,
-    ),
-    Parameter(
-        name="output_reliability",
-        default="reliable",
-        choices=("best_effort", "reliable"),
-        description="QoS of everything that is published; reliable also serves best-effort subscribers.",
-        read_only=True,
-    ),
-    *(
-        Parameter(
-            name=f"score_thresholds.{name}",
-            default=0.0,
-            low=0.0,
-            high=1.0,
-            description=f"Least score of a {name}, on top of the model's own threshold.",
-        )
-        for name in LEVEL_NAMES
-    ),
-    Parameter(
-        name="levels",
-        default=list(LEVEL_NAMES),
-        choices=LEVEL_NAMES,
-        description="Levels that are published; children of a missing level hang on the next one above.",
-    ),
-    Parameter(
-        name="max_instances",
-        default=100,
-        low=1,
-        high=1000,
-        description="Most instances per image; the best scores are kept.",
-    ),
-    Parameter(
-        name="max_rate",
-        default=0.0,
-        low=0.0,
-        high=1000.0,
-        unit="Hz",
-        description="Most images per second and camera that are segmented, 0 = no limit.",
-    ),
-    Parameter(
-        name="max_age",
-        default=0.0,
-        low=0.0,
-        high=3600.0,
-        unit="s",
-        description="Images older than this when their turn comes are dropped, 0 = no limit.",
-    ),
-    Parameter(
-        name="tracking",
-        default=True,
-        description="Give instances ids that stay the same from image to image.",
-    ),
-    Parameter(
-        name="overlay.opacity",
-        default=0.45,
-        low=0.0,
-        high=1.0,
-        description="Share of the colour in the overlay's fills.",
-    ),
-    Parameter(
-        name="overlay.outline", default=1, low=0, high=20, unit="px", description="Width of the overlay's outlines."
-    ),
-    Parameter(
-        name="diagnostics_period",
-        default=1.0,
-        low=0.05,
-        high=60.0,
-        unit="s",
-        description="Time between two diagnostics.",
-        read_only=True,
-    ),
-    Parameter(
-        name="overlay.jpeg_quality",
-        default=85,
-        low=1,
-        high=100,
-        description="Quality of `~/overlay/compressed`.",
-    ),
+QOS_OVERRIDES = QoSOverridingOptions(
+    (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 )
+PROCESSING_TIME = "debug/processing_time_ms"
+
+# What is published for each camera and image, below `~/`.
+OUTPUTS: dict[str, type] = {
+    "instances": InstanceArray,
+    **{f"labels/{name}": Image for name in LEVEL_NAMES},
+    "overlay": Image,
+    "overlay/compressed": CompressedImage,
+    PROCESSING_TIME: Float64,
+}
+if vision.INSTALLED:
+    OUTPUTS["detections"] = vision.Detection2DArray  # type: ignore[attr-defined]
 
 
 class Frame(NamedTuple):
@@ -161,11 +64,13 @@ class Frame(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What segments, its name and the SHA-256 of its file ("" without a file)."""
+    """What segments, its name, the SHA-256 of its file, its precision and what runs it ("" where there is none)."""
 
     segment: ImageSegmenter
     name: str
     sha256: str
+    precision: str
+    backend: str
 
 
 class PerceptionNode(LifecycleNode):
@@ -175,7 +80,7 @@ class PerceptionNode(LifecycleNode):
     and cleanup undo exactly that. The executor's threads only receive; the worker segments the newest frames.
 
     Args:
-        open_model: Makes the segmenter from the parameter `model`.
+        open_model: Makes the segmenter from the parameter `model`. Default: `open_segmenter` with `backend`.
         node_options: Passed on to rclpy, such as `context`.
 
     Raises:
@@ -183,9 +88,9 @@ class PerceptionNode(LifecycleNode):
 
     """
 
-    def __init__(self, open_model: Callable[[str], ImageSegmenter] = open_segmenter, **node_options: Any) -> None:
+    def __init__(self, open_model: Callable[[str], ImageSegmenter] | None = None, **node_options: Any) -> None:
         super().__init__("perception_node", **node_options)
-        self._open_model = open_model
+        self._open_model = open_model or self._open_segmenter
         self._model: Model | None = None
         self._model_lock = threading.Lock()  # held while the model segments, or is exchanged for another
         self._cameras: list[Camera] = []
@@ -194,11 +99,19 @@ class PerceptionNode(LifecycleNode):
         self._enabled = True
         self._warned: dict[str, float] = {}
         self._failure = ""  # why the model could not be loaded, or the last frame not be segmented
+        self._loading = ""  # the model that is being loaded
+        self._progress = ""  # how far the model's engine is built
+        self._label_info: Any = None
+        self._least_score = -1.0  # that `~/label_info` tells
+        # Not a timer: an engine is built for minutes in an executor's thread, or before there is an executor, and a
+        # paused simulation still has a health.
+        self._closed = threading.Event()
+        self._reporter = threading.Thread(target=self._report_periodically, name="diagnostics", daemon=True)
         declare(self, PARAMETERS)
+        if not vision.INSTALLED:
+            self.get_logger().info("vision_msgs is not installed: there is no ~/detections and no ~/label_info")
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # Steady time: a paused simulation still has a health.
-        period = self.get_parameter("diagnostics_period").value
-        self.create_timer(period, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._reporter.start()
         self.create_service(SetBool, "~/enable", self._on_enable)
         # A group of their own: the cameras are served while a model loads or another image is segmented.
         slow = MutuallyExclusiveCallbackGroup()
@@ -213,34 +126,30 @@ class PerceptionNode(LifecycleNode):
         try:
             self._cameras = [Camera(name) for name in _check_names(options["cameras"])]
             self._model = self._load(options["model"])
+            self._create_publishers(_qos(options["output_reliability"]))
         except Exception as error:
+            self._release()
             self._fail(f"cannot configure with model {options['model']}", error)
             return TransitionCallbackReturn.FAILURE
         self._failure = ""
-        qos = _qos(options["output_reliability"])
-        for camera in self._cameras:
-            kinds = {"instances": InstanceArray, "overlay/compressed": CompressedImage}
-            for name in ("instances", *(f"labels/{level}" for level in LEVEL_NAMES), "overlay", "overlay/compressed"):
-                topic = f"~/{camera.topics}{name}"
-                camera.publishers[name] = self.create_lifecycle_publisher(kinds.get(name, Image), topic, qos)
         self.get_logger().info(f"model {self._model.name} is ready")
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start working."""
-        result = super().on_activate(state)
+        options = values(self, PARAMETERS)
         self._mailbox = Mailbox()
+        try:
+            for camera in self._cameras:
+                self._subscribe(camera, options)
+        except Exception as error:
+            self._stop()
+            self._fail("cannot subscribe", error)
+            return TransitionCallbackReturn.FAILURE
+        self._failure = ""
+        result = super().on_activate(state)
         self._worker = threading.Thread(target=self._work, args=(self._mailbox,), name="segment", daemon=True)
         self._worker.start()
-        options = values(self, PARAMETERS)
-        raw = options["image_transport"] == "raw"
-        for camera in self._cameras:
-            camera.subscription = self.create_subscription(
-                Image if raw else CompressedImage,
-                f"{camera.topics}image" + ("" if raw else "/compressed"),
-                lambda message, camera=camera: self._receive(camera, message),
-                _qos(options["input_reliability"]),
-            )
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -264,20 +173,62 @@ class PerceptionNode(LifecycleNode):
         return self.on_shutdown(state)
 
     def destroy_node(self) -> None:
-        """End the worker before what it uses is gone."""
+        """End the threads before what they use is gone."""
+        self._closed.set()
+        if self._reporter.is_alive():
+            self._reporter.join()
         self._stop()
         self._release()
         super().destroy_node()
 
     def _load(self, path: str) -> Model:
         """Open a model and see it work on a made-up picture."""
-        segmenter = self._open_model(path)
-        segmenter.warm_up()
-        picture = np.random.default_rng(0).integers(0, 256, (*SELF_TEST_SIZE, 3), np.uint8)
-        found = segmenter(picture)
+        self._loading, self._progress = path, ""
+        try:
+            segmenter = self._open_model(path)
+            segmenter.warm_up()
+            picture = np.random.default_rng(0).integers(0, 256, (*SELF_TEST_SIZE, 3), np.uint8)
+            found = segmenter(picture)
+        finally:
+            self._loading, self._progress = "", ""
         if found.image_size != SELF_TEST_SIZE:
             raise InputError(f"{path} answers a picture of {SELF_TEST_SIZE} pixels with masks of {found.image_size}")
-        return Model(segmenter, Path(path).name, sha256(path) if Path(path).is_file() else "")
+        return Model(
+            segmenter,
+            name=Path(path).name,
+            sha256=sha256(path) if Path(path).is_file() else "",
+            precision=getattr(getattr(segmenter, "info", None), "precision", ""),
+            backend=getattr(segmenter, "backend", ""),
+        )
+
+    def _open_segmenter(self, path: str) -> ImageSegmenter:
+        return open_segmenter(path, self.get_parameter("backend").value, report=self._tell_progress)
+
+    def _tell_progress(self, line: str) -> None:
+        self._progress = line
+        self.get_logger().info(line)
+
+    def _create_publishers(self, qos: QoSProfile) -> None:
+        for camera in self._cameras:
+            for name, kind in OUTPUTS.items():
+                camera.publishers[name] = self.create_lifecycle_publisher(
+                    kind, f"~/{camera.topics}{name}", qos, qos_overriding_options=QOS_OVERRIDES
+                )
+        if vision.INSTALLED:
+            latched = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            self._least_score = -1.0
+            self._label_info = self.create_lifecycle_publisher(vision.LabelInfo, "~/label_info", latched)  # type: ignore[attr-defined]
+
+    def _subscribe(self, camera: Camera, options: dict[str, Any]) -> None:
+        raw = options["image_transport"] == "raw"
+        camera.heard = time.perf_counter()
+        camera.subscription = self.create_subscription(
+            Image if raw else CompressedImage,
+            f"{camera.topics}image" + ("" if raw else "/compressed"),
+            lambda message: self._receive(camera, message),
+            _qos(options["input_reliability"]),
+            qos_overriding_options=QOS_OVERRIDES,
+        )
 
     def _stop(self) -> None:
         for camera in self._cameras:
@@ -294,6 +245,9 @@ class PerceptionNode(LifecycleNode):
             for publisher in camera.publishers.values():
                 self.destroy_publisher(publisher)
         self._cameras = []
+        if self._label_info is not None:
+            self.destroy_publisher(self._label_info)
+            self._label_info = None
         with self._model_lock:
             if self._model is not None:
                 self._model.segment.close()
@@ -345,7 +299,7 @@ class PerceptionNode(LifecycleNode):
     # Frames
 
     def _receive(self, camera: Camera, message: Image | CompressedImage) -> None:
-        now = time.perf_counter()
+        now = camera.heard = time.perf_counter()
         camera.statistics.receive()
         if not self._enabled:
             camera.statistics.drop("disabled")
@@ -365,8 +319,22 @@ class PerceptionNode(LifecycleNode):
     def _work(self, mailbox: Mailbox[Frame]) -> None:
         """Segment the newest frames again and again, until the mailbox is closed."""
         cameras = {camera.name: camera for camera in self._cameras}
+        self._tell_levels()
         while (frames := mailbox.take(self._batch())) and self.context.ok():
             self._process([(cameras[name], frame) for name, frame in frames])
+            self._tell_levels()
+
+    def _tell_levels(self) -> None:
+        """Publish `~/label_info`, whose threshold follows the model and the parameters."""
+        model = self._model
+        if self._label_info is None or model is None:
+            return
+        own = getattr(getattr(model.segment, "info", None), "score_thresholds", (0.0,) * len(LEVEL_NAMES))
+        wanted = [self.get_parameter(f"score_thresholds.{name}").value for name in LEVEL_NAMES]
+        least = min(max(pair) for pair in zip(own, wanted, strict=True))
+        if least != self._least_score:
+            self._label_info.publish(vision.label_info(least, self.get_clock().now().to_msg()))
+            self._least_score = least
 
     def _batch(self) -> int:
         """Images that the model takes at once."""
@@ -390,6 +358,8 @@ class PerceptionNode(LifecycleNode):
             for (camera, frame, pixels, order), instances in zip(usable, results, strict=True):
                 self._publish(camera, frame, pixels, order, instances, model, options)
                 published = time.perf_counter()
+                if camera.publishers[PROCESSING_TIME].get_subscription_count():
+                    camera.publishers[PROCESSING_TIME].publish(Float64(data=(published - started) * 1e3))
                 pending.remove(camera)
                 camera.statistics.process(
                     {
@@ -445,6 +415,8 @@ class PerceptionNode(LifecycleNode):
         for level in Level:
             if (name := f"labels/{level.name.lower()}") in wanted:
                 messages[name] = label_image(instances, level, header)
+        if "detections" in wanted:
+            messages["detections"] = vision.detection_array(instances, header)
         if wanted & {"overlay", "overlay/compressed"}:
             style = {"alpha": options["overlay.opacity"], "outline": options["overlay.outline"]}
             picture = draw(to_rgb(pixels, color_order), instances, **style)
@@ -475,36 +447,62 @@ class PerceptionNode(LifecycleNode):
         self._warned[what] = now
         return True
 
+    def _report_periodically(self) -> None:
+        period = self.get_parameter("diagnostics_period").value
+        try:
+            while not self._closed.wait(period):
+                self._report()
+        except Exception:
+            if self.context.ok():  # else the context was shut down under this thread's feet
+                raise
+
     def _report(self) -> None:
         """Publish the diagnostics."""
-        message = DiagnosticArray(status=[self._status(camera) for camera in self._cameras or [Camera("")]])
+        options = values(self, PARAMETERS)
+        statuses = [self._status(camera, options) for camera in self._cameras or [Camera("")]]
+        message = DiagnosticArray(status=statuses)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
-    def _status(self, camera: Camera) -> DiagnosticStatus:
+    def _status(self, camera: Camera, options: dict[str, Any]) -> DiagnosticStatus:
+        period = camera.statistics.period()
+        percentiles = camera.statistics.percentiles()
         counts = camera.statistics.counts()
-        (before, received, processed), now = camera.reported, time.monotonic()
-        camera.reported = (now, counts["received"], counts["processed"])
+        silence = time.perf_counter() - camera.heard if camera.subscription is not None else 0.0
+        memory = health.resident_memory()
         status = DiagnosticStatus(name=f"{self.get_fully_qualified_name()}: {camera.name or 'segmentation'}")
         status.hardware_id = "hassod_ros"
         if self._failure:
             status.level, status.message = DiagnosticStatus.ERROR, self._failure
         elif camera.subscription is None:
             status.level, status.message = DiagnosticStatus.OK, "not active"
+            if self._loading:
+                status.message = ": ".join(filter(None, (f"loading {self._loading}", self._progress)))
         elif not self._enabled:
             status.level, status.message = DiagnosticStatus.OK, "disabled"
-        elif counts["received"] == received:
-            status.level, status.message = DiagnosticStatus.WARN, "no new image"
         else:
-            status.level, status.message = DiagnosticStatus.OK, "working"
+            judged = {"silence": silence, "memory": memory} | period.judged()
+            if "total.p95_ms" in percentiles:
+                judged["latency"] = percentiles["total.p95_ms"] / 1e3
+            status.level, status.message = health.judge(judged, options)
+            status.message = status.message or "working"
         model = self._model
-        figures = {
-            "rate_in_hz": (counts["received"] - received) / (now - before),
-            "rate_out_hz": (counts["processed"] - processed) / (now - before),
-            "clock_offset_s": camera.age.offset,
-            **camera.statistics.percentiles(),
+        text = {
+            "model": model.name if model else "",
+            "model_sha256": model.sha256 if model else "",
+            "precision": model.precision if model else "",
+            "backend": model.backend if model else "",
+            "loading": self._loading,
+            "progress": self._progress,
         }
-        text = {"model": model.name if model else "", "model_sha256": model.sha256 if model else ""}
+        figures = {
+            "rate_in_hz": period.rate_in,
+            "rate_out_hz": period.rate_out,
+            "since_last_image_s": silence,
+            "clock_offset_s": camera.age.offset,
+            "memory_mb": memory,
+            **percentiles,
+        }
         text |= {name: str(count) for name, count in counts.items()}
         text |= {name: f"{value:.2f}" for name, value in figures.items()}
         status.values = [KeyValue(key=key, value=value) for key, value in text.items()]

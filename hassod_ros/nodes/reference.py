@@ -12,11 +12,11 @@ from pathlib import Path
 import yaml
 
 from hassod_ros.files import write_text
-from hassod_ros.nodes import camera_player, perception_node
+from hassod_ros.nodes import camera_player, perception_parameters
 from hassod_ros.nodes.parameters import Parameter, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = {"perception_node": perception_node.PARAMETERS, "camera_player": camera_player.PARAMETERS}
+TABLES = {"perception_node": perception_parameters.PARAMETERS, "camera_player": camera_player.PARAMETERS}
 
 
 def documentation(text: str) -> str:
@@ -42,7 +42,7 @@ def files() -> dict[Path, str]:
     api = ROOT / "docs" / "ros_api.md"
     return {
         api: documentation(api.read_text(encoding="utf-8")),
-        ROOT / "config" / "perception.yaml": defaults("perception_node", perception_node.PARAMETERS),
+        ROOT / "config" / "perception.yaml": defaults("perception_node", perception_parameters.PARAMETERS),
     }
 
 

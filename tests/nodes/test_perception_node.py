@@ -2,6 +2,7 @@ import pytest
 
 pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: source scripts/env.sh")
 
+import importlib.util
 import time
 from collections import Counter
 from pathlib import Path
@@ -9,12 +10,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.srv import GetState
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Float64
 from std_srvs.srv import SetBool
 
 from hassod_msgs.msg import Instance, InstanceArray
@@ -22,6 +26,7 @@ from hassod_msgs.srv import ReloadModel, Segment
 from hassod_ros.files import sha256
 
 NODE = "perception_node"
+PERCENTS = ("p50", "p95")
 HEIGHT, WIDTH = 96, 128
 RECTANGLES = ((8, 12, 88, 120), (20, 24, 72, 96), (32, 40, 56, 80))  # y0 x0 y1 x1 of whole, part, subpart
 COLORS = ((200, 60, 40), (60, 200, 60), (250, 250, 220))
@@ -305,6 +310,132 @@ def test_reliable_and_best_effort_subscribers_are_both_served(ros):
     ros.until(lambda: bench.send(image("rgb8", scene())) and best_effort)
 
 
+def test_processing_time_is_published_for_each_frame(ros):
+    bench = Bench(ros, model="threshold:0.05")
+    times = ros.collect(Float64, f"/{NODE}/debug/processing_time_ms")
+    ros.until(lambda: bench.send(image("rgb8", scene())) and times)
+    before = len(times)
+    for _ in range(3):
+        bench.send(image("rgb8", scene()))
+    ros.until(lambda: len(times) == before + 3)
+    assert all(time.data >= 50 for time in times)
+
+
+def test_detections_and_level_names_where_vision_msgs_is_installed(ros):
+    vision_msgs = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed; PyPI does not have it")
+    bench = Bench(ros)
+    detections = ros.collect(vision_msgs.Detection2DArray, f"/{NODE}/detections")
+    sent = image("rgb8", scene(), second=5)
+    ros.until(lambda: bench.send(sent) and detections)
+    found = detections[-1]
+    assert found.header == sent.header
+    assert all(detection.header == sent.header for detection in found.detections)
+    by_level = {detection.results[0].hypothesis.class_id: detection for detection in found.detections}
+    answer = {str(instance.level): instance for instance in bench.instances[-1].instances}
+    for level, (y0, x0, y1, x1), color in zip("012", RECTANGLES, COLORS, strict=True):
+        box = by_level[level].bbox
+        assert (box.center.position.x, box.center.position.y) == ((x0 + x1) / 2, (y0 + y1) / 2)
+        assert (box.size_x, box.size_y) == (x1 - x0, y1 - y0)
+        assert by_level[level].results[0].hypothesis.score == pytest.approx(color[0] / 255)
+        assert by_level[level].id == str(answer[level].id)
+
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    infos = ros.collect(vision_msgs.LabelInfo, f"/{NODE}/label_info", latched)  # comes long after it was published
+    ros.until(lambda: infos)
+    assert [(known.class_id, known.class_name) for known in infos[-1].class_map] == [
+        (0, "whole"),
+        (1, "part"),
+        (2, "subpart"),
+    ]
+    assert infos[-1].threshold == 0
+    set_parameters(ros, score_thresholds__whole=0.5, score_thresholds__part=0.25, score_thresholds__subpart=0.75)
+    ros.until(lambda: bench.send(sent) and infos[-1].threshold == 0.25)
+
+
+def test_a_missing_vision_msgs_is_said_once(ros):
+    if importlib.util.find_spec("vision_msgs"):
+        pytest.skip("vision_msgs is installed")
+    bench = Bench(ros)
+    assert ros.stop(bench.child).count("vision_msgs is not installed") == 1
+
+
+def test_qos_of_input_and_outputs_can_be_overridden(ros):
+    overrides = {
+        "qos_overrides./image.subscription.reliability": "reliable",
+        f"qos_overrides./{NODE}/instances.publisher.durability": "transient_local",
+    }
+    bench = Bench(ros, qos=10, **overrides)
+    (subscription,) = ros.node.get_subscriptions_info_by_topic("/image")
+    assert subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    last = bench.send(image("rgb8", scene(), second=1234))
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    late = ros.collect(InstanceArray, f"/{NODE}/instances", latched)
+    ros.until(lambda: late)
+    assert late[-1].header == last.header
+    for label in ("deactivate", "cleanup", "configure", "activate"):  # the overrides hold for every life
+        assert ros.transition(NODE, label)
+    (subscription,) = ros.node.get_subscriptions_info_by_topic("/image")
+    assert subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [(f"/{NODE}/overlay.publisher", "configure"), ("/image.subscription", "activate")],
+)
+def test_a_wrong_qos_override_is_said_and_survived(ros, name, refused):
+    diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
+    ros.start("threshold_node.py", model="threshold", **{f"qos_overrides.{name}.reliability": "sometimes"})
+    before = []
+    for label in ("configure", "activate"):
+        assert ros.transition(NODE, label) == (label != refused)
+        if label == refused:
+            break
+        before.append(label)
+    ros.until(lambda: diagnostics and "sometimes" in diagnostics[-1].status[0].message)
+    assert diagnostics[-1].status[0].level == b"\2"
+    state = ros.call(GetState, f"/{NODE}/get_state", GetState.Request()).current_state.label
+    assert state == ("inactive" if before else "unconfigured")
+
+
+def test_diagnostics_tell_everything_and_judge_it_by_limits(ros):
+    bench = Bench(ros)
+    bench.send(image("rgb8", scene()))
+    ros.until(lambda: float(bench.status()["rate_out_hz"]) > 0 or not bench.send(image("rgb8", scene())))
+    status = bench.status()
+    for key in (
+        *("model", "model_sha256", "precision", "backend", "loading", "progress"),
+        *("received", "processed", "rate_in_hz", "rate_out_hz", "since_last_image_s", "clock_offset_s", "memory_mb"),
+        *(f"{stage}.{p}_ms" for stage in ("wait", "convert", "segment", "publish", "total", "age") for p in PERCENTS),
+    ):
+        assert key in status
+    assert 20 < float(status["memory_mb"]) < 20_000
+    assert set_parameters(ros, diagnostics__silence__warn=0.0, diagnostics__silence__error=0.0)[0].successful
+    ros.until(lambda: (bench.status()["level"], bench.status()["message"]) == (b"\0", "working"))
+    set_parameters(ros, diagnostics__memory__warn=1.0)
+    ros.until(lambda: bench.status()["level"] == b"\1")
+    assert "(limit 1 MB)" in bench.status()["message"]
+    set_parameters(ros, diagnostics__memory__error=2.0, diagnostics__latency__warn=1e-9)
+    ros.until(lambda: bench.status()["level"] == b"\2")
+    assert bench.status()["message"].startswith("results take ")
+    assert "the process uses" in bench.status()["message"]
+    set_parameters(ros, diagnostics__memory__error=0.0, diagnostics__memory__warn=0.0, diagnostics__latency__warn=0.0)
+
+    def with_a_lost_image() -> bool:
+        bench.camera.publish(broken("short data"))
+        return "of the images are lost (limit 0.5)" in bench.status()["message"]
+
+    ros.until(with_a_lost_image)
+
+
+def test_diagnostics_come_while_the_first_model_loads(ros, tmp_path):
+    model = f"load_with:{tmp_path}/go"
+    ros.start("threshold_node.py", model=model, autostart=True, diagnostics_period=0.1)
+    diagnostics = ros.collect(DiagnosticArray, "/diagnostics", 50)
+    ros.until(lambda: diagnostics and diagnostics[-1].status[0].message == f"loading {model}")
+    (tmp_path / "go").touch()
+    ros.until(lambda: diagnostics[-1].status[0].message.startswith("no new image"))
+
+
 def set_parameters(ros, **changes) -> list[SetParametersResult]:
     parameters = [Parameter(name.replace("__", "."), value=value).to_parameter_msg() for name, value in changes.items()]
     request = SetParameters.Request(parameters=parameters)
@@ -366,6 +497,31 @@ def test_enable_segment_and_reload(ros):
         assert not answer.success
         assert answer.message.startswith(reason)
         assert bench.send(image("rgb8", scene())).model_name == "threshold"
+
+
+def test_parameters_change_under_load(ros):
+    """Every result is made with the values before or after a change, and none is lost."""
+    bench = Bench(ros, input_reliability="reliable", qos=20)
+    bench.settle()
+    bench.instances.clear()
+    client = ros.node.create_client(SetParameters, f"/{NODE}/set_parameters")
+    ros.until(client.service_is_ready)
+    sent, expected = 0, {(0, 1, 2), (0, 2), (0, 1)}
+    for round_ in range(8):
+        levels = Parameter("levels", value=["whole", "part"] if round_ % 2 else ["whole", "part", "subpart"])
+        score = Parameter("score_thresholds.part", value=0.0 if round_ % 2 else 0.5)
+        wrong = Parameter("max_instances", value=-1)
+        request = SetParameters.Request(parameters=[each.to_parameter_msg() for each in (levels, score, wrong)])
+        future = client.call_async(request)
+        while not future.done():
+            bench.send(image("rgb8", scene()))
+            sent += 1
+        assert [result.successful for result in future.result().results] == [True, True, False]
+    seen = {tuple(sorted(found.level for found in answer.instances)) for answer in bench.instances}
+    assert seen <= expected
+    assert len(seen) > 1
+    ros.until(lambda: bench.counts()["received"] == sent)
+    assert bench.counts() == Counter({"received": sent, "processed": sent})
 
 
 def test_reload_under_load_loses_no_frame(ros):
@@ -455,9 +611,37 @@ def test_old_images_are_dropped_also_when_the_clocks_differ(ros):
     assert printed.count("the clock of camera 'optical' differs") == 1
 
 
+def test_a_simulation_that_is_set_back_costs_no_image(ros):
+    clock = ros.node.create_publisher(Clock, "/clock", 10)
+
+    def tell(second: int) -> None:
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = second, 200_000_000
+        clock.publish(message)
+
+    bench = Bench(ros, use_sim_time=True, max_age=30.0)  # its first images come before the simulation began
+    ros.until(clock.get_subscription_count)
+
+    def told(second: int) -> bool:
+        tell(second)
+        return bench.diagnostics[-1].header.stamp.sec == second
+
+    ros.until(lambda: told(1000))
+    first = bench.send(image("rgb8", scene(), second=1000))
+    bench.settle()
+    ros.until(lambda: told(5))
+    bench.send(image("rgb8", scene(), second=1000))  # was under way when the clock was set back
+    again = bench.send(image("rgb8", scene(), second=5))
+    assert min(found.id for found in again.instances) > max(found.id for found in first.instances)
+    assert bench.send(image("rgb8", scene(), second=6)).instances[0].id in {found.id for found in again.instances}
+    assert bench.counts() == Counter({"received": 3, "processed": 3})
+    assert "clock of camera" not in ros.stop(bench.child)
+
+
 def test_an_exported_model_is_run_and_exchanged_for_another_file(ros, model_file):
     ros.start("hassod_ros.nodes.perception_node", model=model_file, autostart=True)
     answers = ros.collect(InstanceArray, f"/{NODE}/instances")
+    diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
     camera = ros.node.create_publisher(Image, "/image", 10)
 
     def answered(name: str) -> bool:
@@ -469,6 +653,9 @@ def test_an_exported_model_is_run_and_exchanged_for_another_file(ros, model_file
 
     ros.until(lambda: answered("detector.onnx"))
     assert answers[-1].model_sha256 == sha256(model_file)
+    status = {value.key: value.value for value in ros.until(lambda: diagnostics and diagnostics[-1].status[0]).values}
+    assert (status["model"], status["precision"]) == ("detector.onnx", "fp32")
+    assert status["backend"].startswith("onnxruntime ")
     assert [found.level for found in answers[-1].instances] == [0, 1, 2, 0]
     other = model_file.with_name("other.onnx")
     other.write_bytes(model_file.read_bytes()[:-100])
@@ -510,6 +697,28 @@ def test_lifecycle(ros):
     assert child.returncode == 0
 
 
+def test_a_manager_that_speaks_as_that_of_nav2_does(ros):
+    """Transitions by number alone, each followed by a look at the state; no bond."""
+    ros.start("threshold_node.py", model="threshold")
+
+    def change(transition: int, state: int) -> None:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert ros.call(ChangeState, f"/{NODE}/change_state", request).success
+        assert ros.call(GetState, f"/{NODE}/get_state", GetState.Request()).current_state.id == state
+
+    startup = (
+        (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
+        (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
+    )
+    reset = (
+        (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE),
+        (Transition.TRANSITION_CLEANUP, State.PRIMARY_STATE_UNCONFIGURED),
+    )
+    shutdown = ((Transition.TRANSITION_UNCONFIGURED_SHUTDOWN, State.PRIMARY_STATE_FINALIZED),)
+    for transition, state in (*startup, *reset, *startup, *reset, *shutdown):
+        change(transition, state)
+
+
 def test_killed_node_comes_back(ros):
     bench = Bench(ros)
     bench.send(image("rgb8", scene()))
@@ -535,7 +744,7 @@ def test_a_camera_that_dies_and_returns(ros, tmp_path):
         ros.until(lambda: bench.instances)
         player.kill()
         player.communicate()
-        ros.until(lambda: bench.status()["message"] == "no new image")
+        ros.until(lambda: bench.status()["message"].startswith("no new image for"))
 
 
 def test_a_wrong_parameter_ends_the_start_with_a_sentence(ros):

@@ -6,6 +6,7 @@ import yaml
 
 from hassod_ros.nodes import perception_node, reference
 from hassod_ros.nodes.parameters import values
+from hassod_ros.nodes.perception_parameters import PARAMETERS
 
 
 def test_documentation_and_defaults_follow_the_declarations():
@@ -22,6 +23,6 @@ def test_the_default_file_is_read_by_the_node(module_ros):
     node = perception_node.PerceptionNode(
         context=module_ros.context, cli_args=["--ros-args", "--params-file", str(path)], namespace="robot"
     )
-    assert given == {parameter.name: parameter.default for parameter in perception_node.PARAMETERS}
-    assert values(node, perception_node.PARAMETERS) == given
+    assert given == {parameter.name: parameter.default for parameter in PARAMETERS}
+    assert values(node, PARAMETERS) == given
     node.destroy_node()

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -55,8 +56,12 @@ class Broken(Threshold):
 
 
 def open_model(model: str) -> Threshold:
-    """`threshold`, `threshold:SECONDS` for a slow one, `slow_to_load:SECONDS`, `broken`."""
+    """`threshold`, `threshold:SECONDS` for a slow one, `slow_to_load:SECONDS`, `load_with:FILE`, `broken`."""
     name, _, seconds = model.partition(":")
+    if name == "load_with":
+        while not Path(seconds).exists():
+            time.sleep(0.01)
+        return Threshold()
     if name == "broken":
         return Broken()
     if name == "slow_to_load":

@@ -1,0 +1,133 @@
+"""The parameters of perception_node."""
+
+from __future__ import annotations
+
+from hassod_ros.instances import Level
+from hassod_ros.nodes import health
+from hassod_ros.nodes.parameters import Parameter
+from hassod_ros.runtime.backends import BACKENDS
+from hassod_ros.runtime.segmenter import TRAINING_FREE
+
+LEVEL_NAMES = tuple(level.name.lower() for level in Level)
+
+PARAMETERS = (
+    Parameter(
+        name="model",
+        default=TRAINING_FREE,
+        description="Path of an exported model, or training_free, which needs none. Later changes: `~/reload_model`.",
+        read_only=True,
+    ),
+    Parameter(
+        name="backend",
+        default="auto",
+        choices=("auto", *BACKENDS),
+        description="What runs an exported model; auto = ONNX Runtime on the GPU where it can, else on the CPU.",
+        read_only=True,
+    ),
+    Parameter(
+        name="autostart",
+        default=False,
+        description="Configure and activate at start, without a launch file or lifecycle manager.",
+        read_only=True,
+    ),
+    Parameter(
+        name="cameras",
+        default=[""],
+        description="Names of the cameras. NAME subscribes `NAME/image` and publishes below `~/NAME/`; a single empty "
+        "name subscribes `image` and publishes below `~/`.",
+        read_only=True,
+    ),
+    Parameter(
+        name="image_transport",
+        default="raw",
+        choices=("raw", "compressed"),
+        description="`raw` subscribes `image`, `compressed` subscribes `image/compressed`.",
+        read_only=True,
+    ),
+    Parameter(
+        name="input_reliability",
+        default="best_effort",
+        choices=("best_effort", "reliable"),
+        description="QoS of the image subscription, where `qos_overrides` does not say otherwise.",
+        read_only=True,
+    ),
+    Parameter(
+        name="output_reliability",
+        default="reliable",
+        choices=("best_effort", "reliable"),
+        description="QoS of what is published per image, where `qos_overrides` does not say otherwise; reliable also "
+        "serves best-effort subscribers.",
+        read_only=True,
+    ),
+    *(
+        Parameter(
+            name=f"score_thresholds.{name}",
+            default=0.0,
+            low=0.0,
+            high=1.0,
+            description=f"Least score of a {name}, on top of the model's own threshold.",
+        )
+        for name in LEVEL_NAMES
+    ),
+    Parameter(
+        name="levels",
+        default=list(LEVEL_NAMES),
+        choices=LEVEL_NAMES,
+        description="Levels that are published; children of a missing level hang on the next one above.",
+    ),
+    Parameter(
+        name="max_instances",
+        default=100,
+        low=1,
+        high=1000,
+        description="Most instances per image; the best scores are kept.",
+    ),
+    Parameter(
+        name="max_rate",
+        default=0.0,
+        low=0.0,
+        high=1000.0,
+        unit="Hz",
+        description="Most images per second and camera that are segmented, 0 = no limit.",
+    ),
+    Parameter(
+        name="max_age",
+        default=0.0,
+        low=0.0,
+        high=3600.0,
+        unit="s",
+        description="Images older than this when their turn comes are dropped, 0 = no limit.",
+    ),
+    Parameter(
+        name="tracking",
+        default=True,
+        description="Give instances ids that stay the same from image to image.",
+    ),
+    Parameter(
+        name="overlay.opacity",
+        default=0.45,
+        low=0.0,
+        high=1.0,
+        description="Share of the colour in the overlay's fills.",
+    ),
+    Parameter(
+        name="overlay.outline", default=1, low=0, high=20, unit="px", description="Width of the overlay's outlines."
+    ),
+    Parameter(
+        name="overlay.jpeg_quality",
+        default=85,
+        low=1,
+        high=100,
+        description="Quality of `~/overlay/compressed`.",
+    ),
+    Parameter(
+        name="diagnostics_period",
+        default=1.0,
+        low=0.05,
+        high=60.0,
+        unit="s",
+        description="Time between two diagnostics.",
+        read_only=True,
+    ),
+    *health.PARAMETERS,
+)
