@@ -43,7 +43,8 @@ class ExportOptions:
         detections: D, rows of the outputs.
         batch: Images per call.
         precision: "fp32", "fp16" or "int8".
-        target: Of int8: "x86" (uint8 activations) or "tensorrt" (symmetric, float biases).
+        target: Of int8: "x86" (uint8 activations), "x86_avx2" (also 7-bit weights) or "tensorrt" (symmetric, float
+            biases).
         images: Photographs for parity and calibration: a folder or a list of paths (`list_images`).
         annotations: COCO file of an annotated set; needed for fp16 and int8.
         annotated_images: Folder of its images.

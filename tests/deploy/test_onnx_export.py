@@ -166,8 +166,8 @@ def test_a_loss_of_recall_is_refused(options, annotated, monkeypatch):
         check_recall("fp32", "int8", given, silent)
 
 
-@pytest.mark.parametrize("target", ["x86", "tensorrt"])
-def test_int8(exported, model, options, annotated, tmp_path, target, monkeypatch):
+@pytest.mark.parametrize(("target", "bits"), [("x86", 8), ("x86_avx2", 7), ("tensorrt", 8)])
+def test_int8(exported, model, options, annotated, tmp_path, target, bits, monkeypatch):
     monkeypatch.setattr(onnx_export, "trace", lambda *_: onnx.load(exported[0]))  # traced once is enough
     given = dataclasses.replace(
         options, precision="int8", target=target, annotations=annotated / "set.json", annotated_images=annotated
@@ -179,7 +179,10 @@ def test_int8(exported, model, options, annotated, tmp_path, target, monkeypatch
     activations = {
         initializers[node.input[2]].data_type for node in graph.graph.node if node.op_type == "QuantizeLinear"
     }
-    assert activations == {onnx.TensorProto.UINT8 if target == "x86" else onnx.TensorProto.INT8}
+    assert activations == {onnx.TensorProto.INT8 if target == "tensorrt" else onnx.TensorProto.UINT8}
+    weights = [onnx.numpy_helper.to_array(value) for name, value in initializers.items() if name.endswith("_quantized")]
+    weights = [value.astype(int) for value in weights if value.dtype == np.int8]
+    assert 2 ** (bits - 2) < max(abs(value).max() for value in weights) <= 2 ** (bits - 1)
     left_float = [
         node for node in graph.graph.node if node.op_type in ("Gemm", "Conv") and node.input[1] in initializers
     ]
