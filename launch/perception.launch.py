@@ -1,55 +1,182 @@
 """Segments a camera's images: ros2 launch hassod_ros perception.launch.py image:=/camera/image_raw."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
-from launch_ros.actions import Node
+from launch_ros.actions import ComposableNodeContainer, LoadComposableNodes, Node
+from launch_ros.descriptions import ComposableNode
 from launch_ros.parameter_descriptions import ParameterValue
 
 CONFIG = Path(__file__).parent.parent / "config"
+NAME = "perception_node"
+LEVELS = ("whole", "part", "subpart")
 
+# name, default, description, values allowed
 ARGUMENTS = (
-    ("image", "image", "Topic of the camera's images (sensor_msgs/Image)."),
-    ("model", "training_free", "Path of an exported model, or training_free, which needs none."),
-    ("namespace", "", "Namespace of the node."),
-    ("params_file", str(CONFIG / "perception.yaml"), "YAML file with the node's parameters."),
-    ("autostart", "true", "Configure and activate the node, also after it died and was started again."),
-    ("respawn", "true", "Start the node again when it dies."),
-    ("use_sim_time", "false", "Take the time from /clock."),
-    ("log_level", "info", "debug, info, warn, error or fatal."),
+    ("image", "image", "Topic of the camera's images; with cameras: of each of them, below its name.", ()),
+    ("cameras", "", "Several cameras in one node: front,wrist or front=/a/image_raw,wrist=/b/image. Empty: one.", ()),
+    (
+        "image_transport",
+        "",
+        "raw, or compressed for TOPIC/compressed. Empty: as in params_file.",
+        ("", "raw", "compressed"),
+    ),
+    ("model", "", "Path of an exported model, or training_free, which needs none. Empty: as in params_file.", ()),
+    (
+        "precision",
+        "",
+        "fp16 or int8 takes MODEL-fp16.onnx or MODEL-int8.onnx, which lies beside MODEL.onnx. Empty or fp32: model.",
+        ("", "fp32", "fp16", "int8"),
+    ),
+    ("namespace", "", "Namespace of the node, and of the camera's driver.", ()),
+    ("params_file", str(CONFIG / "perception.yaml"), "YAML file with the node's parameters.", ()),
+    ("autostart", "true", "Configure and activate the node, also after it died and was started again.", ()),
+    ("respawn", "true", "Start the node again when it dies.", ()),
+    ("use_sim_time", "false", "Take the time from /clock.", ()),
+    ("log_level", "info", "Least level that is logged.", ("debug", "info", "warn", "error", "fatal")),
+    ("rviz", "false", "Show image, overlay and label maps of the (first) camera in rviz2.", ()),
+    (
+        "camera_driver",
+        "",
+        "Component that publishes the images, as PACKAGE/CLASS: v4l2_camera/v4l2_camera::V4L2Camera. One is loaded for "
+        "each camera, in the camera's namespace. Empty: the drivers run already.",
+        (),
+    ),
+    ("camera_params_file", "", "YAML file with the parameters of the camera_driver.", ()),
+    ("container", "", "Running container to load the camera_driver into. Empty: start one.", ()),
 )
 
 
-def generate_launch_description():
+def generate_launch_description() -> LaunchDescription:
     profile = EnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", default_value=str(CONFIG / "fastdds.xml"))
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=value, description=text, choices=list(choices) or None)
+                for name, value, text, choices in ARGUMENTS
+            ),
+            # Without it images do not fit through Fast DDS's shared memory; other middlewares ignore it.
+            SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
+            OpaqueFunction(function=start),
+        ]
+    )
+
+
+def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The processes to start, now that the arguments are known."""
+    given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
+    topics = camera_topics(given["cameras"], given["image"])
+    actions: list[LaunchDescriptionEntity] = [perception(given, topics)]
+    if given["camera_driver"]:
+        actions.append(drivers(given, list(topics)))
+    if is_true(given["rviz"]):
+        actions.append(rviz(given, topics))
+    return actions
+
+
+def perception(given: dict[str, str], topics: dict[str, str]) -> Node:
+    """The node; arguments that are not given leave the params_file's values as they are."""
+    parameters = {
+        "autostart": is_true(given["autostart"]),
+        "use_sim_time": is_true(given["use_sim_time"]),
+    }
+    if model := model_path(given["model"], given["precision"]):
+        parameters["model"] = ParameterValue(model, value_type=str)
+    if given["image_transport"]:
+        parameters["image_transport"] = given["image_transport"]
+    if given["cameras"]:
+        parameters["cameras"] = ParameterValue(list(topics), value_type=list[str])
+    inputs = {f"{name}/image" if name else "image": topic for name, topic in topics.items()}
     # The node activates itself: a transition that the launch file asks for after a crash can reach the services of the
     # dead process, which stay visible for some seconds. It also works on distributions without LifecycleNode.autostart.
-    node = Node(
+    return Node(
         package="hassod_ros",
-        executable="perception_node",
-        name="perception_node",
-        namespace=LaunchConfiguration("namespace"),
-        parameters=[
-            LaunchConfiguration("params_file"),
-            {
-                "model": ParameterValue(LaunchConfiguration("model"), value_type=str),
-                "autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool),
-                "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
-            },
+        executable=NAME,
+        name=NAME,
+        namespace=given["namespace"],
+        parameters=[given["params_file"], parameters],
+        remappings=[
+            *inputs.items(),
+            *((f"{name}/compressed", f"{topic}/compressed") for name, topic in inputs.items()),
         ],
-        remappings=[("image", LaunchConfiguration("image"))],
-        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-        respawn=LaunchConfiguration("respawn"),
+        arguments=["--ros-args", "--log-level", given["log_level"]],
+        respawn=is_true(given["respawn"]),
         respawn_delay=1.0,
         output="screen",
     )
-    return LaunchDescription(
-        [
-            *(DeclareLaunchArgument(name, default_value=value, description=text) for name, value, text in ARGUMENTS),
-            # Without it images do not fit through Fast DDS's shared memory; other middlewares ignore it.
-            SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
-            node,
-        ]
+
+
+def drivers(given: dict[str, str], names: list[str]) -> ComposableNodeContainer | LoadComposableNodes:
+    """A driver for each camera, together in one container."""
+    package, _, plugin = given["camera_driver"].partition("/")
+    if not plugin:
+        raise RuntimeError(f"camera_driver is {given['camera_driver']!r}; write PACKAGE/CLASS")
+    file = given["camera_params_file"]
+    nodes = [
+        ComposableNode(
+            package=package,
+            plugin=plugin,
+            name="camera",
+            namespace="/".join(part for part in (given["namespace"], name) if part),
+            parameters=[*([file] if file else []), {"use_sim_time": is_true(given["use_sim_time"])}],
+        )
+        for name in names
+    ]
+    if given["container"]:
+        return LoadComposableNodes(composable_node_descriptions=nodes, target_container=given["container"])
+    return ComposableNodeContainer(
+        package="rclcpp_components",
+        executable="component_container",
+        name="camera_container",
+        namespace=given["namespace"],
+        composable_node_descriptions=nodes,
+        output="screen",
     )
+
+
+def rviz(given: dict[str, str], topics: dict[str, str]) -> Node:
+    """rviz2 with the names of its layout led to the topics of the first camera."""
+    name, image = next(iter(topics.items()))
+    outputs = "/" + "/".join(part for part in (given["namespace"].strip("/"), NAME, name) if part)
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=given["namespace"],
+        parameters=[{"use_sim_time": is_true(given["use_sim_time"])}],
+        arguments=["-d", str(CONFIG / "rviz" / "perception.rviz")],
+        remappings=[
+            ("/image", image),
+            *((f"/{NAME}/{topic}", f"{outputs}/{topic}") for topic in ("overlay", *(f"labels/{x}" for x in LEVELS))),
+        ],
+    )
+
+
+def camera_topics(cameras: str, image: str) -> dict[str, str]:
+    """Topic by camera; the only camera of a node has no name."""
+    if not cameras:
+        return {"": image}
+    pairs = (entry.strip().partition("=") for entry in cameras.split(","))
+    return {name: topic or f"{name}/{image.strip('/')}" for name, _, topic in pairs}
+
+
+def model_path(model: str, precision: str) -> str:
+    """The file of a precision."""
+    if precision in ("", "fp32"):
+        return model
+    if not model.endswith(".onnx"):
+        raise RuntimeError(f"precision is {precision}, which needs the path of an ONNX file; give model:=PATH.onnx")
+    path = Path(model).with_name(f"{Path(model).stem}-{precision}.onnx")
+    if not path.is_file():
+        raise RuntimeError(f"{path} does not exist; export it with to_onnx --precision {precision} --out {path}")
+    return str(path)
+
+
+def is_true(text: str) -> bool:
+    """The value of a yes-or-no argument."""
+    if text.lower() not in ("true", "false"):
+        raise RuntimeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"

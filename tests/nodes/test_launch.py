@@ -7,10 +7,15 @@ pytest.importorskip("launch_ros", reason="launch and launch_ros are not installe
 import os
 import signal
 import sys
+from pathlib import Path
 
+import cv2
 import numpy as np
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-from sensor_msgs.msg import Image
+from composition_interfaces.srv import LoadNode
+from launch.launch_description_sources import get_launch_description_from_python_launch_file
+from rcl_interfaces.srv import GetParameters
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from hassod_msgs.msg import InstanceArray
@@ -28,24 +33,61 @@ service = LaunchService()
 service.include_launch_description(LaunchDescription([action]))
 sys.exit(service.run())
 """
+RECORDER = """#!{python}
+import pathlib, signal, sys
+pathlib.Path({file!r}).write_text("\\n".join(sys.argv[1:]))
+signal.sigwait([signal.SIGINT, signal.SIGTERM])
+"""
+FILES = ("perception", "multi_camera", "replay")
 
 
 @pytest.fixture
-def launch_file():
+def folder():
     try:
-        return f"{get_package_share_directory('hassod_ros')}/launch/perception.launch.py"
+        return Path(get_package_share_directory("hassod_ros")) / "launch"
     except PackageNotFoundError:
         pytest.skip("hassod_ros is not built by colcon here")
 
 
-def test_perception_launch_activates_the_node_and_brings_a_killed_one_back(ros, launch_file, model_file):
-    arguments = ["namespace:=robot", "image:=/camera/image_raw", f"model:={model_file}"]
-    child = ros.run([sys.executable, "-c", PROGRAM, launch_file, *arguments])
+@pytest.fixture
+def start(ros, folder):
+    def start(name: str, *arguments: object):
+        return ros.run([sys.executable, "-c", PROGRAM, f"{folder}/{name}.launch.py", *map(str, arguments)])
+
+    return start
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """Put a program in the place of one that is not installed here; returns the file that gets its arguments."""
+
+    def install(package: str, program: str) -> Path:
+        prefix, file = tmp_path / "prefix", tmp_path / f"{program}.txt"
+        script = prefix / "lib" / package / program
+        script.parent.mkdir(parents=True)
+        script.write_text(RECORDER.format(python=sys.executable, file=str(file)))
+        script.chmod(0o755)
+        index = prefix / "share" / "ament_index" / "resource_index" / "packages" / package
+        index.parent.mkdir(parents=True, exist_ok=True)
+        index.touch()
+        monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}:{os.environ['AMENT_PREFIX_PATH']}")
+        monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+        return file
+
+    return install
+
+
+def white() -> Image:
+    return array_to_image(np.full((48, 64, 3), 250, np.uint8), "rgb8", Header())
+
+
+def test_perception_activates_the_node_and_brings_a_killed_one_back(ros, start, model_file):
+    child = start("perception", "namespace:=robot", "image:=/camera/image_raw", f"model:={model_file}")
     camera = ros.node.create_publisher(Image, "/camera/image_raw", 10)
     answers = ros.collect(InstanceArray, "/robot/perception_node/instances")
 
     def answered() -> bool:
-        camera.publish(array_to_image(np.full((48, 64, 3), 250, np.uint8), "rgb8", Header()))
+        camera.publish(white())
         return bool(answers)
 
     ros.until(answered, 60)
@@ -55,3 +97,119 @@ def test_perception_launch_activates_the_node_and_brings_a_killed_one_back(ros, 
     ros.until(lambda: not os.path.exists(f"/proc/{node}"))
     answers.clear()
     ros.until(answered, 60)
+
+
+def test_arguments_that_are_not_given_leave_the_params_file_as_it_is(ros, start, model_file, tmp_path):
+    file = tmp_path / "robot.yaml"
+    file.write_text(
+        f"/**:\n  ros__parameters:\n    model: {model_file}\n    image_transport: compressed\n    max_instances: 1\n"
+    )
+    start("perception", f"params_file:={file}", "image:=/camera/image_raw")
+    camera = ros.node.create_publisher(CompressedImage, "/camera/image_raw/compressed", 10)
+    answers = ros.collect(InstanceArray, "/perception_node/instances")
+    data = cv2.imencode(".jpg", np.full((48, 64, 3), 250, np.uint8))[1].tobytes()
+
+    def answered() -> bool:
+        camera.publish(CompressedImage(format="jpeg", data=data))
+        return bool(answers)
+
+    ros.until(answered, 60)
+    assert len(answers[0].instances) == 1
+
+
+def test_multi_camera_serves_each_camera_under_its_name(ros, start, model_file):
+    start("multi_camera", "cameras:=front,wrist=/arm/color/image", "namespace:=robot", f"model:={model_file}")
+    topics = {"front": "/robot/front/image_raw", "wrist": "/arm/color/image"}
+    cameras = [ros.node.create_publisher(Image, topic, 10) for topic in topics.values()]
+    answers = [ros.collect(InstanceArray, f"/robot/perception_node/{name}/instances") for name in topics]
+
+    def answered() -> bool:
+        for camera in cameras:
+            camera.publish(white())
+        return all(answers)
+
+    ros.until(answered, 60)
+
+
+def test_replay_shows_a_folder_and_ends(ros, start, model_file, tmp_path):
+    for i in range(5):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((48, 64, 3), 250 - i, np.uint8))
+    answers = ros.collect(InstanceArray, "/perception_node/instances")
+    arguments = (f"source:={tmp_path}", "image:=/camera/image_raw", "rate:=5.0", "width:=32", "height:=24")
+    child = start("replay", *arguments, f"model:={model_file}", "loop:=false")
+    ros.until(lambda: ros.node.count_publishers("/camera/camera_info"), 60)
+    ros.until(lambda: child.poll() is not None, 60)
+    assert "finished after 5 images" in ros.stop(child)
+    assert child.returncode == 0
+    assert (answers[0].width, answers[0].height) == (32, 24)
+
+
+def test_replay_plays_a_bag_on_its_own_clock(ros, start, recorded, model_file, tmp_path):
+    arguments = recorded("ros2cli", "ros2")
+    (tmp_path / "bag").mkdir()
+    (tmp_path / "bag" / "metadata.yaml").touch()
+    start("replay", f"source:={tmp_path / 'bag'}", "speed:=0.5", f"model:={model_file}")
+    ros.until(lambda: arguments.exists() and ros.node.count_subscribers("/image"), 60)
+    assert arguments.read_text().split() == ["bag", "play", f"{tmp_path}/bag", "--clock", "--rate", "0.5", "--loop"]
+    request = GetParameters.Request(names=["use_sim_time"])
+    assert ros.call(GetParameters, "/perception_node/get_parameters", request).values[0].bool_value
+
+
+def test_rviz_is_led_to_the_topics_of_the_first_camera(ros, start, recorded, model_file):
+    arguments = recorded("rviz2", "rviz2")
+    start("multi_camera", "namespace:=robot", f"model:={model_file}", "rviz:=true")
+    ros.until(lambda: arguments.exists() and ros.node.count_subscribers("/robot/front/image_raw"), 60)
+    given = arguments.read_text().split()
+    assert "/image:=front/image_raw" in given
+    assert "/perception_node/overlay:=/robot/perception_node/front/overlay" in given
+    assert "/perception_node/labels/part:=/robot/perception_node/front/labels/part" in given
+    assert Path(given[given.index("-d") + 1]).is_file()
+
+
+def test_the_driver_of_a_camera_is_loaded_into_a_container(ros, start, model_file, tmp_path):
+    loaded = []
+
+    def load(request: LoadNode.Request, response: LoadNode.Response) -> LoadNode.Response:
+        loaded.append(request)
+        response.success = True
+        return response
+
+    ros.node.create_service(LoadNode, "/cameras/_container/load_node", load)
+    file = tmp_path / "camera.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    frame_rate: 15.0\n")
+    start(
+        *("multi_camera", "container:=/cameras", "camera_driver:=v4l2_camera/v4l2_camera::V4L2Camera"),
+        *("namespace:=robot", f"camera_params_file:={file}", f"model:={model_file}"),
+    )
+    ros.until(lambda: len(loaded) == 2 and ros.node.count_subscribers("/robot/wrist/image_raw"), 60)
+    assert [(request.package_name, request.plugin_name) for request in loaded] == [
+        ("v4l2_camera", "v4l2_camera::V4L2Camera")
+    ] * 2
+    assert [request.node_namespace for request in loaded] == ["/robot/front", "/robot/wrist"]
+    given = {parameter.name: parameter.value for parameter in loaded[0].parameters}
+    assert given["frame_rate"].double_value == 15.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["precision:=int8"], "precision is int8, which needs the path of an ONNX file"),
+        (["model:=/nowhere/model.onnx", "precision:=int8"], "/nowhere/model-int8.onnx does not exist"),
+        (["camera_driver:=usb_cam"], "write PACKAGE/CLASS"),
+        (["rviz:=maybe"], "'maybe' is neither true nor false"),
+        (["log_level:=loud"], "loud"),
+    ],
+)
+def test_wrong_arguments_end_the_launch_with_a_sentence(ros, start, arguments, sentence):
+    child = start("perception", *arguments)
+    ros.until(lambda: child.poll() is not None, 60)
+    assert child.returncode == 1
+    assert sentence in child.communicate()[0]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_argument_is_described(folder, name):
+    description = get_launch_description_from_python_launch_file(f"{folder}/{name}.launch.py")
+    declared = {argument.name: argument.description for argument in description.get_launch_arguments()}
+    assert {"image", "model", "namespace", "params_file", "autostart", "use_sim_time", "rviz"} <= declared.keys()
+    assert all(text.endswith((".", "]")) for text in declared.values())

@@ -1,0 +1,85 @@
+"""Segments photographs, a video or a bag: ros2 launch hassod_ros replay.launch.py source:=PHOTOS rviz:=true."""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import Path
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    SetLaunchConfiguration,
+    Shutdown,
+)
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+ARGUMENTS = (
+    ("source", None, "Folder of images, text file with one path a line, image, video, or a bag (folder, mcap, db3)."),
+    ("loop", "true", "Start again at the end; otherwise everything ends there."),
+    ("rate", "30.0", "Photographs and videos: images per second."),
+    ("speed", "1.0", "Bags: 2.0 plays twice as fast as recorded."),
+    ("width", "0", "Photographs and videos: width in pixels, 0 = as they are."),
+    ("height", "0", "Photographs and videos: height in pixels, 0 = as they are."),
+    ("pan_zoom", "0.0", "Move a window over each photograph for so many seconds, 0 = show each photograph once."),
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    perception = PythonLaunchDescriptionSource(str(Path(__file__).with_name("perception.launch.py")))
+    return LaunchDescription(
+        [
+            *(DeclareLaunchArgument(name, default_value=value, description=text) for name, value, text in ARGUMENTS),
+            OpaqueFunction(function=choose_clock),
+            IncludeLaunchDescription(perception),
+            OpaqueFunction(function=play),
+        ]
+    )
+
+
+def choose_clock(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """With a bag the time is the bag's."""
+    bag = is_bag(Path(LaunchConfiguration("source").perform(context)))
+    return [SetLaunchConfiguration("use_sim_time", "true")] if bag else []
+
+
+def play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The process that publishes the images, on the topic that the node listens to."""
+
+    def given(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    source = Path(given("source")).expanduser().absolute()
+    loop = given("loop").lower() == "true"
+    if is_bag(source):
+        options = ["--clock", "--rate", given("speed"), *(["--loop"] if loop else [])]
+        return [ExecuteProcess(cmd=["ros2", "bag", "play", str(source), *options], output="screen", on_exit=Shutdown())]
+    kinds = {"rate": float, "pan_zoom": float, "width": int, "height": int}
+    image = given("image")
+    return [
+        Node(
+            package="hassod_ros",
+            executable="camera_player",
+            namespace=given("namespace"),
+            parameters=[
+                {"source": ParameterValue(str(source), value_type=str), "loop": loop, "wait": True},
+                {name: kind(given(name)) for name, kind in kinds.items()},
+            ],
+            remappings=[
+                ("image", image),
+                ("camera_info", posixpath.join(posixpath.dirname(image), "camera_info")),
+            ],
+            output="screen",
+            on_exit=Shutdown(),
+        )
+    ]
+
+
+def is_bag(source: Path) -> bool:
+    """Whether rosbag2 wrote it."""
+    return source.suffix in (".mcap", ".db3") or (source / "metadata.yaml").is_file()
