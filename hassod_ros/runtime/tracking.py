@@ -80,18 +80,15 @@ class Tracker:
         overlaps = self._overlaps(instances, time)  # (T, N)
         found: list[_Track | None] = [None] * len(instances)
         is_whole = instances.levels == Level.WHOLE
-        for rows in (np.flatnonzero(is_whole), np.flatnonzero(~is_whole)):
-            scores = overlaps[:, rows].copy()
-            known = np.array([track.parent for track in self._tracks], np.int64)
-            parents = np.where(instances.parents[rows] >= 0, ids[instances.parents[rows]], 0)  # (n,) ids
-            scores[(known[:, None] == parents) & (parents > 0) & (scores > 0)] += _PARENT_BONUS
-            scores[[track.id in ids for track in self._tracks]] = 0
-            for track, column in _best_pairs(scores, self.least_iou):
-                found[rows[column]] = self._tracks[track]
-                ids[rows[column]] = self._tracks[track].id
-            for i in rows[ids[rows] == 0]:
-                ids[i] = self._next_id
-                self._next_id += 1
+        # Parts compete too, so that no whole takes a track that fits one of its parts better; only wholes keep it.
+        pairs = [(track, i) for track, i in _best_pairs(overlaps, self.least_iou) if is_whole[i]]
+        self._assign(pairs, is_whole, ids, found)
+        scores = np.where(is_whole, 0, overlaps)
+        known = np.array([track.parent for track in self._tracks], np.int64)
+        parents = np.where(instances.parents >= 0, ids[instances.parents], 0) if len(ids) else ids  # (N,) ids
+        scores[(known[:, None] == parents) & (parents > 0) & (scores > 0)] += _PARENT_BONUS
+        scores[[track.id in ids for track in self._tracks]] = 0
+        self._assign(_best_pairs(scores, self.least_iou), ~is_whole, ids, found)
         self._remember(instances, ids, found, time)
         return Instances(
             image_size=instances.image_size,
@@ -102,6 +99,17 @@ class Tracker:
             parents=instances.parents,
             ids=ids,
         )
+
+    def _assign(
+        self, pairs: list[tuple[int, int]], rows: np.ndarray, ids: np.ndarray, found: list[_Track | None]
+    ) -> None:
+        """Write the ids of pairs (track, instance), and new ones for the other instances of the (N,) bool `rows`."""
+        for track, i in pairs:
+            found[i] = self._tracks[track]
+            ids[i] = self._tracks[track].id
+        for i in np.flatnonzero(rows & (ids == 0)):
+            ids[i] = self._next_id
+            self._next_id += 1
 
     def _overlaps(self, instances: Instances, time: float) -> np.ndarray:
         """(T, N) mask IoU of each track, moved to where it should be, with each instance."""

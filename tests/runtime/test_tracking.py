@@ -60,6 +60,26 @@ def test_a_part_stays_with_its_whole():
     assert ids(tracker, 0.1, *wholes, *moved, **fields) == [1, 2, 3, 4]
 
 
+def test_a_whole_that_shrinks_does_not_take_the_id_of_its_part():
+    tracker = Tracker()
+    fields = {"levels": [0, 1], "parents": [-1, 0]}
+    assert ids(tracker, 0.0, (10, 10, 60, 60), (10, 10, 50, 60), **fields) == [1, 2]
+    # The whole now resembles its part of before more than itself.
+    assert ids(tracker, 0.1, (10, 10, 52, 60), (10, 10, 49, 60), **fields) == [1, 2]
+
+
+def test_a_whole_keeps_its_parts_over_an_occlusion():
+    tracker = Tracker(memory=1.0)
+    fields = {"levels": [0, 1, 1], "parents": [-1, 0, 0]}
+    thing = ((20, 20, 80, 80), (20, 20, 45, 80), (55, 20, 80, 80))
+    other = ((120, 20, 180, 80), (120, 20, 145, 80), (155, 20, 180, 80))
+    assert ids(tracker, 0.0, *thing, **fields) == [1, 2, 3]
+    for step in range(1, 9):  # something else is seen meanwhile
+        assert ids(tracker, step / 10, *other, **fields) == [4, 5, 6]
+    assert ids(tracker, 0.9, *thing, **fields) == [1, 2, 3]
+    assert ids(tracker, 2.5, *thing, **fields) == [7, 8, 9]
+
+
 def test_everything_but_the_ids_is_untouched():
     given = frame((10, 10, 40, 40), (15, 15, 20, 20), levels=[0, 1], parents=[-1, 0])
     found = Tracker().update(given, 0.0)
