@@ -1,0 +1,470 @@
+"""How long an image takes from a camera process through perception_node to a consumer process, and what that costs.
+
+Rows of the table, each a run of its own with fresh processes:
+    no node   camera -> consumer: what DDS and rclpy take alone
+    node      camera -> perception_node with a model that answers at once -> consumer
+    naive     the same answers from a node as they are often written: the image copied and converted, a queue of ten,
+              a mask of full size for each instance, data assigned as bytes
+    model     perception_node with --model
+
+Latencies are from the stamp, set just before the camera publishes, to the consumer's callback. A frame counts as
+dropped if its result never comes. `overhead` is the time inside the node without the network, from its diagnostics.
+`cpu` is of the node's process; 100 % is one core.
+
+Example:
+    python benchmarks/node.py --seconds 30
+    python benchmarks/node.py --seconds 30 --model model.onnx --sizes 640x480
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from hassod_msgs.msg import Instance, InstanceArray
+from hassod_ros.errors import InputError
+from hassod_ros.files import write_json
+from hassod_ros.images import read_image
+from hassod_ros.instances import Instances
+from hassod_ros.nodes.convert import array_to_image
+from hassod_ros.nodes.perception_node import PerceptionNode
+from hassod_ros.nodes.run import run
+from hassod_ros.nodes.sources import fill
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTPUT = "/perception_node/instances"
+WARM_UP = 2.0  # s of camera time that are not counted
+START_LIMIT = 300.0  # s; training_free compiles
+INSTANCES = 20  # that the null model finds
+PATHS = ("no node", "node", "naive", "model")
+
+
+class NullModel:
+    """Answers at once: instances of an eighth of the image's width, ten wholes with a part each."""
+
+    def __init__(self) -> None:
+        self._answers: dict[tuple[int, int], Instances] = {}
+
+    def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
+        """The same instances for every image of a size."""
+        size = (image.shape[0], image.shape[1])
+        if size not in self._answers:
+            self._answers[size] = fixed_instances(size)
+        return self._answers[size]
+
+    def segment(self, images: Sequence[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
+        """One after the other."""
+        return [self(image) for image in images]
+
+    def warm_up(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def fixed_instances(size: tuple[int, int]) -> Instances:
+    """Discs on a grid, every second one the inner part of the one before."""
+    height, width = size
+    radius = width // 16
+    rows, columns = np.ogrid[-radius:radius, -radius:radius]
+    boxes, masks = np.empty((INSTANCES, 4), np.float32), []
+    for i in range(INSTANCES):
+        x, y, r = (2 * (i // 2 % 5) + 1.5) * width // 11, (1 + i // 10) * height // 3, radius // (1 + i % 2)
+        boxes[i] = x - r, y - r, x + r, y + r
+        masks.append(
+            np.ascontiguousarray(
+                (np.hypot(rows, columns) < r)[radius - r : radius + r, radius - r : radius + r], np.uint8
+            )
+        )
+    boxes = np.round(boxes)
+    odd = np.arange(INSTANCES) % 2
+    return Instances(
+        image_size=size,
+        boxes=boxes,
+        masks=masks,
+        scores=np.linspace(1, 0.5, INSTANCES, dtype=np.float32),
+        levels=odd,
+        parents=np.where(odd == 1, np.arange(INSTANCES) - 1, -1),
+    )
+
+
+class NaiveNode(Node):
+    """perception_node's message path as a first version of such a node often has it."""
+
+    def __init__(self) -> None:
+        super().__init__("perception_node")
+        self._model = NullModel()
+        self._publisher = self.create_publisher(InstanceArray, "~/instances", 10)
+        self.create_subscription(Image, "image", self._on_image, qos_profile_sensor_data)
+
+    def _on_image(self, message: Image) -> None:
+        data = np.frombuffer(bytes(message.data), np.uint8)
+        pixels = data.reshape(message.height, message.width, 3).copy()[..., ::-1].copy()
+        instances = self._model(pixels)
+        answer = InstanceArray(header=message.header, height=message.height, width=message.width, model_name="null")
+        for i, mask in enumerate(instances.dense()):
+            image = Image(header=message.header, height=message.height, width=message.width, encoding="mono8")
+            image.step = message.width
+            image.data = (mask * 255).astype(np.uint8).tobytes()
+            found = Instance(id=i + 1, level=int(instances.levels[i]), score=float(instances.scores[i]), mask=image)
+            found.parent_id = int(instances.parents[i]) + 1
+            x0, y0, x1, y1 = instances.regions[i].tolist()
+            found.roi.x_offset, found.roi.y_offset, found.roi.width, found.roi.height = x0, y0, x1 - x0, y1 - y0
+            answer.instances.append(found)
+        self._publisher.publish(answer)
+
+
+def play(size: tuple[int, int], rate: float, count: int, photograph: str) -> int:
+    """The camera process: `count` images at `rate` (Hz), numbered in frame_id, once somebody listens.
+
+    Args:
+        size: (H, W).
+        rate: Hz.
+        count: 0 = until it is stopped.
+        photograph: What is shown; "" for a made-up picture.
+
+    """
+    if photograph:
+        pixels = fill(read_image(photograph), size)
+    else:
+        pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    rclpy.init()
+    node = rclpy.create_node("camera")
+    publisher = node.create_publisher(Image, "image", qos_profile_sensor_data)
+    message = array_to_image(np.ascontiguousarray(pixels), "rgb8", Header())
+    while not publisher.get_subscription_count():
+        time.sleep(0.05)
+    time.sleep(1.0)  # until both sides know each other
+    start, number = time.monotonic(), 0
+    while rclpy.ok() and (number < count or not count):
+        time.sleep(max(0.0, start + number / rate - time.monotonic()))
+        message.header.frame_id = str(number)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(time.time_ns(), 1_000_000_000)
+        try:
+            publisher.publish(message)
+        except RuntimeError:  # stopped just now
+            break
+        number += 1
+    time.sleep(0.5)  # the last image is still on its way
+    return 0
+
+
+def spin_naive() -> int:
+    """The naive node's process."""
+    try:
+        rclpy.init()
+        rclpy.spin(NaiveNode())
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    return 0
+
+
+class Processes:
+    """Child processes in a ROS domain of their own; a context manager that ends them."""
+
+    def __init__(self) -> None:
+        self.domain = free_domain()
+        self._stack = ExitStack()
+        self._logs = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+        """Run a command that is ended as by Ctrl-C."""
+        profile = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds.xml"))
+        environment = {
+            **os.environ,
+            "ROS_DOMAIN_ID": str(self.domain),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "FASTDDS_DEFAULT_PROFILES_FILE": profile,
+        }
+        with open(self._logs / f"{name}.log", "wb") as log:
+            child = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        self._stack.callback(_end, child)
+        return child
+
+    def role(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Run one of this script's own processes."""
+        return self.start(role, [sys.executable, str(Path(__file__).resolve()), "--role", role, *arguments])
+
+    def said(self) -> str:
+        """What the processes have printed."""
+        return " ".join(log.read_text(errors="replace").strip() for log in sorted(self._logs.iterdir())) or "nothing"
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+    try:
+        child.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def free_domain() -> int:
+    """A ROS domain whose discovery port nobody on this machine uses.
+
+    Raises:
+        InputError: There is none.
+
+    """
+    for domain in range(1, 100):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7410 + 250 * domain))  # where a domain's first participant listens
+            except OSError:
+                continue
+            return domain
+    raise InputError("every ROS domain from 1 to 99 is in use on this machine; end some nodes")
+
+
+class Consumer:
+    """Receives in this process and notes when.
+
+    Attributes:
+        latencies: Seconds from stamp to arrival by the frame's number.
+        figures: Newest diagnostics of the node.
+        failure: Why the node cannot work, "" where it can.
+
+    """
+
+    def __init__(self, domain: int, kind: type, topic: str) -> None:
+        os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds.xml"))
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        self.latencies: dict[int, float] = {}
+        self.figures: dict[str, str] = {}
+        self.failure = ""
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = rclpy.create_node("consumer", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        qos = qos_profile_sensor_data if kind is Image else 50
+        self.node.create_subscription(kind, topic, self._on_message, qos)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def _on_message(self, message: Any) -> None:
+        header = message.header
+        self.latencies[int(header.frame_id)] = time.time() - header.stamp.sec - header.stamp.nanosec * 1e-9
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        status = message.status[0]
+        self.figures = {value.key: value.value for value in status.values}
+        self.failure = status.message if status.level == DiagnosticStatus.ERROR else ""
+
+    def spin_until(self, done: Callable[[], object], seconds: float) -> bool:
+        """Receive until `done()` holds (True) or the time is over (False)."""
+        end = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > end:
+                return False
+            self._executor.spin_once(timeout_sec=0.05)
+        return True
+
+    def wait_for(self, processes: Processes, child: subprocess.Popen[bytes], done: Callable[[], object]) -> None:
+        """Receive until `done()` holds.
+
+        Raises:
+            InputError: The child has ended, the node cannot work, or nothing happens for minutes.
+
+        """
+        self.spin_until(lambda: done() or child.poll() is not None or self.failure, START_LIMIT)
+        if not done():
+            raise InputError(self.failure or f"nothing arrived; the processes printed: {processes.said()}")
+
+    def close(self) -> None:
+        """Leave the ROS network."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the table; latencies in ms, NaN where nothing came."""
+
+    size: str
+    path: str
+    sent: int
+    received: int
+    dropped: int
+    p50: float
+    p95: float
+    cpu: float
+    overhead_p50: float
+    overhead_p95: float
+
+
+def measure(path: str, size: tuple[int, int], given: argparse.Namespace) -> Result:
+    """Run camera, node and consumer for a while.
+
+    Raises:
+        InputError: The node did not start; with what it printed.
+
+    """
+    count, skipped = round((WARM_UP + given.seconds) * given.rate), round(WARM_UP * given.rate)
+    kind, topic = (Image, "/image") if path == "no node" else (InstanceArray, OUTPUT)
+    with Processes() as processes:
+        consumer = Consumer(processes.domain, kind, topic)
+        try:
+            node = start_node(processes, path, given.model) if path != "no node" else None
+            if node is not None:
+                consumer.wait_for(processes, node, lambda: consumer.node.count_subscribers("/image"))
+            show = ["--size", f"{size[1]}x{size[0]}", "--rate", str(given.rate), "--count", str(count)]
+            camera = processes.role("camera", *show, "--photograph", given.photograph)
+            consumer.wait_for(processes, camera, lambda: consumer.latencies)
+            consumer.spin_until(lambda: max(consumer.latencies) >= skipped or camera.poll() is not None, 60)
+            before, start = cpu_seconds(node.pid) if node else 0.0, time.monotonic()
+            consumer.spin_until(lambda: camera.poll() is not None, given.seconds + 60)
+            used = (cpu_seconds(node.pid) - before) / (time.monotonic() - start) if node else np.nan
+            # A queue may still be full.
+            consumer.spin_until(lambda: max(consumer.latencies, default=0) == count - 1, 5)
+            if camera.returncode:
+                raise InputError(f"the camera failed; it printed: {processes.said()}")
+            figures = dict(consumer.figures)
+        finally:
+            consumer.close()
+    arrived = np.array([value for number, value in consumer.latencies.items() if number >= skipped]) * 1e3
+    p50, p95 = np.percentile(arrived, (50, 95)) if len(arrived) else (np.nan, np.nan)
+    overhead = {
+        percent: sum(
+            float(figures.get(f"{stage}.{percent}_ms", "nan")) * sign for stage, sign in (("total", 1), ("segment", -1))
+        )
+        for percent in ("p50", "p95")
+    }
+    return Result(
+        size=f"{size[1]}x{size[0]}",
+        path=path,
+        sent=count - skipped,
+        received=len(arrived),
+        dropped=count - skipped - len(arrived),
+        p50=float(p50),
+        p95=float(p95),
+        cpu=100 * used,
+        overhead_p50=overhead["p50"],
+        overhead_p95=overhead["p95"],
+    )
+
+
+def start_node(processes: Processes, path: str, model: str) -> subprocess.Popen[bytes]:
+    """The process in the middle of a path."""
+    if path == "model":
+        options = ["--ros-args", "-p", f"model:={model}", "-p", "autostart:=true"]
+        return processes.start(path, [sys.executable, "-m", "hassod_ros.nodes.perception_node", *options])
+    return processes.role(path)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read WIDTHxHEIGHT: 640x480 -> (480, 640)."""
+    width, _, height = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 640x480")
+    return int(height), int(width)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each run, after a warm-up")
+    parser.add_argument("--sizes", type=parse_size, nargs="+", default=[(480, 640), (1080, 1920)], metavar="WxH")
+    parser.add_argument("--rate", type=float, default=30.0, help="of the camera in Hz")
+    parser.add_argument("--model", default="", help="also this model: a path, or training_free")
+    parser.add_argument("--photograph", default="", help="what the camera shows")
+    parser.add_argument("--only", nargs="+", choices=PATHS, help="these rows alone")
+    parser.add_argument("--out", help="JSON file for the figures")
+    own = parser.add_argument_group("one of the processes alone; used by the script itself")
+    own.add_argument("--role", choices=("camera", "node", "naive"))
+    own.add_argument("--size", type=parse_size, default=(480, 640))
+    own.add_argument("--count", type=int, default=0)
+    given, ros_arguments = parser.parse_known_args(arguments)
+    if ros_arguments and ros_arguments[0] != "--ros-args":
+        parser.error(f"unrecognized arguments: {' '.join(ros_arguments)}")
+    if given.role == "camera":
+        return play(given.size, given.rate, given.count, given.photograph)
+    if given.role == "naive":
+        return spin_naive()
+    if given.role == "node":
+        options = ["--ros-args", "-p", "autostart:=true", *ros_arguments[1:]]
+        return run(lambda: PerceptionNode(lambda *_: NullModel()), [sys.argv[0], *options])
+    paths = given.only or [path for path in PATHS if path != "model" or given.model]
+    try:
+        results = []
+        print_row("size", "path", "sent", "dropped", "p50 ms", "p95 ms", "cpu %", "overhead p50", "p95", "")
+        for size in given.sizes:
+            for path in paths:
+                results.append(measure(path, size, given))
+                print_result(results)
+        if given.out:
+            write_json(given.out, [asdict(result) for result in results], indent=2)
+    except InputError as error:
+        print(f"node: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def print_result(results: list[Result]) -> None:
+    """The newest row, with its ratio to the node's at the same size."""
+    row = results[-1]
+    node = next((r for r in results if r.size == row.size and r.path == "node"), None)
+    ratio = (
+        ""
+        if node is None or row.path == "node"
+        else f"{row.p50 / node.p50:.2f} x node's p50, {row.cpu / node.cpu:.2f} x its cpu"
+    )
+    figures = (
+        "-" if np.isnan(value) else f"{value:.2f}"
+        for value in (row.p50, row.p95, row.cpu, row.overhead_p50, row.overhead_p95)
+    )
+    print_row(row.size, row.path, str(row.sent), str(row.dropped), *figures, ratio)
+
+
+def print_row(*cells: str) -> None:
+    """One line of the table."""
+    widths = (10, 8, 6, 8, 9, 9, 7, 13, 7, 0)
+    print(
+        "".join(
+            f"{cell:>{width}}" if i > 1 else f"{cell:{width}}"
+            for i, (cell, width) in enumerate(zip(cells[:-1], widths, strict=False))
+        ),
+        cells[-1],
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
