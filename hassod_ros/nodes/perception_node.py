@@ -406,7 +406,8 @@ class PerceptionNode(LifecycleNode):
     ) -> None:
         header = frame.message.header
         if options["tracking"]:
-            instances = camera.tracker.update(instances, header.stamp.sec + header.stamp.nanosec * 1e-9)
+            stamp = header.stamp.sec + header.stamp.nanosec * 1e-9
+            instances = camera.tracker.update(instances, stamp, pixels)
         instances = _select(instances, options)
         wanted = {name for name, publisher in camera.publishers.items() if publisher.get_subscription_count()}
         messages: dict[str, Any] = {}

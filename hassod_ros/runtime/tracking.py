@@ -11,6 +11,8 @@ from hassod_ros.instances import Instances, Level
 _LEAST_BOX_IOU = 0.1  # pairs below are not compared by their masks
 _SMOOTHING = 0.5  # share of the newest displacement in a track's velocity
 _PARENT_BONUS = 0.2  # IoU that having the same parent counts for
+_COLOR_BONUS = 0.2  # IoU that having the same colours counts for
+_COLOR_SIDE = 320  # pixels of the image's longer side that colours are looked at
 
 
 @dataclass
@@ -24,6 +26,7 @@ class _Track:
         velocity: (2,) float64 x and y in pixels per second.
         mask: uint8 0/1 crop when last seen.
         area: Of the mask in pixels.
+        colors: (64,) float32 histogram, which follows slowly; zeros where unknown.
         seen: Time in s when last seen.
 
     """
@@ -34,6 +37,7 @@ class _Track:
     velocity: np.ndarray
     mask: np.ndarray
     area: int
+    colors: np.ndarray
     seen: float
 
     def shift(self, time: float) -> np.ndarray:
@@ -44,12 +48,14 @@ class _Track:
 class Tracker:
     """Gives each instance the id of the thing that it overlaps most, where that thing should be by now.
 
+    Colours and the parent help where several things overlap an instance about as much.
+
     Things move with constant velocity in the image. One that is not seen keeps its id for `memory` seconds. Ids count
     up from 1 and are never given twice.
 
     Args:
         memory: Seconds.
-        least_iou: Mask IoU that makes two masks the same thing.
+        least_iou: Mask IoU that makes two masks the same thing; less is enough where colours or parents agree.
 
     Example:
         >>> square = Instances.from_dense(np.ones((1, 2, 2), bool), image_size=(2, 2))
@@ -65,12 +71,14 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._next_id = 1
 
-    def update(self, instances: Instances, time: float) -> Instances:
+    def update(self, instances: Instances, time: float, image: np.ndarray | None = None) -> Instances:
         """The same instances with ids.
 
         Args:
             instances: Of one frame.
             time: Of that frame in seconds. A step back, as when a simulation starts again, begins anew.
+            image: (H, W, 3) uint8 pixels of the frame, in the same colour order every time. Default: colours do not
+                count.
 
         """
         if any(time < track.seen for track in self._tracks):
@@ -78,6 +86,11 @@ class Tracker:
         self._tracks = [track for track in self._tracks if time - track.seen <= self.memory]
         ids = np.zeros(len(instances), np.uint32)
         overlaps = self._overlaps(instances, time)  # (T, N)
+        colors = _histograms(instances, image) if image is not None else np.zeros((len(instances), 64), np.float32)
+        if self._tracks and len(instances):
+            known_colors = np.array([track.colors for track in self._tracks])
+            alike = np.minimum(known_colors[:, None], colors[None]).sum(axis=2)
+            overlaps[overlaps > 0] += _COLOR_BONUS * alike[overlaps > 0]
         found: list[_Track | None] = [None] * len(instances)
         is_whole = instances.levels == Level.WHOLE
         # Parts compete too, so that no whole takes a track that fits one of its parts better; only wholes keep it.
@@ -89,7 +102,7 @@ class Tracker:
         scores[(known[:, None] == parents) & (parents > 0) & (scores > 0)] += _PARENT_BONUS
         scores[[track.id in ids for track in self._tracks]] = 0
         self._assign(_best_pairs(scores, self.least_iou), ~is_whole, ids, found)
-        self._remember(instances, ids, found, time)
+        self._remember(instances, ids, found, colors, time)
         return Instances(
             image_size=instances.image_size,
             boxes=instances.boxes,
@@ -137,7 +150,9 @@ class Tracker:
             overlaps[t, i] = both / (self._tracks[t].area + areas[i] - both)
         return overlaps
 
-    def _remember(self, instances: Instances, ids: np.ndarray, found: list[_Track | None], time: float) -> None:
+    def _remember(
+        self, instances: Instances, ids: np.ndarray, found: list[_Track | None], colors: np.ndarray, time: float
+    ) -> None:
         kept = [track for track in self._tracks if track.id not in ids]
         areas = instances.areas
         for i, track in enumerate(found):
@@ -146,9 +161,29 @@ class Tracker:
             if track is not None and time > track.seen:
                 moved = (box[:2] + box[2:] - track.box[:2] - track.box[2:]) / 2 / (time - track.seen)
                 velocity = (1 - _SMOOTHING) * track.velocity + _SMOOTHING * moved
+            hue = colors[i] if track is None else (track.colors + colors[i]) / 2
             parent = int(ids[instances.parents[i]]) if instances.parents[i] >= 0 else 0
-            kept.append(_Track(int(ids[i]), parent, box, velocity, instances.masks[i], int(areas[i]), time))
+            kept.append(_Track(int(ids[i]), parent, box, velocity, instances.masks[i], int(areas[i]), hue, time))
         self._tracks = kept
+
+
+def _histograms(instances: Instances, image: np.ndarray) -> np.ndarray:
+    """(N, 64) float32: share of each instance's pixels in each of 4 x 4 x 4 colours.
+
+    Large images are looked at on a coarse grid; an instance without a pixel on it gets zeros.
+    """
+    step = max(1, max(instances.image_size) // _COLOR_SIDE)
+    coarse = image[::step, ::step] >> 6
+    codes = coarse[..., 0] << 4 | coarse[..., 1] << 2 | coarse[..., 2]
+    histograms = np.zeros((len(instances), 64), np.float32)
+    for i, ((x0, y0, _, _), mask) in enumerate(zip(instances.regions.tolist(), instances.masks, strict=True)):
+        top, left = -y0 % step, -x0 % step  # of the first grid point inside
+        inside = mask[top::step, left::step]
+        rows, columns = (y0 + top) // step, (x0 + left) // step
+        found = codes[rows : rows + inside.shape[0], columns : columns + inside.shape[1]][inside > 0]
+        if found.size:
+            histograms[i] = np.bincount(found, minlength=64) / found.size
+    return histograms
 
 
 def _best_pairs(scores: np.ndarray, least: float) -> list[tuple[int, int]]:

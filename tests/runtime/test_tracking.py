@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hassod_ros.instances import Instances
-from hassod_ros.runtime.tracking import Tracker
+from hassod_ros.runtime.tracking import Tracker, _histograms
 
 SIZE = (100, 200)
 
@@ -33,6 +33,33 @@ def test_a_fast_thing_is_looked_for_where_it_should_be():
     for step in range(4):  # gets faster; from the third step on it overlaps its last place by less than a third
         x = (0, 12, 32, 60)[step]
         assert ids(tracker, step / 10, (x, 10, x + 30, 40)) == [1]
+
+
+def test_colours_decide_where_two_things_overlap_about_as_much():
+    red, blue = (10, 10, 40, 40), (4, 10, 34, 40)
+    first, second = np.zeros((2, *SIZE, 3), np.uint8)
+    first[10:40, 10:40] = second[10:40, 17:47] = (255, 0, 0)
+    second[10:40, 4:34] = (0, 0, 255)
+    for images, expected in (((first, second), [1, 2]), ((None, None), [2, 1])):
+        tracker = Tracker()
+        assert tracker.update(frame(red), 0.0, images[0]).ids.tolist() == [1]
+        assert tracker.update(frame((17, 10, 47, 40), blue), 0.1, images[1]).ids.tolist() == expected
+
+
+@pytest.mark.parametrize("scale", [1, 8])
+def test_colours_are_counted_also_on_a_coarse_grid(scale):
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (10, 20, 3), np.uint8)
+    image = np.kron(blocks, np.ones((10 * scale, 10 * scale, 1), np.uint8))
+    masks = np.zeros((2, *image.shape[:2]), bool)
+    masks[0, 3 * scale : 97 * scale, 7 * scale : 151 * scale] = True
+    masks[1, 20 * scale : 30 * scale, 50 * scale : 60 * scale] = True
+    found = _histograms(Instances.from_dense(masks, image_size=masks.shape[1:]), image)
+    codes = (image >> 6).astype(int) @ [16, 4, 1]
+    for histogram, mask in zip(found, masks, strict=True):
+        expected = np.bincount(codes[mask], minlength=64) / mask.sum()
+        np.testing.assert_allclose(histogram, expected, atol=0.02)
+    assert found[1].max() == 1
 
 
 def test_an_id_survives_a_short_occlusion_and_is_never_given_again():
