@@ -3,6 +3,7 @@ import pytest
 pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: source scripts/env.sh")
 
 import importlib.util
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,7 +24,9 @@ from std_srvs.srv import SetBool
 
 from hassod_msgs.msg import Instance, InstanceArray
 from hassod_msgs.srv import ReloadModel, Segment
+from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
+from hassod_ros.nodes.perception_node import PerceptionNode
 
 NODE = "perception_node"
 PERCENTS = ("p50", "p95")
@@ -436,6 +439,33 @@ def test_diagnostics_come_while_the_first_model_loads(ros, tmp_path):
     ros.until(lambda: diagnostics[-1].status[0].message.startswith("no new image"))
 
 
+def test_diagnostics_tell_how_far_an_engine_is_built(ros, monkeypatch):
+    """TensorRT is not needed: whatever builds an engine reports lines to the node."""
+    built = threading.Event()
+
+    def build(model, backend, *, report):
+        assert (model, backend) == ("model.onnx", "tensorrt")
+        report("Building: 40 %")
+        assert built.wait(60)
+        raise InputError("no engine today")
+
+    monkeypatch.setattr("hassod_ros.nodes.perception_node.open_segmenter", build)
+    values = {"model": "model.onnx", "backend": "tensorrt", "diagnostics_period": 0.05}
+    node = PerceptionNode(
+        context=ros.context, parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]
+    )
+    diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
+    configure = threading.Thread(target=node.trigger_configure)
+    configure.start()
+    ros.until(lambda: diagnostics and diagnostics[-1].status[0].message == "loading model.onnx: Building: 40 %")
+    figures = {value.key: value.value for value in diagnostics[-1].status[0].values}
+    assert (figures["loading"], figures["progress"]) == ("model.onnx", "Building: 40 %")
+    built.set()
+    configure.join()
+    ros.until(lambda: diagnostics[-1].status[0].message == "cannot configure with model model.onnx: no engine today")
+    node.destroy_node()
+
+
 def set_parameters(ros, **changes) -> list[SetParametersResult]:
     parameters = [Parameter(name.replace("__", "."), value=value).to_parameter_msg() for name, value in changes.items()]
     request = SetParameters.Request(parameters=parameters)
@@ -586,6 +616,36 @@ def test_two_cameras_have_outputs_and_counts_of_their_own(ros):
     for second, name in enumerate(answers):
         assert {answer.header.stamp.sec for answer in answers[name]} == {second}
     assert [status.name for status in diagnostics[-1].status] == [f"/{NODE}: front", f"/{NODE}: wrist"]
+
+
+def test_a_fast_camera_does_not_push_a_slow_one_aside(ros):
+    model = "threshold:0.1"
+    ros.start("threshold_node.py", model=model, autostart=True, cameras="[front, wrist]", diagnostics_period=0.2)
+    answers = {name: ros.collect(InstanceArray, f"/{NODE}/{name}/instances") for name in ("front", "wrist")}
+    cameras = {name: ros.node.create_publisher(Image, f"/{name}/image", 10) for name in answers}
+    ros.until(lambda: all(camera.get_subscription_count() for camera in cameras.values()))
+    for name, camera in cameras.items():
+
+        def answered(name=name, camera=camera) -> bool:
+            camera.publish(image("rgb8", scene()))
+            ros.executor.spin_once(timeout_sec=0.1)
+            return bool(answers[name])
+
+        ros.until(answered)
+    for second in range(100, 106):
+        cameras["wrist"].publish(image("rgb8", scene(), second=second))
+
+        def answered(second=second) -> bool:
+            cameras["front"].publish(image("rgb8", scene()))  # several times while one image is segmented
+            ros.executor.spin_once(timeout_sec=0.02)
+            return answers["wrist"][-1].header.stamp.sec == second
+
+        ros.until(answered)
+    diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
+    ros.until(lambda: diagnostics)
+    front, wrist = ({value.key: value.value for value in status.values} for status in diagnostics[-1].status)
+    assert int(front["dropped.superseded"]) > 0
+    assert int(wrist["processed"]) >= 6
 
 
 def test_ids_stay_with_what_moves(ros):

@@ -47,7 +47,9 @@ def device() -> None:
 @pytest.mark.gpu
 def test_engine_equals_onnxruntime(write_model, device, tmp_path):
     path = write_model()
-    engine = open_backend(path, "tensorrt", cache=tmp_path / "engines")
+    lines: list[str] = []
+    engine = open_backend(path, "tensorrt", report=lines.append, cache=tmp_path / "engines")
+    assert lines[0].startswith(f"building {path}")
     reference = open_backend(path, "onnxruntime-cpu")
     images = np.random.default_rng(0).integers(0, 256, (1, 48, 64, 3), np.uint8)
     for _ in range(3):  # the first run is plain, the others replay the captured graph
