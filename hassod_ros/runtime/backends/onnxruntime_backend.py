@@ -45,7 +45,7 @@ class OnnxRuntimeBackend:
         Args:
             path: The file.
             provider: "cpu", "cuda", "tensorrt", or "auto": CUDA where it is installed, otherwise the CPU.
-            threads: Threads of the CPU provider; 0 = one per core.
+            threads: Threads of the CPU provider; 0 = one per core that the process may use.
             cache: Folder for the TensorRT provider's engines. Default: `default_cache_folder()`.
 
         Raises:
@@ -56,7 +56,7 @@ class OnnxRuntimeBackend:
         info = read_model_info(path)
         name = _choose_provider(provider)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or _allowed_cores()
         options.log_severity_level = 3  # errors; they are raised as well
         settings: dict[str, Any] = {}
         if provider == "tensorrt":
@@ -98,6 +98,17 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """See `Backend.close`."""
         self._session = None
+
+
+def _allowed_cores() -> int:
+    """Cores that the process is bound to (`taskset`, cgroups), or 0 where it may use all.
+
+    Left to itself (0), ONNX Runtime binds a thread to each core of the machine, whatever the process is bound to.
+    """
+    if not hasattr(os, "sched_getaffinity"):  # not on Linux
+        return 0
+    cores = len(os.sched_getaffinity(0))
+    return 0 if cores == os.cpu_count() else cores
 
 
 def _choose_provider(provider: str) -> str:
