@@ -120,7 +120,7 @@ class Tracker:
         for track, i in pairs:
             found[i] = self._tracks[track]
             ids[i] = self._tracks[track].id
-        for i in np.flatnonzero(rows & (ids == 0)):
+        for i in np.flatnonzero(rows & (ids == 0)).tolist():
             ids[i] = self._next_id
             self._next_id += 1
 
