@@ -618,36 +618,6 @@ def test_two_cameras_have_outputs_and_counts_of_their_own(ros):
     assert [status.name for status in diagnostics[-1].status] == [f"/{NODE}: front", f"/{NODE}: wrist"]
 
 
-def test_a_fast_camera_does_not_push_a_slow_one_aside(ros):
-    model = "threshold:0.1"
-    ros.start("threshold_node.py", model=model, autostart=True, cameras="[front, wrist]", diagnostics_period=0.2)
-    answers = {name: ros.collect(InstanceArray, f"/{NODE}/{name}/instances") for name in ("front", "wrist")}
-    cameras = {name: ros.node.create_publisher(Image, f"/{name}/image", 10) for name in answers}
-    ros.until(lambda: all(camera.get_subscription_count() for camera in cameras.values()))
-    for name, camera in cameras.items():
-
-        def answered(name=name, camera=camera) -> bool:
-            camera.publish(image("rgb8", scene()))
-            ros.executor.spin_once(timeout_sec=0.1)
-            return bool(answers[name])
-
-        ros.until(answered)
-    for second in range(100, 106):
-        cameras["wrist"].publish(image("rgb8", scene(), second=second))
-
-        def answered(second=second) -> bool:
-            cameras["front"].publish(image("rgb8", scene()))  # several times while one image is segmented
-            ros.executor.spin_once(timeout_sec=0.02)
-            return answers["wrist"][-1].header.stamp.sec == second
-
-        ros.until(answered)
-    diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
-    ros.until(lambda: diagnostics)
-    front, wrist = ({value.key: value.value for value in status.values} for status in diagnostics[-1].status)
-    assert int(front["dropped.superseded"]) > 0
-    assert int(wrist["processed"]) >= 6
-
-
 def test_ids_stay_with_what_moves(ros):
     bench = Bench(ros)
     first = {found.level: found.id for found in bench.send(image("rgb8", scene(), second=1000)).instances}
