@@ -38,6 +38,7 @@ ARGUMENTS = (
     ("respawn", "true", "Start the node again when it dies.", ()),
     ("use_sim_time", "false", "Take the time from /clock.", ()),
     ("log_level", "info", "Least level that is logged.", ("debug", "info", "warn", "error", "fatal")),
+    ("prefix", "", "Command in front of the node's, to bind it to cores for example: taskset -c 2,3.", ()),
     ("rviz", "false", "Show image, overlay and label maps of the (first) camera in rviz2.", ()),
     (
         "camera_driver",
@@ -104,6 +105,7 @@ def perception(given: dict[str, str], topics: dict[str, str]) -> Node:
             *((f"{name}/compressed", f"{topic}/compressed") for name, topic in inputs.items()),
         ],
         arguments=["--ros-args", "--log-level", given["log_level"]],
+        prefix=given["prefix"],
         respawn=is_true(given["respawn"]),
         respawn_delay=1.0,
         output="screen",

@@ -82,7 +82,8 @@ def white() -> Image:
 
 
 def test_perception_activates_the_node_and_brings_a_killed_one_back(ros, start, model_file):
-    child = start("perception", "namespace:=robot", "image:=/camera/image_raw", f"model:={model_file}")
+    arguments = ("namespace:=robot", "image:=/camera/image_raw", "prefix:=nice -n 5")
+    child = start("perception", *arguments, f"model:={model_file}")
     camera = ros.node.create_publisher(Image, "/camera/image_raw", 10)
     answers = ros.collect(InstanceArray, "/robot/perception_node/instances")
 
@@ -93,6 +94,7 @@ def test_perception_activates_the_node_and_brings_a_killed_one_back(ros, start, 
     ros.until(answered, 60)
     with open(f"/proc/{child.pid}/task/{child.pid}/children") as file:
         (node,) = (int(pid) for pid in file.read().split())
+    assert os.getpriority(os.PRIO_PROCESS, node) == 5
     os.kill(node, signal.SIGKILL)
     ros.until(lambda: not os.path.exists(f"/proc/{node}"))
     answers.clear()
