@@ -69,6 +69,8 @@ setup(
     entry_points={
         "console_scripts": [
             "pseudo_label = hassod_ros.train.pseudo_label:main",
+            "shrink_photos = hassod_ros.train.shrink_photos:main",
+            "default_model = hassod_ros.train.default_model:main",
             "pretrain_features = hassod_ros.train.pretrain_features:main",
             "visualise = hassod_ros.train.visualise:main",
             "detector = hassod_ros.train.detector:main",

@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hassod_ros.discovery.features import DEFAULT
 from hassod_ros.errors import InputError
 
@@ -80,13 +78,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
+    from hassod_ros.discovery.methods import parse_option
+
     try:
-        if not equals:
-            raise ValueError(text)
-        return name, yaml.safe_load(value)
-    except (ValueError, yaml.YAMLError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE") from error
+        return parse_option(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 if __name__ == "__main__":

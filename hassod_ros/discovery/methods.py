@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
+import yaml
 
 from hassod_ros.discovery.hassod import HassodConfig, discover_from_features, network_input
 from hassod_ros.errors import InputError
@@ -39,6 +40,23 @@ def find_method(name: str) -> Method:
     if name not in METHODS:
         raise InputError(f"there is no method {name!r}; choose one of {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """Name and value of an option as people write it; InputError where there is no `=` or no YAML behind it.
+
+    Example:
+        >>> parse_option("filters.min_area=400"), parse_option("thresholds=[0.4, 0.2]")
+        (('filters.min_area', 400), ('thresholds', [0.4, 0.2]))
+
+    """
+    name, equals, value = text.partition("=")
+    try:
+        if not equals:
+            raise ValueError(text)
+        return name, yaml.safe_load(value)
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{text!r} is not NAME=VALUE") from error
 
 
 def change(config: Any, options: Mapping[str, Any]) -> Any:

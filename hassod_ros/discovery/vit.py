@@ -77,7 +77,7 @@ class ViTFeatures:
         check_images(images, self.patch_size)
         grid = (images.shape[1] // self.patch_size, images.shape[2] // self.patch_size)
         self._fit_positions(grid)
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.require(images, requirements=("C", "W"))).to(self._device).permute(0, 3, 1, 2)
         tokens = self._model.forward_features(((pixels - self._mean) / self._std).to(self._dtype))  # (B, N, C)
         keys = tokens[:, self._model.num_prefix_tokens :].float().transpose(1, 2).reshape(len(images), -1, *grid)
         if not torch.isfinite(keys).all():

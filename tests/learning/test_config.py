@@ -4,13 +4,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hassod_ros.chain.default_model import DefaultModelRecipe
 from hassod_ros.errors import InputError
 from hassod_ros.learning.config import Recipe, flat, read_recipe, read_settings, recipe_of, save_recipe
 from hassod_ros.learning.pretraining.config import PretrainConfig
 
 FOLDER = Path(__file__).parents[2] / "config" / "recipes"
 RECIPES = [FOLDER / f"{name}.yaml" for name in ("hassod_coco", "small", "smoke")]
-OTHERS = [("features", PretrainConfig)]
+OTHERS = [
+    ("features", PretrainConfig, "local_views"),
+    ("default_model", DefaultModelRecipe, "features.local_views"),
+    ("default_model_cpu", DefaultModelRecipe, "labels.features"),
+]
 
 
 def _read(*argv: str) -> Recipe:
@@ -23,7 +28,7 @@ def _write(path: Path, text: str) -> str:
 
 
 def test_every_recipe_is_tested():
-    assert set(FOLDER.glob("*.yaml")) == {*RECIPES, *(FOLDER / f"{name}.yaml" for name, _ in OTHERS)}
+    assert set(FOLDER.glob("*.yaml")) == {*RECIPES, *(FOLDER / f"{name}.yaml" for name, *_ in OTHERS)}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -35,13 +40,13 @@ def test_recipes_are_valid_and_survive_a_round_trip(path, tmp_path):
     assert set(flat(recipe)) == set(flat(Recipe()))
 
 
-@pytest.mark.parametrize(("name", "kind"), OTHERS)
-def test_other_recipes_are_valid_and_survive_a_round_trip(name, kind, tmp_path):
+@pytest.mark.parametrize(("name", "kind", "key"), OTHERS)
+def test_other_recipes_are_valid_and_survive_a_round_trip(name, kind, key, tmp_path):
     recipe = read_settings(kind, ["--config", str(FOLDER / f"{name}.yaml")], prog=name, description="")
     save_recipe(recipe, tmp_path / "resolved.yaml")
     assert read_settings(kind, ["--config", str(tmp_path / "resolved.yaml")], prog=name, description="") == recipe
-    with pytest.raises(InputError, match=r"sets sede, which does not exist; the nearest name is .*seed"):
-        read_settings(kind, ["--sede", "3"], prog=name, description="")
+    with pytest.raises(InputError, match=f"sets {key[:-1]}, which does not exist; the nearest name is {key}"):
+        read_settings(kind, [f"--{key[:-1]}", "3"], prog=name, description="")
 
 
 def test_the_paper_recipe_holds_the_published_values():

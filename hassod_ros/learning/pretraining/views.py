@@ -118,11 +118,12 @@ def _uniform(count: int, ends: tuple[float, float], device: torch.device) -> Ten
 
 def _turn_colours(views: Tensor, saturation: Tensor, angle: Tensor) -> Tensor:
     """Turn the hue of (B, 3, H, W) views by (B,) radians and stretch their saturation by (B,) factors."""
-    forth = torch.tensor(_RGB_TO_YIQ, device=views.device)
+    forth = torch.tensor(_RGB_TO_YIQ)
+    forth, back = forth.to(views.device), torch.linalg.inv(forth).to(views.device)  # on a GPU the inverse would wait
     cosine, sine = saturation * angle.cos(), saturation * angle.sin()
     one, zero = torch.ones_like(cosine), torch.zeros_like(cosine)
     turn = torch.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], 1).view(-1, 3, 3)
-    matrix = torch.linalg.inv(forth) @ turn @ forth  # (B, 3, 3)
+    matrix = back @ turn @ forth  # (B, 3, 3)
     return torch.einsum("bij,bjhw->bihw", matrix, views).clamp(0, 1)
 
 

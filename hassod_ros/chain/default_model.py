@@ -1,0 +1,359 @@
+"""The default model from photographs: pool, features, pseudo-labels, burn-in, Mean Teacher, export, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hassod_ros.chain.steps import Step, run_steps
+from hassod_ros.discovery.features import TINY
+from hassod_ros.discovery.hassod import HassodConfig
+from hassod_ros.discovery.methods import change, find_method, parse_option
+from hassod_ros.errors import InputError
+from hassod_ros.files import sha256
+from hassod_ros.images import list_images
+from hassod_ros.learning.config import Recipe, flat
+from hassod_ros.learning.pool import INDEX, shrink
+from hassod_ros.learning.pretraining.config import PretrainConfig
+
+LABELS, MODEL, INT8, SCORES = "labels.json", "model.onnx", "model_int8.onnx", "scores.json"
+_FEATURES, _BURN_IN, _MEAN_TEACHER = "features.safetensors", "burn_in/model.pth", "mean_teacher/model.pth"
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """The photographs."""
+
+    photos: str = ""  # folder, or text file with one path a line
+    max_side: int = 320  # px; what training sees of them
+    quality: int = 80  # of JPEG
+    megabytes: int = 60  # largest size of the pool
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """The pseudo-labels."""
+
+    features: str = TINY  # tiny: pre-trained first; handcrafted: no pre-training; tiny+handcrafted; or a ViT's name
+    weights: str = ""  # file of features' weights; tiny is then not pre-trained
+    set: tuple[str, ...] = ()  # NAME=VALUE of the method's settings, such as filters.duplicate_iou=0.9
+    cpus: int | None = None  # to use; null: all
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The exported model."""
+
+    size: tuple[int, int] = (480, 640)  # height and width of its input, multiples of 32
+    proposals: int = 300
+    detections: int = 50
+    score_thresholds: tuple[float, float, float] = (0.5, 0.5, 0.5)  # recommended ones: whole, part, subpart
+    int8: bool = True  # a second file; needs an annotated set
+
+
+@dataclass(frozen=True)
+class DevConfig:
+    """An annotated set to measure on; nothing is learned from it. Without one there is no int8 file and no report."""
+
+    annotations: str = ""  # COCO file
+    images: str = ""  # folder of its pictures
+    count: int = 0  # pictures of the report, evenly spread; 0: all
+
+
+@dataclass(frozen=True)
+class DefaultModelRecipe(Recipe):
+    """Everything that the default model is made of."""
+
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    features: PretrainConfig = field(default_factory=PretrainConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    dev: DevConfig = field(default_factory=DevConfig)
+    until: str = ""  # last step to do; empty: all
+
+
+def make_default_model(recipe: DefaultModelRecipe, say: Callable[[str], None] = print) -> dict[str, Path]:
+    """Do all steps that are not done yet, in `run.output`.
+
+    Returns:
+        Folder of each step that is done, by its name.
+
+    Raises:
+        InputError: Something given is wrong (as far as it can be told, before the first step), or a step's gate is not
+            passed. What was done is kept.
+
+    """
+    steps = plan(recipe)
+    run_steps(steps, until=recipe.until or steps[-1].name, say=say)
+    return {step.name: step.folder for step in steps if step.done}
+
+
+def plan(recipe: DefaultModelRecipe) -> list[Step]:
+    """The steps of a recipe in their order.
+
+    Raises:
+        InputError: See `make_default_model`.
+
+    """
+    _check(recipe)
+    root = Path(recipe.run.output)
+    values = flat(recipe)
+
+    def chosen(*prefixes: str) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name.startswith(prefixes)}
+
+    pool = Step(
+        "pool",
+        f"photographs of {recipe.pool.photos} at {recipe.pool.max_side} pixels",
+        root,
+        {**chosen("pool.max_side", "pool.quality"), "photographs": _fingerprint(recipe.pool.photos)},
+        (),
+        (INDEX,),
+        partial(_make_pool, recipe),
+    )
+    steps = [pool]
+    config = dataclasses.replace(
+        recipe.features, images=str(pool.path("images")), seed=recipe.run.seed, device=recipe.run.device
+    )
+    features: Step | None = None
+    if TINY in recipe.labels.features.split("+") and not recipe.labels.weights:
+        about = f"pre-train a ViT-Ti/{config.patch_size}, {config.iterations} steps of {config.batch_size} photographs"
+        features = Step("features", about, root, config.settings(), (pool,), (_FEATURES,), partial(_pretrain, config))
+        steps.append(features)
+    labels = Step(
+        "labels",
+        f"label the pool with {recipe.labels.features} features",
+        root,
+        {
+            **chosen("labels.features", "labels.set"),
+            "weights": sha256(recipe.labels.weights) if recipe.labels.weights else "",
+        },
+        (pool, features) if features else (pool,),
+        (LABELS,),
+        partial(_label, recipe, pool, features),
+    )
+    learned = chosen("model.", "data.", "run.seed", "run.deterministic")
+    burn_in = Step(
+        "burn_in",
+        f"train {recipe.model.backbone} on the labels, {recipe.burn_in.iterations} iterations",
+        root,
+        learned | chosen("burn_in."),
+        (pool, labels),
+        (_BURN_IN,),
+        partial(_burn_in, recipe, pool, labels),
+    )
+    mean_teacher = Step(
+        "mean_teacher",
+        f"Mean Teacher, {recipe.mean_teacher.iterations} iterations",
+        root,
+        learned | chosen("mean_teacher."),
+        (pool, labels, burn_in),
+        (_MEAN_TEACHER,),
+        partial(_mean_teacher, recipe, pool, labels, burn_in),
+    )
+    height, width = recipe.export.size
+    exported = chosen("export.size", "export.proposals", "export.detections", "export.score_thresholds")
+    export = Step(
+        "export",
+        f"ONNX for {width}x{height} pictures, with its gate",
+        root,
+        exported,
+        (pool, mean_teacher),
+        (MODEL,),
+        partial(_export, recipe, pool, mean_teacher, "fp32"),
+    )
+    steps += [labels, burn_in, mean_teacher, export]
+    if not recipe.dev.annotations:
+        return steps
+    dev = {"annotations": sha256(recipe.dev.annotations)}
+    report = Step(
+        "report",
+        f"score the model and its pseudo-labels' method on {recipe.dev.annotations}",
+        root,
+        {**dev, **chosen("dev.count")},
+        (labels, export),
+        (SCORES,),
+        partial(_report, recipe, features, export),
+    )
+    steps.append(report)
+    if recipe.export.int8:  # last: its gate is the one that a good model may fail
+        int8 = Step(
+            "export_int8",
+            "the same in int8, with its gate; without it: --export.int8 false",
+            root,
+            exported | dev,
+            (pool, mean_teacher),
+            (INT8,),
+            partial(_export, recipe, pool, mean_teacher, "int8"),
+        )
+        steps.append(int8)
+    return steps
+
+
+def _check(recipe: DefaultModelRecipe) -> None:
+    """Everything that can be wrong before hours of work."""
+    if not recipe.pool.photos:
+        raise InputError("the default model needs photographs; give their folder or list with --pool.photos")
+    for name in ("data.images", "data.annotations", "mean_teacher.initial", "features.images"):
+        if flat(recipe)[name]:
+            raise InputError(f"{name} is made by the chain itself; leave it out")
+    if recipe.labels.weights and not Path(recipe.labels.weights).is_file():
+        raise InputError(f"labels.weights {recipe.labels.weights} does not exist; check the path, or leave it out")
+    _label_config(recipe)
+    if recipe.dev.annotations and not Path(recipe.dev.annotations).is_file():
+        raise InputError(f"dev.annotations {recipe.dev.annotations} does not exist; check the path")
+    if recipe.dev.annotations and not (recipe.dev.images and Path(recipe.dev.images).is_dir()):
+        raise InputError(f"dev.images {recipe.dev.images!r} is no folder; give that of dev.annotations' pictures")
+    if any(side < 32 or side % 32 for side in recipe.export.size):
+        raise InputError(f"export.size must be multiples of 32, it is {list(recipe.export.size)}")
+
+
+def _fingerprint(photos: str) -> str:
+    """Of the files' names and contents, wherever they lie."""
+    digest = hashlib.sha256()
+    try:
+        for path in list_images(photos):
+            digest.update(f"{path.name} {sha256(path)}\n".encode())
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read ({error.strerror}); correct {photos}") from error
+    return digest.hexdigest()
+
+
+def _label_config(recipe: DefaultModelRecipe) -> HassodConfig:
+    return change(find_method("hassod").config, dict(map(parse_option, recipe.labels.set)))
+
+
+def _weights(recipe: DefaultModelRecipe, features: Step | None) -> Path | None:
+    """File of the features' weights, where they have one."""
+    if features:
+        return features.path(_FEATURES)
+    return Path(recipe.labels.weights) if recipe.labels.weights else None
+
+
+def _device(recipe: DefaultModelRecipe) -> str | None:
+    return None if recipe.run.device == "auto" else recipe.run.device
+
+
+# The rooms below load torch, Ray and lightly: each when its step is due, so that a machine needs what its steps need.
+
+
+def _make_pool(recipe: DefaultModelRecipe, folder: Path) -> None:
+    pool = recipe.pool
+    made = shrink(pool.photos, folder, max_side=pool.max_side, quality=pool.quality, megabytes=pool.megabytes)
+    print(f"{made['photographs']} photographs, {made['bytes'] / 1e6:.1f} MB, {len(made['left_out'])} left out")
+
+
+def _pretrain(config: PretrainConfig, folder: Path) -> None:
+    from hassod_ros.learning.pretraining.run import pretrain
+
+    pretrain(dataclasses.replace(config, output=str(folder)))
+
+
+def _label(recipe: DefaultModelRecipe, pool: Step, features: Step | None, folder: Path) -> None:
+    import ray
+
+    from hassod_ros.discovery.pseudo_label import Request, pseudo_label
+
+    device = _device(recipe)
+    summary = pseudo_label(
+        Request(
+            images=pool.path("images"),
+            out=folder / LABELS,
+            options=dict(map(parse_option, recipe.labels.set)),
+            features=recipe.labels.features,
+            weights=_weights(recipe, features),
+            device=device and device.partition(":")[0],  # Ray chooses which GPU
+            cpus=recipe.labels.cpus,
+        )
+    )
+    ray.shutdown()  # its processes hold memory that training needs
+    print(f"{summary.annotations} masks in {summary.images} photographs, {len(summary.failures)} failed")
+
+
+def _detector_recipe(recipe: DefaultModelRecipe, pool: Step, labels: Step, folder: Path) -> Recipe:
+    return Recipe(
+        model=recipe.model,
+        data=dataclasses.replace(recipe.data, images=str(pool.path("images")), annotations=str(labels.path(LABELS))),
+        burn_in=recipe.burn_in,
+        mean_teacher=recipe.mean_teacher,
+        run=dataclasses.replace(recipe.run, output=str(folder)),
+    )
+
+
+def _burn_in(recipe: DefaultModelRecipe, pool: Step, labels: Step, folder: Path) -> None:
+    from hassod_ros.learning.stages import burn_in
+
+    burn_in(_detector_recipe(recipe, pool, labels, folder))
+
+
+def _mean_teacher(recipe: DefaultModelRecipe, pool: Step, labels: Step, burn_in: Step, folder: Path) -> None:
+    from hassod_ros.learning.stages import mean_teacher
+
+    whole = _detector_recipe(recipe, pool, labels, folder)
+    stage = dataclasses.replace(recipe.mean_teacher, initial=str(burn_in.path(_BURN_IN)))
+    mean_teacher(dataclasses.replace(whole, mean_teacher=stage))
+
+
+def _export(recipe: DefaultModelRecipe, pool: Step, mean_teacher: Step, precision: str, folder: Path) -> None:
+    from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
+    from hassod_ros.detection.checkpoints import open_detector
+
+    checkpoint = mean_teacher.path(_MEAN_TEACHER)
+    options = ExportOptions(
+        input_size=recipe.export.size,
+        images=pool.path("images"),
+        proposals=recipe.export.proposals,
+        detections=recipe.export.detections,
+        precision=precision,
+        annotations=recipe.dev.annotations or None,
+        annotated_images=recipe.dev.images or None,
+        recipe="default_model",
+        score_thresholds=recipe.export.score_thresholds,
+    )
+    name = MODEL if precision == "fp32" else INT8
+    export_onnx(open_detector(checkpoint), folder / name, options, weights_sha256=sha256(checkpoint))
+
+
+def _report(recipe: DefaultModelRecipe, features: Step | None, export: Step, folder: Path) -> None:
+    from hassod_ros.discovery.features import load_features
+    from hassod_ros.discovery.hassod import discover
+    from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations, parse_predictions
+    from hassod_ros.evaluation.evaluate import evaluate
+    from hassod_ros.evaluation.predict import Finder, open_exported, predict
+    from hassod_ros.evaluation.report import clean, write_report
+    from hassod_ros.evaluation.tables import format_table
+    from hassod_ros.files import write_json
+
+    annotated = load_annotations(recipe.dev.annotations)
+    pictures = annotated.pictures
+    if recipe.dev.count:
+        annotated = AnnotatedSet(
+            pictures[:: max(1, len(pictures) // recipe.dev.count)][: recipe.dev.count], annotated.has_masks
+        )
+    patches = load_features(recipe.labels.features, _weights(recipe, features), _device(recipe))
+    finders: dict[str, Finder] = {
+        "labels": partial(discover, features=patches, config=_label_config(recipe)),
+        "model": open_exported(export.path(MODEL)),
+    }
+    scores = {}
+    for name, find in finders.items():
+        predictions = parse_predictions(predict(find, annotated, recipe.dev.images, label=name), annotated)
+        scores[name] = evaluate(annotated, predictions)
+        page = write_report(
+            folder / name,
+            scores[name],
+            annotated,
+            predictions,
+            images=recipe.dev.images,
+            title=f"default model: {name}",
+        )
+        print(f"{name}: {page}")
+    kind = "mask" if annotated.has_masks else "box"
+    rows = {name: {**found[kind], "nested": found[kind]["parents"]["accuracy"]} for name, found in scores.items()}
+    print(format_table(rows, ("AR@10", "AR@100", "AP", "best_iou@100", "nested"), corner=f"{kind}, per cent"))
+    write_json(folder / SCORES, clean(scores), indent=1)
