@@ -82,7 +82,7 @@ class Ros:
         if child.poll() is None:
             child.send_signal(signal.SIGINT)
         try:
-            return child.communicate(timeout=20)[0]
+            return child.communicate(timeout=60)[0]
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGABRT)  # Python then prints where each thread is
             pytest.fail(f"the process did not end after SIGINT; it printed: {child.communicate()[0]}")
@@ -93,7 +93,7 @@ class Ros:
         self.node.create_subscription(kind, topic, received.append, qos)
         return received
 
-    def until(self, condition: Callable[[], object], seconds: float = 20.0) -> object:
+    def until(self, condition: Callable[[], object], seconds: float = 60.0) -> object:
         """Spin until the condition holds and return its value; fails the test after `seconds`."""
         end = time.monotonic() + seconds
         while not (value := condition()):
@@ -101,7 +101,7 @@ class Ros:
             self.executor.spin_once(timeout_sec=0.02)
         return value
 
-    def call(self, kind: type, name: str, request: object, seconds: float = 20.0) -> object:
+    def call(self, kind: type, name: str, request: object, seconds: float = 60.0) -> object:
         client = self.node.create_client(kind, name)
         self.until(client.service_is_ready)
         future = client.call_async(request)
