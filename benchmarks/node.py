@@ -57,6 +57,7 @@ OUTPUT = "/perception_node/instances"
 WARM_UP = 2.0  # s of camera time that are not counted
 START_LIMIT = 300.0  # s; training_free compiles
 INSTANCES = 20  # that the null model finds
+STAGES = ("wait", "convert", "segment", "publish")
 PATHS = ("no node", "node", "naive", "model")
 
 
@@ -310,7 +311,7 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the table; latencies in ms, NaN where nothing came."""
+    """One row of the table; latencies in ms, NaN where nothing came. `stages`: medians inside the node."""
 
     size: str
     path: str
@@ -322,6 +323,7 @@ class Result:
     cpu: float
     overhead_p50: float
     overhead_p95: float
+    stages: dict[str, float]
 
 
 def measure(path: str, size: tuple[int, int], given: argparse.Namespace) -> Result:
@@ -372,6 +374,7 @@ def measure(path: str, size: tuple[int, int], given: argparse.Namespace) -> Resu
         cpu=100 * used,
         overhead_p50=overhead["p50"],
         overhead_p95=overhead["p95"],
+        stages={stage: float(figures[f"{stage}.p50_ms"]) for stage in STAGES if f"{stage}.p50_ms" in figures},
     )
 
 
@@ -424,7 +427,9 @@ def main(arguments: list[str] | None = None) -> int:
     paths = given.only or [path for path in PATHS if path != "model" or given.model]
     try:
         results = []
-        print_row("size", "path", "sent", "dropped", "p50 ms", "p95 ms", "cpu %", "overhead p50", "p95", "")
+        print_row(
+            "size", "path", "sent", "dropped", "p50 ms", "p95 ms", "cpu %", "overhead p50", "p95", "p50 of stages"
+        )
         for size in given.sizes:
             for path in paths:
                 results.append(measure(path, size, given))
@@ -438,19 +443,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def print_result(results: list[Result]) -> None:
-    """The newest row, with its ratio to the node's at the same size."""
+    """The newest row, with the medians of its stages or its ratio to the node's row of the same size."""
     row = results[-1]
     node = next((r for r in results if r.size == row.size and r.path == "node"), None)
-    ratio = (
-        ""
-        if node is None or row.path == "node"
-        else f"{row.p50 / node.p50:.2f} x node's p50, {row.cpu / node.cpu:.2f} x its cpu"
-    )
+    remark = ", ".join(f"{stage} {value:.2f}" for stage, value in row.stages.items())
+    if node is not None and row.path == "naive":
+        remark = f"{row.p50 / node.p50:.1f} x node's p50, {row.cpu / node.cpu:.1f} x its cpu"
     figures = (
         "-" if np.isnan(value) else f"{value:.2f}"
         for value in (row.p50, row.p95, row.cpu, row.overhead_p50, row.overhead_p95)
     )
-    print_row(row.size, row.path, str(row.sent), str(row.dropped), *figures, ratio)
+    print_row(row.size, row.path, str(row.sent), str(row.dropped), *figures, remark)
 
 
 def print_row(*cells: str) -> None:
