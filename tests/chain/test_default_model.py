@@ -150,7 +150,7 @@ def test_a_killed_chain_goes_on_and_ends_with_the_same_weights(recipe, tmp_path)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     checkpoint = steps["burn_in"].path("burn_in/checkpoint.pt")
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 900
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     process.kill()
