@@ -191,6 +191,7 @@ class Processes:
         self._logs = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
 
     def __enter__(self) -> Processes:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else the children would outlive this process
         return self
 
     def __exit__(self, *_: object) -> None:
