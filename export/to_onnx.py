@@ -12,7 +12,7 @@ import sys
 
 from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
 from hassod_ros.deploy.quantization import TARGETS
-from hassod_ros.detection.checkpoints import open_detector
+from hassod_ros.detection.checkpoints import open_detector, read_config
 from hassod_ros.detection.config import DetectorConfig
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
@@ -39,9 +39,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1, help="images per call")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="of int8")
-    parser.add_argument("--annotations", help="COCO file that fp16 and int8 are measured on")
+    parser.add_argument("--store-half", action="store_true", help="fp32 whose weights lie in the file as float16")
+    parser.add_argument("--annotations", help="COCO file that fp16, int8 and --store-half are measured on")
     parser.add_argument("--annotated-images", help="folder of its images")
     parser.add_argument("--score-thresholds", type=float, nargs=3, default=(0.5, 0.5, 0.5), metavar=("W", "P", "S"))
+    parser.add_argument("--nms", type=float, help="IoU of detections that exclude each other; default: as trained")
+    parser.add_argument("--mask-threshold", type=float, help="probability of a mask's pixels; default: as trained")
     parser.add_argument("--recipe", default="", help="name of the training recipe, for the metadata")
     parser.add_argument("--hassod", action="store_true", help="the checkpoint is HASSOD's own (Detectron2)")
     parser.add_argument("--network", choices=("student", "teacher"), default="student", help="of a Mean Teacher file")
@@ -60,12 +63,14 @@ def main(arguments: list[str] | None = None) -> int:
             batch=given.batch,
             precision=given.precision,
             target=given.target,
+            store_half=given.store_half,
             annotations=given.annotations,
             annotated_images=given.annotated_images,
             recipe=given.recipe,
             score_thresholds=tuple(given.score_thresholds),
         )
-        config = DetectorConfig() if given.hassod else None
+        config = DetectorConfig() if given.hassod else read_config(given.checkpoint)
+        config = config.changed(nms=given.nms, mask_threshold=given.mask_threshold)
         model = open_detector(given.checkpoint, config, network=given.network)
         export_onnx(model, given.out, options, weights_sha256=sha256(given.checkpoint))
     except InputError as error:

@@ -78,6 +78,8 @@ def _open_checkpoint(options: argparse.Namespace) -> Finder:
         short_side=options.short_side,
         max_side=options.max_side,
         max_detections=options.max_detections,
+        nms=options.nms,
+        mask_threshold=options.mask_threshold,
     )
 
 
@@ -96,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--short-side", type=_positive, default=800, help="a checkpoint's input size (default 800)")
     parser.add_argument("--max-side", type=_positive, default=1333, help="limit of the longer side (default 1333)")
     parser.add_argument("--report", help="folder for report.html, metrics.json and a model's predictions.json")
+    parser.add_argument("--nms", type=float, help="of a checkpoint, instead of its own: IoU that excludes a detection")
+    parser.add_argument("--mask-threshold", type=float, help="of a checkpoint, instead of its own")
     parser.add_argument("--max-detections", type=_positive, default=1000, help="predictions an image (default 1000)")
     parser.add_argument("--min-area", type=float, default=0.0, help="ignore smaller annotations, in pixels (default 0)")
     return parser

@@ -53,7 +53,12 @@ class ExportConfig:
     proposals: int = 300
     detections: int = 50
     score_thresholds: tuple[float, float, float] = (0.5, 0.5, 0.5)  # recommended ones: whole, part, subpart
-    int8: bool = True  # a second file; needs an annotated set
+    nms: float | None = None  # IoU of detections that exclude each other; null: as trained
+    mask_threshold: float | None = None  # probability of a mask's pixels; null: as trained
+    store_half: bool = False  # weights of the float32 file as float16; needs an annotated set
+    int8: bool = True  # a second, faster file; needs an annotated set
+    int8_proposals: int = 100
+    int8_detections: int = 50
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
         partial(_mean_teacher, recipe, pool, labels, burn_in),
     )
     height, width = recipe.export.size
-    exported = chosen("export.size", "export.proposals", "export.detections", "export.score_thresholds")
+    exported = {name: value for name, value in chosen("export.").items() if name != "export.int8"}
     export = Step(
         "export",
         f"ONNX for {width}x{height} pictures, with its gate",
@@ -209,6 +214,10 @@ def _check(recipe: DefaultModelRecipe) -> None:
         raise InputError(f"dev.annotations {recipe.dev.annotations} does not exist; check the path")
     if recipe.dev.annotations and not (recipe.dev.images and Path(recipe.dev.images).is_dir()):
         raise InputError(f"dev.images {recipe.dev.images!r} is no folder; give that of dev.annotations' pictures")
+    if recipe.export.store_half and not recipe.dev.annotations:
+        raise InputError(
+            "export.store_half needs dev.annotations, to measure what it loses; give them or set it to false"
+        )
     if any(side < 32 or side % 32 for side in recipe.export.size):
         raise InputError(f"export.size must be multiples of 32, it is {list(recipe.export.size)}")
 
@@ -301,22 +310,25 @@ def _mean_teacher(recipe: DefaultModelRecipe, pool: Step, labels: Step, burn_in:
 
 def _export(recipe: DefaultModelRecipe, pool: Step, mean_teacher: Step, precision: str, folder: Path) -> None:
     from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
-    from hassod_ros.detection.checkpoints import open_detector
+    from hassod_ros.detection.checkpoints import open_detector, read_config
 
     checkpoint = mean_teacher.path(_MEAN_TEACHER)
+    wanted, full = recipe.export, precision == "fp32"
     options = ExportOptions(
-        input_size=recipe.export.size,
+        input_size=wanted.size,
         images=pool.path("images"),
-        proposals=recipe.export.proposals,
-        detections=recipe.export.detections,
+        proposals=wanted.proposals if full else wanted.int8_proposals,
+        detections=wanted.detections if full else wanted.int8_detections,
         precision=precision,
+        store_half=wanted.store_half and full,
         annotations=recipe.dev.annotations or None,
         annotated_images=recipe.dev.images or None,
         recipe="default_model",
-        score_thresholds=recipe.export.score_thresholds,
+        score_thresholds=wanted.score_thresholds,
     )
-    name = MODEL if precision == "fp32" else INT8
-    export_onnx(open_detector(checkpoint), folder / name, options, weights_sha256=sha256(checkpoint))
+    config = read_config(checkpoint).changed(nms=wanted.nms, mask_threshold=wanted.mask_threshold)
+    name = MODEL if full else INT8
+    export_onnx(open_detector(checkpoint, config), folder / name, options, weights_sha256=sha256(checkpoint))
 
 
 def _report(recipe: DefaultModelRecipe, features: Step | None, export: Step, folder: Path) -> None:

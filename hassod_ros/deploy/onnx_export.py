@@ -14,6 +14,7 @@ import onnx
 import torch
 
 from hassod_ros.deploy.accuracy import average_recall
+from hassod_ros.deploy.half_storage import store_half
 from hassod_ros.deploy.parity import ParityLimits, compare
 from hassod_ros.deploy.photographs import load_batches
 from hassod_ros.deploy.quantization import TARGETS, quantize
@@ -46,7 +47,8 @@ class ExportOptions:
         target: Of int8: "x86" (uint8 activations), "x86_avx2" (also 7-bit weights) or "tensorrt" (symmetric, float
             biases).
         images: Photographs for parity and calibration: a folder or a list of paths (`list_images`).
-        annotations: COCO file of an annotated set; needed for fp16 and int8.
+        store_half: Keep the weights of fp32 as float16, see `store_half`.
+        annotations: COCO file of an annotated set; needed for fp16, int8 and `store_half`.
         annotated_images: Folder of its images.
         recipe: Name of the training recipe, for the metadata.
         score_thresholds: Recommended least score for each level.
@@ -60,6 +62,7 @@ class ExportOptions:
     batch: int = 1
     precision: str = "fp32"
     target: str = "x86"
+    store_half: bool = False
     annotations: str | os.PathLike | None = None
     annotated_images: str | os.PathLike | None = None
     recipe: str = ""
@@ -72,10 +75,11 @@ class ExportOptions:
             raise InputError(f"target is {self.target!r}; choose one of {', '.join(TARGETS)}")
         if self.batch < 1:
             raise InputError(f"batch is {self.batch}; give at least 1")
-        if self.precision != "fp32" and (self.annotations is None or self.annotated_images is None):
-            raise InputError(
-                f"{self.precision} needs an annotated set to measure the loss; give annotations and images"
-            )
+        if self.store_half and self.precision != "fp32":
+            raise InputError(f"store_half is for fp32; {self.precision} has small weights already")
+        lossy = "store_half" if self.store_half else self.precision
+        if lossy != "fp32" and (self.annotations is None or self.annotated_images is None):
+            raise InputError(f"{lossy} needs an annotated set to measure the loss; give annotations and images")
 
 
 def export_onnx(
@@ -141,6 +145,12 @@ def export_onnx(
                 set_info(graph, info)
             # uint8 activations are for x86 alone; their float32 graph has passed the table above.
             check_graph(graph, report, for_tensorrt=options.precision == "fp16" or options.target == "tensorrt")
+            onnx.save(graph, result)
+            check_recall(plain, result, options, report)
+        elif options.store_half:
+            result = Path(folder) / "half.onnx"
+            store_half(graph)
+            check_graph(graph, report)
             onnx.save(graph, result)
             check_recall(plain, result, options, report)
         with atomic_path(destination) as temporary:
@@ -209,10 +219,7 @@ def check_recall(
         raise ValueError("an annotated set is needed")
     before, after = (average_recall(path, options.annotations, options.annotated_images) for path in (plain, result))
     drop = 100 * (before - after)
-    report(
-        f"  AR@100 of masks: fp32 {100 * before:.2f}, {options.precision} {100 * after:.2f}; at most {max_drop} less"
-    )
+    name = "stored as fp16" if options.store_half else options.precision
+    report(f"  AR@100 of masks: fp32 {100 * before:.2f}, {name} {100 * after:.2f}; at most {max_drop} less")
     if not drop <= max_drop:
-        raise InputError(
-            f"{options.precision} loses {drop:.2f} points of AR, at most {max_drop} are allowed; nothing was written"
-        )
+        raise InputError(f"{name} loses {drop:.2f} points of AR, at most {max_drop} are allowed; nothing was written")

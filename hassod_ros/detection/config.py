@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from hassod_ros.errors import InputError
 
@@ -44,6 +46,7 @@ class DetectorConfig:
         mask_iou_head: Predict the quality of a mask and multiply the score with it (Mask Scoring R-CNN).
         score_threshold: Detections must score higher.
         nms: IoU above which the lower of two detections is dropped.
+        mask_threshold: Probability above which a pixel belongs to a mask.
         detections: Most detections of an image.
         pixel_mean: RGB, subtracted from values 0 ... 255.
         pixel_std: RGB, divides afterwards.
@@ -85,6 +88,7 @@ class DetectorConfig:
     mask_iou_head: bool = False
     score_threshold: float = 0.0
     nms: float = 0.5
+    mask_threshold: float = 0.5
     detections: int = 100
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -96,6 +100,8 @@ class DetectorConfig:
             raise InputError(f"backbone_width is {self.backbone_width}; choose a factor from 0.125 to 4")
         if self.backbone_width != 1 and not self.backbone.startswith("resnet"):
             raise InputError(f"backbone_width changes ResNets only; set it to 1 for {self.backbone}")
+        if not 0 < self.mask_threshold < 1:
+            raise InputError(f"mask_threshold must lie between 0 and 1, it is {self.mask_threshold}")
         if self.fpn_norm not in NORMS:
             raise InputError(f"fpn_norm is {self.fpn_norm!r}; choose one of {', '.join(NORMS)}")
         if len(self.anchor_sizes) != 5:
@@ -109,3 +115,12 @@ class DetectorConfig:
             raise InputError("channels, layers, widths and numbers of boxes must be at least 1")
         if min(self.pixel_std) <= 0:
             raise InputError(f"pixel_std is {self.pixel_std}; give positive values")
+
+    def changed(self, **values: Any) -> DetectorConfig:
+        """A copy with other values; None keeps what there is.
+
+        Raises:
+            InputError: See the class.
+
+        """
+        return dataclasses.replace(self, **{name: value for name, value in values.items() if value is not None})

@@ -67,6 +67,8 @@ def open_checkpoint(
     short_side: int = 800,
     max_side: int = 1333,
     max_detections: int = 1000,
+    nms: float | None = None,
+    mask_threshold: float | None = None,
 ) -> Finder:
     """A trained detector without a threshold on the score, on the GPU where there is one.
 
@@ -77,6 +79,8 @@ def open_checkpoint(
         short_side: Images are resized to this shorter side in pixels (the paper: 800),
         max_side: but the longer side becomes no longer than this.
         max_detections: Most detections of an image (the paper: 1000).
+        nms: Instead of the detector's own, see `DetectorConfig`.
+        mask_threshold: Likewise.
 
     Raises:
         InputError: The checkpoint cannot be loaded.
@@ -91,6 +95,7 @@ def open_checkpoint(
 
     config = DetectorConfig() if published else read_config(path)
     config = dataclasses.replace(config, detections=max_detections, score_threshold=0.0)
+    config = config.changed(nms=nms, mask_threshold=mask_threshold)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = open_detector(path, config, network=network).to(device)
     resize = v2.RandomShortestSize([short_side], max_size=max_side, antialias=True)
@@ -98,6 +103,6 @@ def open_checkpoint(
     @torch.inference_mode()
     def find(image: np.ndarray) -> Instances:
         pixels = resize(torch.from_numpy(image).permute(2, 0, 1).to(device))
-        return to_instances(model(pixels[None].float())[0], image.shape[:2])
+        return to_instances(model(pixels[None].float())[0], image.shape[:2], mask_threshold=config.mask_threshold)
 
     return find

@@ -21,7 +21,7 @@ def preview(detector: CascadeMaskRCNN, batch: Batch) -> np.ndarray:
     image = batch.images[:1, :, : size[0], : size[1]]
     training = detector.training
     detector.eval()
-    found = to_instances(detector(image)[0], size)
+    found = to_instances(detector(image)[0], size, mask_threshold=detector.config.mask_threshold)
     detector.train(training)
     target = batch.targets[0]
     masks = np.zeros((0, *size), bool) if target.masks is None else target.masks.cpu().numpy()

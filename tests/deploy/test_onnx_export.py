@@ -195,6 +195,19 @@ def test_int8(exported, model, options, annotated, tmp_path, target, bits, monke
     )
 
 
+def test_weights_stored_as_float16(exported, model, options, annotated, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "trace", lambda *_: onnx.load(exported[0]))
+    given = dataclasses.replace(
+        options, store_half=True, annotations=annotated / "set.json", annotated_images=annotated
+    )
+    export_onnx(model, tmp_path / "half.onnx", given, weights_sha256="", report=silent)
+    assert (tmp_path / "half.onnx").stat().st_size < 0.7 * exported[0].stat().st_size
+    assert read_model_info(tmp_path / "half.onnx").precision == "fp32"
+    image = np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3)).astype(np.uint8)
+    plain, half = (open_backend(path).infer(image) for path in (exported[0], tmp_path / "half.onnx"))
+    np.testing.assert_allclose(half.scores[0, :3], plain.scores[0, :3], atol=5e-3)
+
+
 def test_fp16(exported, model, options, annotated, tmp_path, monkeypatch):
     real = onnx_export.trace
 

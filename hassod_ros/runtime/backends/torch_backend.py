@@ -115,6 +115,7 @@ def describe(
         std=tuple(config.pixel_std),
         score_thresholds=score_thresholds,
         nms_threshold=config.nms,
+        mask_threshold=config.mask_threshold,
         mask_size=2 * config.mask_pool,
     )
 
