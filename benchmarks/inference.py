@@ -140,7 +140,7 @@ def finish(clock: Clock, name: str, raw: RawDetections, placed: Letterbox, optio
         return rows[keep], levels[keep], boxes[keep], [m for m, k in zip(pasted, keep, strict=True) if k]
 
     rows, levels, boxes, pasted = clock.measure(name, "masks", masks)
-    parents = clock.measure(name, "hierarchy", lambda: find_parents(boxes, pasted, levels, options.cover))
+    parents = clock.measure(name, "hierarchy", lambda: find_parents(boxes, pasted, levels, options.cover)[0])
     return clock.measure(
         name,
         "instances",

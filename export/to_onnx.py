@@ -16,7 +16,7 @@ from hassod_ros.detection.checkpoints import open_detector, read_config
 from hassod_ros.detection.config import DetectorConfig
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
-from hassod_ros.runtime.model_info import PRECISIONS
+from hassod_ros.runtime.model_info import LEVEL_SOURCES, PRECISIONS
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--score-thresholds", type=float, nargs=3, default=(0.5, 0.5, 0.5), metavar=("W", "P", "S"))
     parser.add_argument("--nms", type=float, help="IoU of detections that exclude each other; default: as trained")
     parser.add_argument("--mask-threshold", type=float, help="probability of a mask's pixels; default: as trained")
+    parser.add_argument("--levels", choices=LEVEL_SOURCES, default="head", help="who tells them: level head or masks")
     parser.add_argument("--recipe", default="", help="name of the training recipe, for the metadata")
     parser.add_argument("--hassod", action="store_true", help="the checkpoint is HASSOD's own (Detectron2)")
     parser.add_argument("--network", choices=("student", "teacher"), default="student", help="of a Mean Teacher file")
@@ -68,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
             annotated_images=given.annotated_images,
             recipe=given.recipe,
             score_thresholds=tuple(given.score_thresholds),
+            level_source=given.levels,
         )
         config = DetectorConfig() if given.hassod else read_config(given.checkpoint)
         config = config.changed(nms=given.nms, mask_threshold=given.mask_threshold)

@@ -25,7 +25,7 @@ ARGUMENTS = (
         "raw, or compressed for TOPIC/compressed. Empty: as in params_file.",
         ("", "raw", "compressed"),
     ),
-    ("model", "", "Path of an exported model, or training_free, which needs none. Empty: as in params_file.", ()),
+    ("model", "", "Path of an exported model, default, default-int8 or training_free. Empty: as in params_file.", ()),
     (
         "precision",
         "",
@@ -169,8 +169,12 @@ def model_path(model: str, precision: str) -> str:
     """The file of a precision."""
     if precision in ("", "fp32"):
         return model
+    if model == "default":
+        return f"default-{precision}"
     if not model.endswith(".onnx"):
-        raise RuntimeError(f"precision is {precision}, which needs the path of an ONNX file; give model:=PATH.onnx")
+        raise RuntimeError(
+            f"precision is {precision}, which needs the path of an ONNX file; give model:=PATH.onnx or model:=default"
+        )
     path = Path(model).with_name(f"{Path(model).stem}-{precision}.onnx")
     if not path.is_file():
         raise RuntimeError(f"{path} does not exist; export it with to_onnx --precision {precision} --out {path}")

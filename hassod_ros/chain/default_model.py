@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hassod_ros.chain.steps import Step, run_steps
 from hassod_ros.discovery.features import TINY
@@ -55,6 +55,7 @@ class ExportConfig:
     score_thresholds: tuple[float, float, float] = (0.5, 0.5, 0.5)  # recommended ones: whole, part, subpart
     nms: float | None = None  # IoU of detections that exclude each other; null: as trained
     mask_threshold: float | None = None  # probability of a mask's pixels; null: as trained
+    level_source: Literal["head", "coverage"] = "head"  # who tells levels: the level head or the masks
     store_half: bool = False  # weights of the float32 file as float16; needs an annotated set
     int8: bool = True  # a second, faster file; needs an annotated set
     int8_proposals: int = 100
@@ -325,6 +326,7 @@ def _export(recipe: DefaultModelRecipe, pool: Step, mean_teacher: Step, precisio
         annotated_images=recipe.dev.images or None,
         recipe="default_model",
         score_thresholds=wanted.score_thresholds,
+        level_source=wanted.level_source,
     )
     config = read_config(checkpoint).changed(nms=wanted.nms, mask_threshold=wanted.mask_threshold)
     name = MODEL if full else INT8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from hassod_ros.errors import InputError
 from hassod_ros.evaluation.annotations import load_annotations, parse_predictions
 from hassod_ros.evaluation.evaluate import evaluate
 from hassod_ros.images import read_image
-from hassod_ros.runtime.postprocess import PostprocessOptions
 from hassod_ros.runtime.segmenter import Segmenter
 
 DETECTIONS = 100
@@ -26,10 +26,9 @@ def average_recall(model: str | os.PathLike, annotations: str | os.PathLike, ima
     annotated = load_annotations(annotations)
     if not annotated.has_masks:
         raise InputError(f"{annotations} holds no masks, average recall cannot be measured; give a set with masks")
-    segmenter = Segmenter(
-        model,
-        "onnxruntime-cpu",
-        PostprocessOptions(score_thresholds=(0.0, 0.0, 0.0), max_instances=DETECTIONS),
+    segmenter = Segmenter(model, "onnxruntime-cpu")
+    segmenter.options = dataclasses.replace(
+        segmenter.options, score_thresholds=(0.0, 0.0, 0.0), max_instances=DETECTIONS
     )
     entries: list[dict[str, Any]] = []
     for picture in annotated.pictures:

@@ -52,6 +52,7 @@ class ExportOptions:
         annotated_images: Folder of its images.
         recipe: Name of the training recipe, for the metadata.
         score_thresholds: Recommended least score for each level.
+        level_source: See `ModelInfo`.
 
     """
 
@@ -67,6 +68,7 @@ class ExportOptions:
     annotated_images: str | os.PathLike | None = None
     recipe: str = ""
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)
+    level_source: str = "head"
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -117,6 +119,7 @@ def export_onnx(
         weights_sha256=weights_sha256,
         recipe=options.recipe,
         score_thresholds=options.score_thresholds,
+        level_source=options.level_source,
     )
     paths = list_images(options.images)
     with tempfile.TemporaryDirectory() as folder:

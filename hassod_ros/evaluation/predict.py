@@ -14,7 +14,6 @@ from tqdm import tqdm
 from hassod_ros.evaluation.annotations import AnnotatedSet
 from hassod_ros.images import read_image
 from hassod_ros.instances import Instances
-from hassod_ros.runtime.postprocess import PostprocessOptions
 from hassod_ros.runtime.segmenter import Segmenter
 
 Finder = Callable[[np.ndarray], Instances]  # (H, W, 3) uint8 RGB -> what is in it
@@ -53,9 +52,7 @@ def open_exported(path: str | os.PathLike) -> Finder:
 
     """
     segmenter = Segmenter(path)
-    segmenter.options = PostprocessOptions(
-        score_thresholds=(0.0, 0.0, 0.0), mask_threshold=segmenter.info.mask_threshold
-    )
+    segmenter.options = dataclasses.replace(segmenter.options, score_thresholds=(0.0, 0.0, 0.0))
     return segmenter
 
 

@@ -244,7 +244,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for the results")
     parser.add_argument("--seconds", type=float, default=10.0, help="camera time")
-    parser.add_argument("--model", default="training_free", help="as the parameter of perception_node")
+    parser.add_argument("--model", default="default", help="as the parameter of perception_node")
     options = parser.parse_args()
     try:
         options.out.mkdir(parents=True, exist_ok=True)

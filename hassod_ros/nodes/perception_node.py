@@ -34,6 +34,7 @@ from hassod_ros.nodes.messages import instance_array, label_image
 from hassod_ros.nodes.parameters import declare, values
 from hassod_ros.nodes.perception_parameters import LEVEL_NAMES, PARAMETERS
 from hassod_ros.nodes.run import reliability, run
+from hassod_ros.runtime.default_model import resolve_model
 from hassod_ros.runtime.segmenter import ImageSegmenter, open_segmenter
 
 WARN_INTERVAL = 60.0  # s between two warnings about the same thing
@@ -183,6 +184,7 @@ class PerceptionNode(LifecycleNode):
 
     def _load(self, path: str) -> Model:
         """Open a model and see it work on a made-up picture."""
+        path = resolve_model(path)
         self._loading, self._progress = path, ""
         try:
             segmenter = self._open_model(path)

@@ -6,15 +6,16 @@ from hassod_ros.instances import Level
 from hassod_ros.nodes import health
 from hassod_ros.nodes.parameters import Parameter
 from hassod_ros.runtime.backends import BACKENDS
-from hassod_ros.runtime.segmenter import TRAINING_FREE
+from hassod_ros.runtime.default_model import DEFAULT
 
 LEVEL_NAMES = tuple(level.name.lower() for level in Level)
 
 PARAMETERS = (
     Parameter(
         name="model",
-        default=TRAINING_FREE,
-        description="Path of an exported model, or training_free, which needs none. Later changes: `~/reload_model`.",
+        default=DEFAULT,
+        description="Path of an exported model; default or default-int8, which ship with the package; or "
+        "training_free, discovery itself. Later changes: `~/reload_model`.",
         read_only=True,
     ),
     Parameter(

@@ -15,6 +15,7 @@ from hassod_ros.instances import Level
 
 SCHEMA = 1
 METADATA_KEY = "hassod_ros"
+LEVEL_SOURCES = ("head", "coverage")
 PRECISIONS = ("fp32", "fp16", "int8")
 
 _METADATA_PROPS = 14  # field of ModelProto (onnx.proto)
@@ -39,6 +40,7 @@ class ModelInfo:
         mask_size: Side of a mask's probability map, usually 28.
         score_thresholds: Recommended least score for each level, in [0, 1].
         mask_threshold: Probability from which a pixel belongs to the mask.
+        level_source: "head", or "coverage" where the masks tell levels better than the level head does.
         nms_threshold: IoU above which the lower-scored detection was dropped.
         precision: "fp32", "fp16" or "int8".
         weights_sha256: Of the checkpoint that was exported.
@@ -63,6 +65,7 @@ class ModelInfo:
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)
     mask_threshold: float = 0.5
+    level_source: str = "head"
     nms_threshold: float = 0.5
     mask_size: int = 28
     layout: str = "NHWC"
@@ -85,6 +88,7 @@ class ModelInfo:
             "score_thresholds": len(self.score_thresholds) == len(Level)
             and all(0 <= value <= 1 for value in self.score_thresholds),
             "mask_threshold": 0 < self.mask_threshold < 1,
+            "level_source": self.level_source in LEVEL_SOURCES,
             "nms_threshold": 0 < self.nms_threshold <= 1,
             "layout": self.layout == "NHWC",
             "color_order": self.color_order == "RGB",

@@ -8,6 +8,7 @@ import numpy as np
 
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances, Level
+from hassod_ros.runtime.model_info import LEVEL_SOURCES
 from hassod_ros.runtime.preprocess import Letterbox
 
 _PRODUCT = (
@@ -48,6 +49,8 @@ class PostprocessOptions:
         mask_threshold: Probability above which a pixel belongs to the mask, in (0, 1).
         cover: Share of a mask that its parent must contain, in (0, 1]; 0.75 is the paper's value for predicted masks.
         max_instances: The best so many are kept.
+        level_source: "head": the level head decides. "coverage": the depth in the forest of the masks that are kept,
+            as for pseudo-labels; the level head then only chooses the threshold.
 
     """
 
@@ -55,6 +58,7 @@ class PostprocessOptions:
     mask_threshold: float = 0.5
     cover: float = 0.75
     max_instances: int = 1000
+    level_source: str = "head"
 
     def __post_init__(self) -> None:
         if len(self.score_thresholds) != len(Level) or not all(0 <= value <= 1 for value in self.score_thresholds):
@@ -63,6 +67,8 @@ class PostprocessOptions:
             raise ValueError(f"mask_threshold must lie between 0 and 1, got {self.mask_threshold}")
         if not 0 < self.cover <= 1:
             raise ValueError(f"cover must lie in (0, 1], got {self.cover}")
+        if self.level_source not in LEVEL_SOURCES:
+            raise ValueError(f"level_source must be one of {LEVEL_SOURCES}, got {self.level_source!r}")
         if self.max_instances < 1:
             raise ValueError(f"max_instances must be at least 1, got {self.max_instances}")
 
@@ -70,9 +76,8 @@ class PostprocessOptions:
 def to_instances(raw: RawDetections, index: int, placed: Letterbox, options: PostprocessOptions) -> Instances:
     """Instances of image `index` of a batch, by descending score.
 
-    The level head decides an instance's level: thresholds depend on it. Parents come from the masks: the smallest mask
-    that covers the child among those of a higher level. Where masks and levels disagree, the level stands and the
-    instance has no parent.
+    Parents come from the masks: the smallest mask that covers the child. With levels of the head only masks of a higher
+    level are candidates; where masks and levels disagree, the level stands and the instance has no parent.
     """
     rows, levels = select_rows(raw, index, options)
     boxes = placed.to_image(raw.boxes[index, rows])
@@ -83,7 +88,8 @@ def to_instances(raw: RawDetections, index: int, placed: Letterbox, options: Pos
     if not filled.all():
         rows, levels, boxes = rows[filled], levels[filled], boxes[filled]
         masks = [mask for mask, keep in zip(masks, filled, strict=True) if keep]
-    parents = find_parents(boxes, masks, levels, options.cover)
+    known = levels if options.level_source == "head" else None
+    parents, levels = find_parents(boxes, masks, known, options.cover)
     scores = np.clip(raw.scores[index, rows], 0, 1)
     return Instances(
         image_size=placed.image_size, boxes=boxes, masks=masks, scores=scores, levels=levels, parents=parents
@@ -161,7 +167,9 @@ def _axis_weights(
     return np.maximum(weights, 0, out=weights), ends
 
 
-def find_parents(boxes: np.ndarray, masks: list[np.ndarray], levels: np.ndarray, cover: float) -> np.ndarray:
-    """(n,) int32 index of each mask's parent, or -1: see `to_instances`."""
+def find_parents(
+    boxes: np.ndarray, masks: list[np.ndarray], levels: np.ndarray | None, cover: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) int32 index of each mask's parent, or -1, and (n,) uint8 levels, which follow where none are given."""
     regions = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int64)
-    return coverage_forest(regions, masks, cover=cover, levels=levels)[0]
+    return coverage_forest(regions, masks, cover=cover, levels=levels)

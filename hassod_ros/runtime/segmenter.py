@@ -73,7 +73,9 @@ class Segmenter:
         info = self.info = self._backend.info
         self.backend = self._backend.name
         self.options = options or PostprocessOptions(
-            score_thresholds=info.score_thresholds, mask_threshold=info.mask_threshold
+            score_thresholds=info.score_thresholds,
+            mask_threshold=info.mask_threshold,
+            level_source=info.level_source,
         )
         self.unconverged = 0
         self._fill = (round(info.mean[0]), round(info.mean[1]), round(info.mean[2]))
@@ -117,7 +119,7 @@ def open_segmenter(
     """A `Segmenter` for a model file, or for the name "training_free" one that needs no detector.
 
     Args:
-        model: Path, "default" or "default_int8" (they ship with the package), or "training_free", which has no backend.
+        model: Path, "default" or "default-int8" (they ship with the package), or "training_free", which has no backend.
         backend: See `open_backend`.
         report: See `open_backend`.
         options: Passed on to the class.

@@ -234,7 +234,7 @@ def test_fp16(exported, model, options, annotated, tmp_path, monkeypatch):
     [
         ({"precision": "fp8"}, "choose one of fp32, fp16, int8"),
         ({"precision": "int8"}, "needs an annotated set"),
-        ({"target": "arm"}, "choose one of x86, tensorrt"),
+        ({"target": "arm"}, "choose one of x86, x86_avx2, tensorrt"),
         ({"batch": 0}, "at least 1"),
     ],
 )

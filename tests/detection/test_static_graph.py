@@ -183,7 +183,7 @@ def test_subpixel_mask_head_is_exact():
 def test_limits_change_nothing_but_the_numbers():
     model = detector()
     limited = with_limits(model, proposals=10, detections=5)
-    assert (limited.config.rpn_post_nms[1], limited.config.rpn_pre_nms[1], limited.config.detections) == (10, 20, 5)
+    assert (limited.config.rpn_post_nms[1], limited.config.rpn_pre_nms[1], limited.config.detections) == (10, 10, 5)
     torch.testing.assert_close(limited.state_dict(), model.state_dict())
 
 

@@ -81,6 +81,17 @@ def test_the_level_head_overrules_the_masks():
     assert instances.parents.tolist() == [-1, -1, 1, 1]
 
 
+def test_levels_follow_from_the_masks_where_the_head_is_not_asked():
+    found = to_instances(
+        raw([(2, 2, 12, 12), (0, 0, 30, 30), (4, 4, 6, 6)], levels=[0, 1, 0]),
+        0,
+        Letterbox.fit((48, 64), (48, 64)),
+        PostprocessOptions(level_source="coverage"),
+    )
+    assert found.levels.tolist() == [Level.PART, Level.WHOLE, Level.SUBPART]
+    assert found.parents.tolist() == [1, -1, 0]
+
+
 def test_thresholds_count_per_level_and_only_valid_rows():
     detections = raw(np.tile([0, 0, 10, 10], (6, 1)), [0.9, 0.6, 0.6, 0.4, np.nan, 0.99], [0, 0, 1, 2, 0, 0], count=5)
     options = PostprocessOptions(score_thresholds=(0.7, 0.5, 0.3))

@@ -97,6 +97,7 @@ def describe(
     precision: str = "fp32",
     recipe: str = "",
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5),
+    level_source: str = "head",
 ) -> ModelInfo:
     """The metadata of a detector that runs at one batch and input size."""
     config = model.config
@@ -114,6 +115,7 @@ def describe(
         mean=tuple(config.pixel_mean),
         std=tuple(config.pixel_std),
         score_thresholds=score_thresholds,
+        level_source=level_source,
         nms_threshold=config.nms,
         mask_threshold=config.mask_threshold,
         mask_size=2 * config.mask_pool,
