@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ from hassod_ros.nodes.parameters import declare, values
 from hassod_ros.nodes.perception_parameters import LEVEL_NAMES, PARAMETERS
 from hassod_ros.nodes.run import reliability, run
 from hassod_ros.runtime.default_model import resolve_model
-from hassod_ros.runtime.segmenter import ImageSegmenter, open_segmenter
+from hassod_ros.runtime.segmenter import ImageSegmenter, Segmenter, open_segmenter
 
 WARN_INTERVAL = 60.0  # s between two warnings about the same thing
 SELF_TEST_SIZE = (120, 160)  # H, W of the picture that a new model is tried on
@@ -290,8 +291,10 @@ class PerceptionNode(LifecycleNode):
                 if self._model is None:
                     raise InputError("the node is not configured; configure it first")
                 model = self._model
+                options = values(self, PARAMETERS)
+                _set_thresholds(model.segment, options)
                 instances = model.segment(pixels, color_order=color_order)
-            instances = _select(instances, values(self, PARAMETERS))
+            instances = _select(instances, options)
             response.result = _instances_message(instances, request.image.header, model)
             response.success, response.message = True, f"{len(instances)} instances"
         except Exception as error:
@@ -333,7 +336,7 @@ class PerceptionNode(LifecycleNode):
             return
         own = getattr(getattr(model.segment, "info", None), "score_thresholds", (0.0,) * len(LEVEL_NAMES))
         wanted = [self.get_parameter(f"score_thresholds.{name}").value for name in LEVEL_NAMES]
-        least = min(max(pair) for pair in zip(own, wanted, strict=True))
+        least = min(chosen or own for own, chosen in zip(own, wanted, strict=True))
         if least != self._least_score:
             self._label_info.publish(vision.label_info(least, self.get_clock().now().to_msg()))
             self._least_score = least
@@ -355,6 +358,7 @@ class PerceptionNode(LifecycleNode):
             with self._model_lock:
                 assert self._model is not None  # the worker ends before the model is released
                 model = self._model
+                _set_thresholds(model.segment, options)
                 results = _segment(model.segment, [(pixels, order) for _, _, pixels, order in usable])
             segmented = time.perf_counter()
             for (camera, frame, pixels, order), instances in zip(usable, results, strict=True):
@@ -540,6 +544,16 @@ def _segment(segmenter: ImageSegmenter, images: list[tuple[np.ndarray, str]]) ->
     if len(orders) == 1:
         return segmenter.segment([pixels for pixels, _ in images], color_order=orders.pop())
     return segmenter.segment([to_rgb(pixels, order) for pixels, order in images])
+
+
+def _set_thresholds(segmenter: ImageSegmenter, options: dict[str, Any]) -> None:
+    """Thresholds above 0 replace the model's own, upwards and downwards."""
+    if not isinstance(segmenter, Segmenter):
+        return
+    wanted = tuple(options[f"score_thresholds.{name}"] for name in LEVEL_NAMES)
+    wanted = tuple(chosen or own for own, chosen in zip(segmenter.info.score_thresholds, wanted, strict=True))
+    if wanted != segmenter.options.score_thresholds:
+        segmenter.options = replace(segmenter.options, score_thresholds=wanted)
 
 
 def _select(instances: Instances, options: dict[str, Any]) -> Instances:

@@ -66,7 +66,7 @@ PARAMETERS = (
             default=0.0,
             low=0.0,
             high=1.0,
-            description=f"Least score of a {name}, on top of the model's own threshold.",
+            description=f"Least score of a {name} in place of the model's own; 0 = the model's own.",
         )
         for name in LEVEL_NAMES
     ),

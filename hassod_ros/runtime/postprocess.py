@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,8 +49,8 @@ class PostprocessOptions:
         mask_threshold: Probability above which a pixel belongs to the mask, in (0, 1).
         cover: Share of a mask that its parent must contain, in (0, 1]; 0.75 is the paper's value for predicted masks.
         max_instances: The best so many are kept.
-        level_source: "head": the level head decides. "coverage": the depth in the forest of the masks that are kept,
-            as for pseudo-labels; the level head then only chooses the threshold.
+        level_source: "head": the level head decides. "coverage": the depth in the forest of the masks above the
+            lowest threshold, as for pseudo-labels.
 
     """
 
@@ -79,7 +79,9 @@ def to_instances(raw: RawDetections, index: int, placed: Letterbox, options: Pos
     Parents come from the masks: the smallest mask that covers the child. With levels of the head only masks of a higher
     level are candidates; where masks and levels disagree, the level stands and the instance has no parent.
     """
-    rows, levels = select_rows(raw, index, options)
+    by_head = options.level_source == "head"
+    lowest = (min(options.score_thresholds),) * len(Level)
+    rows, levels = select_rows(raw, index, options if by_head else replace(options, score_thresholds=lowest))
     boxes = placed.to_image(raw.boxes[index, rows])
     visible = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > _MIN_SIDE
     rows, levels, boxes = rows[visible], levels[visible], boxes[visible]
@@ -88,12 +90,14 @@ def to_instances(raw: RawDetections, index: int, placed: Letterbox, options: Pos
     if not filled.all():
         rows, levels, boxes = rows[filled], levels[filled], boxes[filled]
         masks = [mask for mask, keep in zip(masks, filled, strict=True) if keep]
-    known = levels if options.level_source == "head" else None
-    parents, levels = find_parents(boxes, masks, known, options.cover)
+    parents, levels = find_parents(boxes, masks, levels if by_head else None, options.cover)
     scores = np.clip(raw.scores[index, rows], 0, 1)
-    return Instances(
+    instances = Instances(
         image_size=placed.image_size, boxes=boxes, masks=masks, scores=scores, levels=levels, parents=parents
     )
+    least = np.asarray(options.score_thresholds, np.float32)[levels]
+    # A level that was only found here may ask for more than the lowest threshold.
+    return instances if by_head or (scores >= least).all() else instances.select(np.flatnonzero(scores >= least))
 
 
 def select_rows(raw: RawDetections, index: int, options: PostprocessOptions) -> tuple[np.ndarray, np.ndarray]:

@@ -6,10 +6,12 @@ import importlib.util
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -27,6 +29,7 @@ from hassod_msgs.srv import ReloadModel, Segment
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
 from hassod_ros.nodes.perception_node import PerceptionNode
+from hassod_ros.runtime.model_info import read_model_info
 
 NODE = "perception_node"
 PERCENTS = ("p50", "p95")
@@ -692,9 +695,14 @@ def test_an_exported_model_is_run_and_exchanged_for_another_file(ros, model_file
     refused = reload(other)
     assert not refused.success
     assert refused.message.startswith(f"kept detector.onnx, because {other} cannot be used")
-    other.write_bytes(model_file.read_bytes())
+    graph, info = onnx.load(model_file), read_model_info(model_file)
+    onnx.helper.set_model_props(graph, replace(info, score_thresholds=(0.65, 0.65, 0.65)).to_metadata())
+    onnx.save(graph, other)
     assert reload(other).success
     ros.until(lambda: answered("other.onnx"))
+    assert [found.level for found in answers[-1].instances] == [0, 1, 2]
+    assert set_parameters(ros, score_thresholds__whole=0.55)[0].successful  # in place of the model's own
+    ros.until(lambda: answered("other.onnx") and [found.level for found in answers[-1].instances] == [0, 1, 2, 0])
 
 
 def test_lifecycle(ros):

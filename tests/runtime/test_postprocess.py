@@ -92,6 +92,17 @@ def test_levels_follow_from_the_masks_where_the_head_is_not_asked():
     assert found.parents.tolist() == [1, -1, 0]
 
 
+def test_the_threshold_of_the_level_that_the_masks_tell_counts():
+    found = to_instances(
+        raw([(0, 0, 30, 30), (2, 2, 12, 12), (40, 4, 46, 9)], scores=[0.9, 0.5, 0.5], levels=[0, 0, 1]),
+        0,
+        Letterbox.fit((48, 64), (48, 64)),
+        PostprocessOptions(score_thresholds=(0.7, 0.4, 0.4), level_source="coverage"),
+    )
+    assert found.levels.tolist() == [Level.WHOLE, Level.PART]
+    assert found.parents.tolist() == [-1, 0]
+
+
 def test_thresholds_count_per_level_and_only_valid_rows():
     detections = raw(np.tile([0, 0, 10, 10], (6, 1)), [0.9, 0.6, 0.6, 0.4, np.nan, 0.99], [0, 0, 1, 2, 0, 0], count=5)
     options = PostprocessOptions(score_thresholds=(0.7, 0.5, 0.3))
