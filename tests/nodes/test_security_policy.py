@@ -38,7 +38,9 @@ def test_the_nodes_use_what_the_policy_allows_and_nothing_else(ros, tmp_path):
     ros.start("threshold_node.py", model="threshold", autostart=True)
     ros.start("hassod_ros.nodes.camera_player", source=tmp_path, rate=5.0)
     ros.until(lambda: ros.node.count_publishers("/image") and ros.node.count_subscribers("/image"), 60)
-    for node in ("perception_node", "camera_player"):
+    nodes = {"perception_node", "camera_player"}
+    ros.until(lambda: nodes <= set(ros.node.get_node_names()), 60)  # names are told apart from topics, maybe later
+    for node in sorted(nodes):
         for rule in ("publish", "subscribe", "reply"):
             wanted = allowed(node, rule) - OPTIONAL[rule]
             ros.until(lambda node=node, rule=rule, wanted=wanted: used(ros, node, rule) >= wanted)
