@@ -142,10 +142,10 @@ class Bench:
                 self.ros.executor.spin_once(timeout_sec=0.01)
 
     def send(self, message: Image) -> InstanceArray:
-        """Publish once and wait for the answer."""
+        """Publish once and wait for the answer; one to an image of `prime` may still be under way."""
         before = len(self.instances)
         self.camera.publish(message)
-        self.ros.until(lambda: len(self.instances) > before)
+        self.ros.until(lambda: len(self.instances) > before and self.instances[-1].header == message.header)
         return self.instances[-1]
 
     def send_and_see_labels(self, message: Image) -> InstanceArray:
