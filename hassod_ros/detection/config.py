@@ -36,6 +36,8 @@ class DetectorConfig:
         stage_box_weights: Weights of the (dx, dy, dw, dh) of each stage.
         box_samples: Proposals of an image in the loss.
         box_positive: Largest share of foreground among them.
+        canonical_box: Side in pixels from which a box is pooled from p4; from half of it p3, from twice of it p5.
+            Pictures of 320 pixels want less than the published 224: boxes then span fewer cells, which is faster.
         box_pool: Side of the pooled features of a box.
         box_layers: Fully connected layers of a box head.
         box_width: Their width.
@@ -78,6 +80,7 @@ class DetectorConfig:
     )
     box_samples: int = 512
     box_positive: float = 0.5
+    canonical_box: float = 224.0
     box_pool: int = 7
     box_layers: int = 2
     box_width: int = 1024
@@ -113,6 +116,8 @@ class DetectorConfig:
         counts = (self.fpn_channels, self.box_layers, self.box_width, self.mask_layers, self.mask_channels)
         if min(*counts, self.detections, *self.rpn_pre_nms, *self.rpn_post_nms) < 1:
             raise InputError("channels, layers, widths and numbers of boxes must be at least 1")
+        if self.canonical_box <= 0:
+            raise InputError(f"canonical_box must be above 0 pixels, it is {self.canonical_box}")
         if min(self.pixel_std) <= 0:
             raise InputError(f"pixel_std is {self.pixel_std}; give positive values")
 

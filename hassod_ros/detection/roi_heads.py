@@ -19,7 +19,7 @@ from hassod_ros.detection.mask_head import MaskHead, MaskIouHead
 from hassod_ros.instances import Level
 
 OBJECT, BACKGROUND = 0, 1  # columns of the class logits, in Detectron2's order
-_CANONICAL_SIZE, _CANONICAL_LEVEL = 224.0, 4  # a box of this size is pooled from p4 (FPN, equation 1)
+_CANONICAL_LEVEL = 4  # of boxes of the canonical size (FPN, equation 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,26 +31,27 @@ class StageOutput:
     level_logits: Tensor | None
 
 
-def assign_levels(boxes: Tensor) -> Tensor:
-    """(M,) int64, 0 ... 3: the map of p2 ... p5 whose scale suits each of the boxes (M, 4)."""
+def assign_levels(boxes: Tensor, canonical: float = 224.0) -> Tensor:
+    """(M,) int64, 0 ... 3: the map of p2 ... p5 whose scale suits each of the boxes (M, 4); `canonical` pixels: p4."""
     size = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
-    level = torch.floor(_CANONICAL_LEVEL + torch.log2(size / _CANONICAL_SIZE + 1e-8))
+    level = torch.floor(_CANONICAL_LEVEL + torch.log2(size / canonical + 1e-8))
     return level.clamp(2, 5).long() - 2
 
 
-def pool_features(pyramid: Sequence[Tensor], rois: Tensor, side: int) -> Tensor:
+def pool_features(pyramid: Sequence[Tensor], rois: Tensor, side: int, canonical: float = 224.0) -> Tensor:
     """RoIAlign, each box from the level that suits it.
 
     Args:
         pyramid: p2 ... p5 or more, (B, C, H, W).
         rois: (M, 5) float32, image index and box in image pixels.
         side: Cells of the output along each side.
+        canonical: See `DetectorConfig.canonical_box`.
 
     Returns:
         (M, C, side, side) float32.
 
     """
-    level = assign_levels(rois[:, 1:])
+    level = assign_levels(rois[:, 1:], canonical)
     if torch.is_grad_enabled() and rois.device.type == "cpu":
         from hassod_ros.detection.roi_align import roi_align_pyramid  # compiled: only training needs numba
 
@@ -126,7 +127,7 @@ class RoiHeads(nn.Module):
 
     def box_stage(self, stage: int, pyramid: Sequence[Tensor], rois: Tensor) -> StageOutput:
         """Predictions of one stage for `rois` (M, 5)."""
-        pooled = pool_features(pyramid, rois, self.config.box_pool)
+        pooled = pool_features(pyramid, rois, self.config.box_pool, self.config.canonical_box)
         if pooled.requires_grad:
             # The losses of the stages are added; the pyramid under them gets their mean (Detectron2).
             pooled.register_hook(lambda gradient: gradient / len(self.box_head))
@@ -155,7 +156,7 @@ class RoiHeads(nn.Module):
 
     def masks(self, pyramid: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mask logits (M, S, S) of `rois` (M, 5), and their predicted IoU (M,) where the head for it exists."""
-        pooled = pool_features(pyramid, rois, self.config.mask_pool)
+        pooled = pool_features(pyramid, rois, self.config.mask_pool, self.config.canonical_box)
         logits = self.mask_head(pooled)
         quality = None if self.mask_iou_head is None else self.mask_iou_head(pooled, logits.detach())
         return logits, quality

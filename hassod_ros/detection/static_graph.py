@@ -35,7 +35,7 @@ from hassod_ros.instances import Level
 OUTPUTS = ("boxes", "scores", "level_probabilities", "masks", "count", "converged")
 NMS_STEPS = 12  # real sets of boxes needed at most 7; a chain of n boxes, each overlapping the next, needs n - 1
 _NONE = -1e30  # score of what does not count; finite, because inf - inf is not a number
-_LEVEL_SIDES = (112.0, 224.0, 448.0)  # square root of the area from which a box moves on to p3, p4, p5
+_LEVEL_SIDES = (0.5, 1.0, 2.0)  # side, in canonical boxes, from which a box moves on to p3, p4, p5
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 _GUTTER = 1  # replicated cells around each level: samples lie at most half a cell outside
 
@@ -214,7 +214,7 @@ class StaticDetector(nn.Module):
         """RoIAlign of (B, N, 4) boxes, each in its level's part of the atlas: (B N, C, side, side)."""
         size = boxes[..., 2:] - boxes[..., :2]
         area = size[..., 0] * size[..., 1]
-        level = sum((area >= each * each).long() for each in _LEVEL_SIDES)  # (B, N)
+        level = sum((area >= (each * self.config.canonical_box) ** 2).long() for each in _LEVEL_SIDES)  # (B, N)
         origin = self.origins[level]  # (B, N, 2)
         boxes = boxes / self.strides[level][..., None] + torch.cat([origin, origin], dim=-1)
         image = torch.arange(self.batch, dtype=torch.float32).repeat_interleave(boxes.shape[1])

@@ -6,6 +6,10 @@ smoothed along regions but not across edges. Random Fourier features (Rahimi and
 near the Gaussian kernel of two descriptors, and a sum of them describes the distribution within a region, which is what
 HASSOD's clustering compares. The mean over the image is taken out, so that unlike patches fall below zero and the
 thresholds of the paper (0.4, 0.2, 0.1) divide pictures sensibly.
+
+Likeness alone parts a red sleeve from a white shirt. A second group of channels of equal weight therefore tells what
+occurs side by side in this image, see `co_occurrence`: the same Fourier features, without place and smoothing, projected
+onto what a patch shares with its surroundings.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ import hashlib
 import cv2
 import numpy as np
 
+from hassod_ros.discovery import co_occurrence
 from hassod_ros.discovery.features import HANDCRAFTED, check_images
+from hassod_ros.discovery.joined import even
 from hassod_ros.errors import InputError
 
 PATCH = 8
@@ -28,6 +34,8 @@ SMOOTHING_STEPS = 6
 EDGE = 0.35  # descriptor distance, in units of the image's own spread, at which smoothing stops
 BANDWIDTH = 0.45  # of the kernel, in units of the image's own spread
 CENTRING = 0.9  # share of the image's mean that is taken out
+CO_OCCURRENCE_BANDWIDTH = 0.7
+CO_OCCURRENCE_CHANNELS = 32
 
 
 class HandcraftedFeatures:
@@ -35,30 +43,48 @@ class HandcraftedFeatures:
 
     name = HANDCRAFTED
     patch_size = PATCH
-    dim = 2 * FREQUENCIES
+    dim = 2 * FREQUENCIES + CO_OCCURRENCE_CHANNELS
 
     def __init__(self) -> None:
         channels = 3 + 3 * len(SCALES) + 2
         self._frequencies = _orthogonal_gaussian(channels, FREQUENCIES, seed=0)
         settings = (SCALES, COLOUR_WEIGHT, TEXTURE_WEIGHT, POSITION_WEIGHT, SMOOTHING_STEPS, EDGE, BANDWIDTH, CENTRING)
+        settings += (CO_OCCURRENCE_BANDWIDTH, CO_OCCURRENCE_CHANNELS, co_occurrence.RADIUS, co_occurrence.RIDGE)
         self.weights_sha256 = hashlib.sha256(self._frequencies.tobytes() + repr(settings).encode()).hexdigest()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """(B, H, W, 3) uint8 RGB -> (B, 256, H / 8, W / 8) float32; see `Features`."""
+        """(B, H, W, 3) uint8 RGB -> (B, 288, H / 8, W / 8) float32; see `Features`."""
         check_images(images, PATCH)
-        features = np.stack([self._describe(image) for image in images])
+        descriptors = [describe(image) for image in images]
+        alike = np.stack([self._alike(one) for one in descriptors])
+        together = np.stack([self._together(one) for one in descriptors])
+        features = np.concatenate([even(alike), even(together)], axis=1)
         if not np.isfinite(features).all():
             raise InputError("handcrafted features are not finite; the image or OpenCV's build is broken")
         return features
 
-    def _describe(self, image: np.ndarray) -> np.ndarray:
-        descriptors = describe(image)  # (h, w, D)
-        spread = float(np.sqrt(descriptors.var(axis=(0, 1)).sum()))
-        descriptors = _smooth(descriptors, EDGE * spread, SMOOTHING_STEPS)
-        phases = descriptors @ (self._frequencies / max(BANDWIDTH * spread, 1e-3))  # (h, w, F)
-        waves = np.concatenate([np.cos(phases), np.sin(phases)], axis=2) * np.float32(FREQUENCIES**-0.5)
+    def _alike(self, descriptors: np.ndarray) -> np.ndarray:
+        """(h, w, D) -> (256, h, w): the cosine of two patches tells how alike they are."""
+        smooth = _smooth(descriptors, EDGE * _spread(descriptors), SMOOTHING_STEPS)
+        waves = self._waves(smooth, BANDWIDTH * _spread(descriptors))
         waves -= CENTRING * waves.mean(axis=(0, 1))
-        return np.ascontiguousarray(waves.transpose(2, 0, 1))
+        return waves.transpose(2, 0, 1)
+
+    def _together(self, descriptors: np.ndarray) -> np.ndarray:
+        """(h, w, D) -> (32, h, w): the cosine of two patches tells how often their likes are neighbours."""
+        looks = descriptors * (np.arange(descriptors.shape[2]) < descriptors.shape[2] - 2)  # all but the place
+        waves = self._waves(looks.astype(np.float32), CO_OCCURRENCE_BANDWIDTH * _spread(looks))
+        return co_occurrence.co_occurrence(waves, CO_OCCURRENCE_CHANNELS).transpose(2, 0, 1)
+
+    def _waves(self, descriptors: np.ndarray, bandwidth: float) -> np.ndarray:
+        """(h, w, D) -> (h, w, 256) random Fourier features."""
+        phases = descriptors @ (self._frequencies / np.float32(max(bandwidth, 1e-3)))
+        return np.concatenate([np.cos(phases), np.sin(phases)], axis=2) * np.float32(FREQUENCIES**-0.5)
+
+
+def _spread(descriptors: np.ndarray) -> float:
+    """Standard deviation of (h, w, D) descriptors over the image, all channels together."""
+    return float(np.sqrt(descriptors.var(axis=(0, 1)).sum()))
 
 
 def describe(image: np.ndarray) -> np.ndarray:

@@ -41,10 +41,10 @@ class JoinedFeatures:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """(B, H, W, 3) uint8 RGB -> (B, C, h, w) float32; see `Features`."""
-        return np.concatenate([_even(part(images)) for part in self._parts], axis=1)
+        return np.concatenate([even(part(images)) for part in self._parts], axis=1)
 
 
-def _even(features: np.ndarray) -> np.ndarray:
+def even(features: np.ndarray) -> np.ndarray:
     """(B, C, h, w) with a root mean square length of 1 over each image; an image of zeros stays so."""
     length = np.sqrt(np.square(features).sum(1).mean((1, 2)))  # (B,)
     return features / np.maximum(length, np.float32(1e-12))[:, None, None, None]

@@ -22,12 +22,18 @@ def test_level_follows_the_size(side, level):
     assert assign_levels(torch.tensor([[5.0, 5.0, 5.0 + side, 5.0 + side]])).tolist() == [level]
 
 
-def test_pooling_takes_each_box_from_its_level():
+def test_a_smaller_canonical_box_moves_boxes_to_coarser_maps():
+    boxes = torch.tensor([[0.0, 0, side, side] for side in (55, 57, 111, 113, 225)])
+    assert assign_levels(boxes, 112.0).tolist() == [0, 1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("canonical", [224.0, 80.0])
+def test_pooling_takes_each_box_from_its_level(canonical):
     maps = pyramid()
     boxes = torch.tensor([[3.0, 4, 30, 50], [0, 0, 150, 120], [10, 0, 190, 127]])
     rois = torch.cat([torch.tensor([[1.0], [0.0], [1.0]]), boxes], dim=1)
-    pooled = pool_features(maps, rois, 7)
-    for i, level in enumerate(assign_levels(boxes).tolist()):
+    pooled = pool_features(maps, rois, 7, canonical)
+    for i, level in enumerate(assign_levels(boxes, canonical).tolist()):
         expected = roi_align(maps[level], rois[i : i + 1], 7, 0.25 / 2**level, sampling_ratio=0, aligned=True)
         torch.testing.assert_close(pooled[i : i + 1], expected)
 

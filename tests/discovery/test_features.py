@@ -252,4 +252,4 @@ def test_handcrafted_needs_no_torch():
         "print(load_features('handcrafted')(np.zeros((1, 16, 24, 3), np.uint8)).shape, 'torch' in sys.modules)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output.strip() == "(1, 256, 2, 3) False"
+    assert output.strip() == "(1, 288, 2, 3) False"

@@ -121,7 +121,7 @@ def test_without_a_shipped_file_the_remedy_is_named(monkeypatch, tmp_path):
 def test_joined_features_weigh_the_same(file, images):
     both = load_features("tiny+handcrafted", weights=file, device="cpu", precision="fp32")
     parts = [load_features("tiny", weights=file, device="cpu", precision="fp32"), load_features("handcrafted")]
-    assert (both.name, both.patch_size, both.dim, both.precision) == ("tiny+handcrafted", 8, 24 + 256, "fp32")
+    assert (both.name, both.patch_size, both.dim, both.precision) == ("tiny+handcrafted", 8, 24 + 288, "fp32")
     joined = both(images)
     assert joined.dtype == np.float32
     for part, channels in zip(parts, (slice(0, 24), slice(24, None)), strict=True):
