@@ -48,6 +48,7 @@ from hassod_ros.files import write_json
 from hassod_ros.images import read_image
 from hassod_ros.instances import Instances
 from hassod_ros.nodes.convert import array_to_image
+from hassod_ros.nodes.demo import end_node
 from hassod_ros.nodes.perception_node import PerceptionNode
 from hassod_ros.nodes.run import run
 from hassod_ros.nodes.sources import fill
@@ -210,7 +211,7 @@ class Processes:
             child = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
-        self._stack.callback(_end, child)
+        self._stack.callback(end_node, child)
         return child
 
     def role(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -220,16 +221,6 @@ class Processes:
     def said(self) -> str:
         """What the processes have printed."""
         return " ".join(log.read_text(errors="replace").strip() for log in sorted(self._logs.iterdir())) or "nothing"
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.send_signal(signal.SIGINT)
-    try:
-        child.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
 
 
 def free_domain() -> int:

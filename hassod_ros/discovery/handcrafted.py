@@ -8,8 +8,8 @@ HASSOD's clustering compares. The mean over the image is taken out, so that unli
 thresholds of the paper (0.4, 0.2, 0.1) divide pictures sensibly.
 
 Likeness alone parts a red sleeve from a white shirt. A second group of channels of equal weight therefore tells what
-occurs side by side in this image, see `co_occurrence`: the same Fourier features, without place and smoothing, projected
-onto what a patch shares with its surroundings.
+occurs side by side in this image, see `co_occurrence`: the same Fourier features, without place and smoothing,
+projected onto what a patch shares with its surroundings.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class HandcraftedFeatures:
     def __init__(self) -> None:
         channels = 3 + 3 * len(SCALES) + 2
         self._frequencies = _orthogonal_gaussian(channels, FREQUENCIES, seed=0)
-        settings = (SCALES, COLOUR_WEIGHT, TEXTURE_WEIGHT, POSITION_WEIGHT, SMOOTHING_STEPS, EDGE, BANDWIDTH, CENTRING)
-        settings += (CO_OCCURRENCE_BANDWIDTH, CO_OCCURRENCE_CHANNELS, co_occurrence.RADIUS, co_occurrence.RIDGE)
+        settings: tuple[object, ...] = (SCALES, COLOUR_WEIGHT, TEXTURE_WEIGHT, POSITION_WEIGHT, SMOOTHING_STEPS, EDGE)
+        settings += (BANDWIDTH, CENTRING, CO_OCCURRENCE_BANDWIDTH, CO_OCCURRENCE_CHANNELS)
+        settings += (co_occurrence.RADIUS, co_occurrence.RIDGE)
         self.weights_sha256 = hashlib.sha256(self._frequencies.tobytes() + repr(settings).encode()).hexdigest()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

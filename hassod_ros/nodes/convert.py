@@ -1,4 +1,8 @@
-"""Image messages to numpy arrays and back, without cv_bridge, whose builds break with NumPy 2."""
+"""Image messages to numpy arrays and back.
+
+cv_bridge is not needed: its builds break with NumPy 2, and it copies. Where it can be imported it reads the encodings
+that are not in the table here.
+"""
 
 from __future__ import annotations
 
@@ -65,11 +69,11 @@ def image_to_array(message: Any) -> tuple[np.ndarray, str]:
     name = encoding.lower()
     if name in _DEPTH_ENCODINGS:
         raise InputError(f"encoding {encoding} is a depth image; connect `image` to the camera's colour or grey image")
-    if name not in _ENCODINGS:
-        raise InputError(f"encoding {encoding!r} is not known; use one of {', '.join(ENCODINGS)}")
-    kind, channels, code = _ENCODINGS[name]
     if not 0 < height <= MAX_SIDE or not 0 < width <= MAX_SIDE:
         raise InputError(f"an image of {width} x {height} pixels cannot be read; each side must be 1 to {MAX_SIDE}")
+    if name not in _ENCODINGS:
+        return _read_with_cv_bridge(message), "RGB"
+    kind, channels, code = _ENCODINGS[name]
     if channels == 2 and width % 2:
         raise InputError(f"a {encoding} image must have an even width, got {width}; crop a column in the camera driver")
     dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
@@ -95,6 +99,19 @@ def image_to_array(message: Any) -> tuple[np.ndarray, str]:
     if min(height, width) < 4:
         raise InputError(f"a {encoding} image of {width} x {height} is too small to interpolate; 4 x 4 is the least")
     return cv2.cvtColor(_as_uint8(pixels)[..., 0], code), "RGB"
+
+
+def _read_with_cv_bridge(message: Any) -> np.ndarray:
+    unknown = f"encoding {message.encoding!r} is not known; use one of {', '.join(ENCODINGS)}"
+    try:
+        import cv_bridge.boost.cv_bridge_boost
+    except Exception as error:  # a build for another NumPy fails with whatever it likes
+        raise InputError(unknown) from error
+    try:
+        pixels = cv_bridge.CvBridge().imgmsg_to_cv2(message, "rgb8")
+    except Exception as error:
+        raise InputError(f"{unknown}; cv_bridge cannot read it either: {error}") from error
+    return np.ascontiguousarray(pixels)
 
 
 def _as_uint8(pixels: np.ndarray) -> np.ndarray:

@@ -143,7 +143,7 @@ def record(source: Path, out: Path, *, model: str, seconds: float) -> dict[str, 
         recorder.spin_until(lambda: _settled(recorder.figures.get("perception_node", {})), 30)
     finally:
         for child in reversed(children):
-            _stop(child)
+            end_node(child)
         recorder.close()
     if not recorder.latencies:
         raise InputError(f"no instances arrived; see {out}/perception_node.log and {out}/camera_player.log")
@@ -185,7 +185,7 @@ def _start(name: str, domain: int, out: Path, **parameters: Any) -> subprocess.P
         )
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def end_node(child: subprocess.Popen[bytes]) -> None:
     """End a node so that it gives its shared memory back."""
     if child.poll() is None:
         child.send_signal(signal.SIGINT)

@@ -35,7 +35,7 @@ from hassod_ros.learning.config import DataConfig, MeanTeacherConfig, RunConfig,
 from hassod_ros.learning.pretraining.config import PretrainConfig
 from hassod_ros.runtime.model_info import read_model_info
 
-pytestmark = pytest.mark.timeout(1200)  # for machines that are busy otherwise
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("one_thread")]
 
 REPO = Path(__file__).parents[2]
 STAGE = {"optimizer": "adamw", "learning_rate": 0.002, "warmup": 2, "precision": "fp32", "precise_bn": 0}
@@ -98,15 +98,6 @@ def recipe(photos, tmp_path) -> DefaultModelRecipe:
         labels=LabelConfig("tiny", set=("size=64", "crf=null", "filters.min_area=20"), cpus=1),
         export=ExportConfig(size=(64, 96), proposals=30, detections=10, int8=False),
     )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sums in the order of the processes that the tests start."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _with(recipe: DefaultModelRecipe, **sections: dict) -> DefaultModelRecipe:

@@ -23,19 +23,10 @@ from hassod_ros.learning.pretraining import views
 from hassod_ros.learning.pretraining.config import PretrainConfig
 from hassod_ros.learning.pretraining.run import drawn, load_pictures, pretrain
 
-pytestmark = pytest.mark.timeout(600)  # for machines that are busy otherwise
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("one_thread")]
 
 REPO = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sums in the order of the processes that the tests start."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

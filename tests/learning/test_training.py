@@ -21,19 +21,10 @@ from hassod_ros.instances import Instances
 from hassod_ros.learning.config import DataConfig, MeanTeacherConfig, Recipe, RunConfig, StageConfig, save_recipe
 from hassod_ros.learning.stages import burn_in, mean_teacher
 
-pytestmark = pytest.mark.timeout(1200)  # for machines that are busy otherwise
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("one_thread")]
 
 REPO = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sums in the order of the processes that the tests start."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

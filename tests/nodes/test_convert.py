@@ -1,3 +1,6 @@
+import sys
+import types
+
 import pytest
 
 pytest.importorskip("sensor_msgs.msg", reason="ROS 2 is missing: source scripts/env.sh")
@@ -65,6 +68,46 @@ def test_sixteen_bits_are_scaled_and_alpha_is_dropped():
     assert image_to_array(message)[0][0, :, 0].tolist() == [0, 1, 128, 255]
     message = Image(height=1, width=1, encoding="rgba16", step=8, data=values.tobytes())
     assert image_to_array(message)[0][0, 0].tolist() == [0, 1, 128]
+
+
+def stand_in(monkeypatch, convert):
+    """A cv_bridge that can be imported, with `convert` in the place of its conversion."""
+    package, boost, native = (types.ModuleType(name) for name in ("cv_bridge", "boost", "cv_bridge_boost"))
+    package.CvBridge = lambda: types.SimpleNamespace(imgmsg_to_cv2=convert)
+    package.boost, boost.cv_bridge_boost = boost, native
+    for module, name in ((package, ""), (boost, ".boost"), (native, ".boost.cv_bridge_boost")):
+        monkeypatch.setitem(sys.modules, f"cv_bridge{name}", module)
+
+
+def test_an_encoding_that_only_cv_bridge_knows_is_left_to_it(monkeypatch):
+    expected = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    message = Image(height=4, width=5, encoding="nv99", step=5)
+
+    def convert(given, encoding):
+        assert given is message
+        assert encoding == "rgb8"
+        return expected
+
+    stand_in(monkeypatch, convert)
+    pixels, order = image_to_array(message)
+    assert order == "RGB"
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_what_cv_bridge_cannot_read_is_refused_with_its_reason(monkeypatch):
+    def convert(given, encoding):
+        raise RuntimeError("[nv99] is not a color format")
+
+    stand_in(monkeypatch, convert)
+    with pytest.raises(InputError, match=r"'nv99' is not known; .* cannot read it either: \[nv99\] is not"):
+        image_to_array(Image(height=4, width=5, encoding="nv99", step=5))
+
+
+def test_a_cv_bridge_that_cannot_be_imported_is_not_needed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv_bridge", types.ModuleType("cv_bridge"))  # without its compiled part
+    assert image_to_array(array_to_image(np.zeros((4, 5, 3), np.uint8), "rgb8", Header()))[1] == "RGB"
+    with pytest.raises(InputError, match="'nv99' is not known; use one of"):
+        image_to_array(Image(height=4, width=5, encoding="nv99", step=5))
 
 
 @pytest.mark.parametrize(
