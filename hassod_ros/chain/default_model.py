@@ -80,6 +80,7 @@ class DefaultModelRecipe(Recipe):
     labels: LabelConfig = field(default_factory=LabelConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     dev: DevConfig = field(default_factory=DevConfig)
+    processes: int = 1  # that train together on this machine, as by torchrun: one for each GPU, or each core
     until: str = ""  # last step to do; empty: all
 
 
@@ -143,7 +144,7 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
         (LABELS,),
         partial(_label, recipe, pool, features),
     )
-    learned = chosen("model.", "data.", "run.seed", "run.deterministic")
+    learned = chosen("model.", "data.", "run.seed", "run.deterministic", "processes")
     burn_in = Step(
         "burn_in",
         f"train {recipe.model.backbone} on the labels, {recipe.burn_in.iterations} iterations",
@@ -211,6 +212,8 @@ def _check(recipe: DefaultModelRecipe) -> None:
     if recipe.labels.weights and not Path(recipe.labels.weights).is_file():
         raise InputError(f"labels.weights {recipe.labels.weights} does not exist; check the path, or leave it out")
     _label_config(recipe)
+    if recipe.processes < 1:
+        raise InputError(f"processes must be at least 1, got {recipe.processes}")
     if recipe.dev.annotations and not Path(recipe.dev.annotations).is_file():
         raise InputError(f"dev.annotations {recipe.dev.annotations} does not exist; check the path")
     if recipe.dev.annotations and not (recipe.dev.images and Path(recipe.dev.images).is_dir()):
@@ -297,16 +300,18 @@ def _detector_recipe(recipe: DefaultModelRecipe, pool: Step, labels: Step, folde
 
 def _burn_in(recipe: DefaultModelRecipe, pool: Step, labels: Step, folder: Path) -> None:
     from hassod_ros.learning.stages import burn_in
+    from hassod_ros.learning.together import train_together
 
-    burn_in(_detector_recipe(recipe, pool, labels, folder))
+    train_together(burn_in, _detector_recipe(recipe, pool, labels, folder), recipe.processes)
 
 
 def _mean_teacher(recipe: DefaultModelRecipe, pool: Step, labels: Step, burn_in: Step, folder: Path) -> None:
     from hassod_ros.learning.stages import mean_teacher
+    from hassod_ros.learning.together import train_together
 
     whole = _detector_recipe(recipe, pool, labels, folder)
     stage = dataclasses.replace(recipe.mean_teacher, initial=str(burn_in.path(_BURN_IN)))
-    mean_teacher(dataclasses.replace(whole, mean_teacher=stage))
+    train_together(mean_teacher, dataclasses.replace(whole, mean_teacher=stage), recipe.processes)
 
 
 def _export(recipe: DefaultModelRecipe, pool: Step, mean_teacher: Step, precision: str, folder: Path) -> None:

@@ -131,6 +131,23 @@ def test_labels_come_from_pre_trained_features(recipe, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.*")} == before
 
 
+def test_two_processes_share_the_batches(recipe, tmp_path):
+    recipe = _with(recipe, labels={"features": "handcrafted"}, burn_in={"iterations": 2})
+    recipe = dataclasses.replace(recipe, processes=2, until="burn_in")
+    steps = _place_labels(recipe, tmp_path)
+    make_default_model(recipe, list)
+    saved = torch.load(steps["burn_in"].path("burn_in/checkpoint.pt"), weights_only=True)
+    assert (saved["iteration"], saved["settings"]["processes"]) == (2, 2)
+
+
+def test_what_one_of_several_processes_says_arrives(recipe, tmp_path):
+    recipe = dataclasses.replace(_with(recipe, labels={"features": "handcrafted"}), processes=2, until="burn_in")
+    steps = _place_labels(recipe, tmp_path)
+    steps["labels"].path("labels.json").write_text("{}")
+    with pytest.raises(InputError, match=r"one of 2 processes that train together failed: InputError: .*labels\.json"):
+        make_default_model(recipe, list)
+
+
 def test_a_killed_chain_goes_on_and_ends_with_the_same_weights(recipe, tmp_path):
     recipe = dataclasses.replace(_with(recipe, labels={"features": "handcrafted"}), until="mean_teacher")
     steps = _place_labels(recipe, tmp_path)
