@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import box_iou, roi_align, sigmoid_focal_loss
+from torchvision.ops import roi_align, sigmoid_focal_loss
 
-from hassod_ros.detection.boxes import box_limits, clip_boxes, encode_boxes, has_area, to_rois
+from hassod_ros.detection.boxes import box_limits, clip_boxes, encode_boxes, has_area, pairwise_iou, to_rois
 from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
 from hassod_ros.detection.config import DetectorConfig
 from hassod_ros.detection.roi_heads import BACKGROUND, OBJECT, RoiHeads, StageOutput
@@ -125,7 +125,7 @@ def rpn_losses(
     """Objectness (cross entropy) and boxes (L1) of sampled anchors, over the number of samples asked for."""
     chosen, labels, anchors, goals = [], [], [], []
     for i, target in enumerate(targets):
-        index, label = match(box_iou(target.boxes, found.anchors), *config.rpn_ious, low_quality=True)
+        index, label = match(pairwise_iou(target.boxes, found.anchors), *config.rpn_ious, low_quality=True)
         positive, negative = sample(label, config.rpn_samples, config.rpn_positive, generator)
         chosen.append(torch.cat([positive, negative]) + i * len(found.anchors))
         labels.append(torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]))
@@ -153,7 +153,7 @@ def label_proposals(
     rois, indices, positives = [], [], []
     for boxes, target in zip(proposals, targets, strict=True):
         boxes = torch.cat([boxes, target.boxes])
-        index, label = match(box_iou(target.boxes, boxes), config.stage_ious[0], config.stage_ious[0])
+        index, label = match(pairwise_iou(target.boxes, boxes), config.stage_ious[0], config.stage_ious[0])
         positive, negative = sample(label, config.box_samples, config.box_positive, generator)
         drawn = torch.cat([positive, negative])
         rois.append(boxes[drawn])
@@ -170,7 +170,7 @@ def _relabel(
     boxes = clip_boxes(boxes, box_limits(sizes, boxes)[images.long()])
     valid = has_area(boxes)
     images, boxes = images[valid], boxes[valid]
-    matched = [match(box_iou(t.boxes, boxes[images == i]), iou, iou) for i, t in enumerate(targets)]
+    matched = [match(pairwise_iou(t.boxes, boxes[images == i]), iou, iou) for i, t in enumerate(targets)]
     index, label = (torch.cat(each) for each in zip(*matched, strict=True))  # images are in order in `boxes`
     return _labelled(torch.cat([images[:, None], boxes], dim=1), label == POSITIVE, index, targets)
 
@@ -204,7 +204,7 @@ def drop_loss_weights(images: Tensor, boxes: Tensor, targets: Sequence[Targets],
     for i, target in enumerate(targets):
         if len(target.boxes):
             mine = images == i
-            best[mine] = box_iou(target.boxes, boxes[mine]).max(dim=0).values
+            best[mine] = pairwise_iou(target.boxes, boxes[mine]).max(dim=0).values
     return (best > iou).float()
 
 
@@ -282,8 +282,8 @@ def _mask_targets(rois: Tensor, objects: Tensor, targets: Sequence[Targets], sid
             continue
         if target.masks is None:
             raise ValueError(f"image {i} has objects without masks; give them or set mask_weight to 0")
-        index = objects[mine]
-        masks = target.masks.float()[:, None]
+        used, index = objects[mine].unique(return_inverse=True)
+        masks = target.masks[used].float()[:, None]
         crops = roi_align(
             masks, torch.cat([index[:, None].float(), rois[mine, 1:]], dim=1), side, 1.0, sampling_ratio=0, aligned=True
         )

@@ -36,6 +36,7 @@ def train_together(stage: Stage, recipe: Recipe, processes: int) -> None:
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
+        run_id=stage.__name__,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,

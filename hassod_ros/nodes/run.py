@@ -5,17 +5,59 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.context import Context
+from rclpy.executors import Executor, ExternalShutdownException, ShutdownException, TimeoutException
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
+from rclpy.task import Task
 
 from hassod_ros.errors import InputError
 from hassod_ros.nodes.shared_memory import remove_orphans
 
 WAKE_UP = 0.5  # s between two looks at whether the node should end
+
+
+class NodeExecutor(Executor):
+    """Runs a node's callbacks in the thread that spins, and those of callback groups of their own in another.
+
+    rclpy's MultiThreadedExecutor hands every message to a thread and looks for work until that thread has begun, which
+    takes a whole core at 30 large images a second (`benchmarks/node.py`).
+    """
+
+    def __init__(self, *, context: Context | None = None) -> None:
+        super().__init__(context=context)
+        self._threads = ThreadPoolExecutor(thread_name_prefix="callback")
+        self._beside: list[Task[None]] = []  # handed to the threads
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """Run one callback, or have it run; waits for it at most `timeout_sec`. Raises what a callback raised."""
+        try:
+            task, entity, node = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
+        except (ShutdownException, TimeoutException):
+            pass
+        else:
+            group = getattr(entity, "callback_group", None)
+            if group is None or node is None or group is node.default_callback_group:
+                task()
+                if task.done():
+                    task.result()
+            elif task not in self._beside:  # else its thread has not begun yet
+                self._beside.append(task)
+                self._threads.submit(task)
+        done = [task for task in self._beside if task.done()]
+        self._beside = [task for task in self._beside if task not in done]
+        for task in done:
+            task.result()
+
+    def shutdown(self, timeout_sec: float | None = None) -> bool:
+        """Wait for the callbacks that are running, as rclpy's own executors do."""
+        ended = super().shutdown(timeout_sec)
+        self._threads.shutdown(wait=False)
+        return ended
 
 
 def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> int:
@@ -42,7 +84,7 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
 
     signal.signal(signal.SIGINT, interrupt)  # rclpy calls it after its own
     rclpy.init(args=arguments)
-    executor = MultiThreadedExecutor(num_threads=2)
+    executor = NodeExecutor()
     try:
         node = make_node()
         try:

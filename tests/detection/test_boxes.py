@@ -2,8 +2,17 @@ import math
 
 import pytest
 import torch
+from torchvision.ops import box_iou
 
-from hassod_ros.detection.boxes import box_limits, clip_boxes, decode_boxes, encode_boxes, has_area, to_rois
+from hassod_ros.detection.boxes import (
+    box_limits,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    has_area,
+    pairwise_iou,
+    to_rois,
+)
 
 
 def random_boxes(count: int) -> torch.Tensor:
@@ -49,3 +58,10 @@ def test_has_area():
 def test_rois_name_their_image():
     rois = to_rois([torch.zeros(0, 4), torch.ones(2, 4), torch.full((1, 4), 2.0)])
     assert rois.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [2, 2, 2, 2, 2]]
+
+
+@pytest.mark.parametrize(("first", "second"), [(7, 5000), (3, 1), (0, 5), (5, 0)])
+def test_iou_is_that_of_torchvision(first, second):
+    torch.manual_seed(1)
+    ours, theirs = random_boxes(first), random_boxes(second)
+    assert torch.equal(pairwise_iou(ours, theirs), box_iou(ours, theirs))

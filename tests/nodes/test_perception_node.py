@@ -618,7 +618,8 @@ def test_two_cameras_have_outputs_and_counts_of_their_own(ros):
     ros.until(answered)
     for second, name in enumerate(answers):
         assert {answer.header.stamp.sec for answer in answers[name]} == {second}
-    assert [status.name for status in diagnostics[-1].status] == [f"/{NODE}: front", f"/{NODE}: wrist"]
+    names = [f"/{NODE}: front", f"/{NODE}: wrist"]
+    ros.until(lambda: diagnostics and [status.name for status in diagnostics[-1].status] == names)
 
 
 def test_ids_stay_with_what_moves(ros):
