@@ -4,8 +4,7 @@ Each patch of 8x8 pixels is described by its mean Lab colour, the strength and d
 scales (structure tensors: energy, and the direction as a doubled angle), and weakly by its place. Descriptors are
 smoothed along regions but not across edges. Random Fourier features (Rahimi and Recht, 2007) of them then have a cosine
 near the Gaussian kernel of two descriptors, and a sum of them describes the distribution within a region, which is what
-HASSOD's clustering compares. The mean over the image is taken out, so that unlike patches fall below zero and the
-thresholds of the paper (0.4, 0.2, 0.1) divide pictures sensibly.
+HASSOD's clustering compares. The mean over the image is taken out, so that unlike patches fall below zero.
 
 Likeness alone parts a red sleeve from a white shirt. A second group of channels of equal weight therefore tells what
 occurs side by side in this image, see `co_occurrence`: the same Fourier features, without place and smoothing,
@@ -36,6 +35,7 @@ BANDWIDTH = 0.45  # of the kernel, in units of the image's own spread
 CENTRING = 0.9  # share of the image's mean that is taken out
 CO_OCCURRENCE_BANDWIDTH = 0.7
 CO_OCCURRENCE_CHANNELS = 32
+THRESHOLDS = (0.6, 0.4, 0.2, 0.0, -0.15, -0.3)  # of merging that suit these features: wholes come together below 0
 
 
 class HandcraftedFeatures:

@@ -79,7 +79,7 @@ class PerceptionNode(LifecycleNode):
     """Lifecycle node around anything that turns an image into Instances.
 
     configure loads the model and creates the publishers, activate subscribes and starts the worker thread; deactivate
-    and cleanup undo exactly that. The executor's threads only receive; the worker segments the newest frames.
+    and cleanup undo exactly that. The thread that spins only receives; the worker segments the newest frames.
 
     Args:
         open_model: Makes the segmenter from the parameter `model`. Default: `open_segmenter` with `backend`.
@@ -105,7 +105,7 @@ class PerceptionNode(LifecycleNode):
         self._progress = ""  # how far the model's engine is built
         self._label_info: Any = None
         self._least_score = -1.0  # that `~/label_info` tells
-        # Not a timer: an engine is built for minutes in an executor's thread, or before there is an executor, and a
+        # Not a timer: an engine is built for minutes in the thread that spins, or before there is an executor, and a
         # paused simulation still has a health.
         self._closed = threading.Event()
         self._reporter = threading.Thread(target=self._report_periodically, name="diagnostics", daemon=True)

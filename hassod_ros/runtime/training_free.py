@@ -7,10 +7,12 @@ There is no detector and nothing to load, but each frame takes the time of clust
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from hassod_ros.discovery.features import load_features
+from hassod_ros.discovery.features import HANDCRAFTED, load_features
+from hassod_ros.discovery.handcrafted import THRESHOLDS
 from hassod_ros.discovery.hassod import HassodConfig, discover
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
@@ -27,7 +29,7 @@ class TrainingFreeSegmenter:
         weights: File of its weights.
         device: Where it runs.
         size: Side of the square that an image is resized to, px; the paper's 480 is slower and finer.
-        config: All settings, instead of `size`.
+        config: All settings, instead of `size` and the features' thresholds.
 
     Raises:
         InputError: The features or their weights cannot be loaded, or a setting is out of range.
@@ -36,14 +38,18 @@ class TrainingFreeSegmenter:
 
     def __init__(
         self,
-        features: str = "handcrafted",
+        features: str = HANDCRAFTED,
         weights: str | None = None,
         device: str | None = None,
         size: int = 320,
         config: HassodConfig | None = None,
     ) -> None:
         self._features = load_features(features, weights, device)
-        self._config = config or HassodConfig(size=size, keep_aspect=True)
+        if config is None:
+            config = HassodConfig(size=size, keep_aspect=True)
+            if features == HANDCRAFTED:
+                config = replace(config, thresholds=THRESHOLDS)
+        self._config = config
 
     def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
         """Segment one (H, W, 3) uint8 image of any size."""
