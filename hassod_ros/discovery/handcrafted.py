@@ -66,8 +66,8 @@ class HandcraftedFeatures:
 
     def _alike(self, descriptors: np.ndarray) -> np.ndarray:
         """(h, w, D) -> (256, h, w): the cosine of two patches tells how alike they are."""
-        smooth = _smooth(descriptors, EDGE * _spread(descriptors), SMOOTHING_STEPS)
-        waves = self._waves(smooth, BANDWIDTH * _spread(descriptors))
+        spread = _spread(descriptors)
+        waves = self._waves(_smooth(descriptors, EDGE * spread, SMOOTHING_STEPS), BANDWIDTH * spread)
         waves -= CENTRING * waves.mean(axis=(0, 1))
         return waves.transpose(2, 0, 1)
 
