@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from hassod_ros.discovery.features import HANDCRAFTED, load_features
-from hassod_ros.discovery.hassod import discover
+from hassod_ros.discovery.hassod import HassodConfig, discover
+from hassod_ros.discovery.methods import change, parse_option
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation import baselines
 from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations, load_predictions, parse_predictions
@@ -56,7 +57,7 @@ METHODS = (
     "felzenszwalb",
     "maskcut",
     "training_free",  # HASSOD's first stage as a robot without a model runs it
-    "discovery",  # HASSOD's first stage with the paper's settings: the pseudo-labels
+    "discovery",  # HASSOD's first stage, with the paper's settings or those of --set: the pseudo-labels
 )
 
 
@@ -119,7 +120,8 @@ def _row(scores: dict[str, Any]) -> dict[str, Any]:
 def _method(name: str, options: argparse.Namespace) -> dict[str, Finder]:
     """A method's rows: one, or one for each of several features."""
     if name in ("maskcut", "discovery"):
-        apply = maskcut if name == "maskcut" else discover
+        config = change(HassodConfig(), dict(map(parse_option, options.set)))
+        apply = maskcut if name == "maskcut" else functools.partial(discover, config=config)
         several = len(options.features) > 1
         return {
             f"{name}, {each}" if several else name: functools.partial(
@@ -180,6 +182,9 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[HANDCRAFTED],
         help="of maskcut and discovery; each of several gets its rows (default: handcrafted)",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="of discovery, as in pseudo_label.py"
     )
     parser.add_argument("--weights", help="file of weights for all of them but handcrafted")
     parser.add_argument("--images", type=int, help="use so many images of each set, evenly spread (default all)")
