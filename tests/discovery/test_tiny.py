@@ -157,4 +157,4 @@ def test_joining_handcrafted_features_needs_no_torch():
         "print(f(np.zeros((1, 16, 24, 3), np.uint8)).shape, 'torch' in sys.modules)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output.strip() == "(1, 512, 2, 3) False"
+    assert output.strip() == "(1, 576, 2, 3) False"
