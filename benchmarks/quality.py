@@ -120,8 +120,9 @@ def _row(scores: dict[str, Any]) -> dict[str, Any]:
 def _method(name: str, options: argparse.Namespace) -> dict[str, Finder]:
     """A method's rows: one, or one for each of several features."""
     if name in ("maskcut", "discovery"):
-        config = change(HassodConfig(), dict(map(parse_option, options.set)))
-        apply = maskcut if name == "maskcut" else functools.partial(discover, config=config)
+        apply: Callable[..., Any] = maskcut
+        if name == "discovery":
+            apply = functools.partial(discover, config=change(HassodConfig(), dict(map(parse_option, options.set))))
         several = len(options.features) > 1
         return {
             f"{name}, {each}" if several else name: functools.partial(

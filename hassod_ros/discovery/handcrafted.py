@@ -73,8 +73,9 @@ class HandcraftedFeatures:
 
     def _together(self, descriptors: np.ndarray) -> np.ndarray:
         """(h, w, D) -> (32, h, w): the cosine of two patches tells how often their likes are neighbours."""
-        looks = descriptors * (np.arange(descriptors.shape[2]) < descriptors.shape[2] - 2)  # all but the place
-        waves = self._waves(looks.astype(np.float32), CO_OCCURRENCE_BANDWIDTH * _spread(looks))
+        looks = descriptors.copy()
+        looks[..., -2:] = 0  # all but the place
+        waves = self._waves(looks, CO_OCCURRENCE_BANDWIDTH * _spread(looks))
         return co_occurrence.co_occurrence(waves, CO_OCCURRENCE_CHANNELS).transpose(2, 0, 1)
 
     def _waves(self, descriptors: np.ndarray, bandwidth: float) -> np.ndarray:
