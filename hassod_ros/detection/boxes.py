@@ -51,8 +51,8 @@ def box_limits(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
 
 
 def has_area(boxes: Tensor) -> Tensor:
-    """(N,) bool: the box is wider and higher than 0."""
-    return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    """(...) bool of (..., 4) boxes: the box is wider and higher than 0."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
 
 
 def to_rois(boxes: Sequence[Tensor]) -> Tensor:
@@ -63,19 +63,22 @@ def to_rois(boxes: Sequence[Tensor]) -> Tensor:
 
 
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of (N, 4) and (M, 4) xyxy boxes -> (N, M); equal to torchvision's `box_iou`.
+    """Intersection over union of (..., N, 4) and (..., M, 4) xyxy boxes -> (..., N, M); torchvision's `box_iou`.
 
-    In blocks that stay in a processor's cache and coordinate by coordinate: 8 to 10 times as fast on a CPU for an
-    image's objects and anchors.
+    Coordinate by coordinate and, on a CPU, in blocks that stay in its cache: there 8 to 10 times as fast for an image's
+    objects and anchors.
     """
-    x0, y0, x1, y1 = (column[:, None] for column in first.T.contiguous())
+    x0, y0, x1, y1 = (column[..., None] for column in first.mT.contiguous().unbind(-2))
     areas = (x1 - x0) * (y1 - y0)
-    iou = first.new_empty(len(first), len(second))
-    for start in range(0, len(second), _BLOCK):
-        u0, v0, u1, v1 = second[start : start + _BLOCK].T.contiguous()
+    count = second.shape[-2]
+    iou = first.new_empty(*first.shape[:-1], count)
+    block = _BLOCK if first.device.type == "cpu" else max(1, count)
+    for start in range(0, count, block):
+        part = second[..., start : start + block, :].mT.contiguous()
+        u0, v0, u1, v1 = (column[..., None, :] for column in part.unbind(-2))
         width = torch.minimum(x1, u1).sub_(torch.maximum(x0, u0)).clamp_(min=0)
         height = torch.minimum(y1, v1).sub_(torch.maximum(y0, v0)).clamp_(min=0)
         common = width.mul_(height)
         union = areas.add((u1 - u0) * (v1 - v0)).sub_(common)
-        torch.div(common, union, out=iou[:, start : start + _BLOCK])
+        torch.div(common, union, out=iou[..., start : start + block])
     return iou

@@ -122,12 +122,12 @@ def propose(
         levels.append(torch.full_like(index[0], i))
         start += count
     all_logits, all_boxes, level = torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(levels)
-    proposals = []
-    for box, logit, limit in zip(all_boxes, all_logits, box_limits(sizes, all_boxes), strict=True):
-        finite = torch.isfinite(box).all(dim=1) & torch.isfinite(logit)
-        box = clip_boxes(box, limit)
-        valid = finite & has_area(box)
-        box, logit = box[valid], logit[valid]
-        keep = batched_nms(box, logit, level[valid], nms)[:post_nms]
-        proposals.append(Proposals(box[keep], logit[keep]))
-    return proposals
+    finite = torch.isfinite(all_boxes).all(dim=2) & torch.isfinite(all_logits)
+    all_boxes = clip_boxes(all_boxes, box_limits(sizes, all_boxes)[:, None])
+    valid = finite & has_area(all_boxes)
+    # The others go last, as empty boxes that suppress nothing: leaving them out before would make a GPU wait twice.
+    all_boxes, ranks = all_boxes.where(valid[..., None], 0), all_logits.where(valid, -torch.inf)
+    kept = [batched_nms(box, rank, level, nms)[:post_nms] for box, rank in zip(all_boxes, ranks, strict=True)]
+    counts = torch.stack([each[keep].sum() for each, keep in zip(valid, kept, strict=True)]).tolist()
+    best = [keep[:count] for keep, count in zip(kept, counts, strict=True)]
+    return [Proposals(box[i], logit[i]) for box, logit, i in zip(all_boxes, all_logits, best, strict=True)]

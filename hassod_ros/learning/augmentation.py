@@ -56,7 +56,7 @@ def geometry(short_sides: Sequence[int], max_side: int, flip: float) -> v2.Trans
 
 def drop_empty(sample: Sample) -> Sample:
     """Leave out masks that a resize or a paste has wiped out."""
-    keep = sample.masks.flatten(1).any(1)
+    keep = _any_pixel(sample.masks)
     if keep.all():
         return sample
     return Sample(sample.image, sample.masks[keep], sample.levels[keep])
@@ -93,8 +93,8 @@ def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False
     window = (..., slice(top, top + size[0]), slice(left, left + size[1]))
     below = target.masks[window]
     hidden = torch.einsum("khw,ghw->kg", pasted.float(), below.float())
-    areas = target.masks.flatten(1).sum(1)
-    fits = pasted.flatten(1).any(1) & (hidden < _PASTE_HIDES * areas).all(1)
+    areas = torch.from_numpy(target.masks.numpy().view(np.uint8).sum(2, dtype=np.int32).sum(1, dtype=np.int64))
+    fits = _any_pixel(pasted) & (hidden < _PASTE_HIDES * areas).all(1)
     if not fits.any():
         return target
     pasted, levels = pasted[fits], source.levels[chosen][fits]
@@ -122,11 +122,17 @@ def boxes_of(masks: Tensor) -> Tensor:
     """(G, 4) float32 x0 y0 x1 y1 extents of (G, H, W) bool masks, none empty; x1 and y1 are one past the last pixel."""
     if not len(masks):
         return torch.zeros((0, 4))
-    columns, rows = masks.any(1), masks.any(2)  # (G, W), (G, H)
+    # (G, W), (G, H); NumPy's `any` takes a tenth of torch's time on CPUs
+    columns, rows = (torch.from_numpy(masks.numpy().any(axis)) for axis in (1, 2))
     width, height = columns.shape[1], rows.shape[1]
     first = [line.to(torch.uint8).argmax(1) for line in (columns, rows)]
     past = [side - line.flip(1).to(torch.uint8).argmax(1) for line, side in ((columns, width), (rows, height))]
     return torch.stack([*first, *past], dim=1).float()
+
+
+def _any_pixel(masks: Tensor) -> Tensor:
+    """(G,) bool, which of (G, H, W) bool masks are not empty; faster than torch's `any`, see `boxes_of`."""
+    return torch.from_numpy(masks.numpy().any(2).any(1))
 
 
 def _resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:

@@ -39,6 +39,9 @@ class World:
 def join_world(device: str) -> Iterator[World]:
     """Join the processes of torchrun (NCCL on GPUs, gloo on CPUs), or be the only one.
 
+    More processes than GPUs share them in turn, over gloo: a small detector leaves most of a large GPU idle while
+    Python prepares its next kernel.
+
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
 
@@ -55,13 +58,17 @@ def join_world(device: str) -> Iterator[World]:
     if wanted.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"run.device is {device}, but torch sees no GPU; use --run.device cpu or mend the driver")
     size = int(os.environ.get("WORLD_SIZE", 1))
+    backend = "gloo"
     if wanted.type == "cuda":
-        wanted = torch.device("cuda", int(os.environ.get("LOCAL_RANK", wanted.index or 0)))
+        gpus = torch.cuda.device_count()
+        wanted = torch.device("cuda", int(os.environ.get("LOCAL_RANK", wanted.index or 0)) % gpus)
         torch.cuda.set_device(wanted)
+        if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= gpus:
+            backend = "nccl"  # it refuses two processes on one GPU
     if size == 1:
         yield World(0, 1, wanted)
         return
-    dist.init_process_group("nccl" if wanted.type == "cuda" else "gloo")
+    dist.init_process_group(backend)
     try:
         yield World(dist.get_rank(), size, wanted)
     finally:

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import roi_align, sigmoid_focal_loss
 
-from hassod_ros.detection.boxes import box_limits, clip_boxes, encode_boxes, has_area, pairwise_iou, to_rois
+from hassod_ros.detection.boxes import box_limits, clip_boxes, encode_boxes, has_area, pairwise_iou
 from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
 from hassod_ros.detection.config import DetectorConfig
 from hassod_ros.detection.roi_heads import BACKGROUND, OBJECT, RoiHeads, StageOutput
 from hassod_ros.detection.rpn import RPN_BOX_WEIGHTS, AnchorPredictions
-from hassod_ros.learning.matching import POSITIVE, match, sample
+from hassod_ros.learning.matching import IGNORED, POSITIVE, match, sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +41,34 @@ class Targets:
 
 
 @dataclass(frozen=True, eq=False)
+class PaddedObjects:
+    """Boxes (B, G, 4) and levels (B, G) of B images' objects, G >= 1; an image with fewer ends in empty boxes."""
+
+    boxes: Tensor
+    levels: Tensor
+
+    @classmethod
+    def of(cls, targets: Sequence[Targets]) -> PaddedObjects:
+        """Objects of all images, whose overlaps one operation can compute."""
+        boxes = pad_sequence([target.boxes for target in targets], batch_first=True)
+        levels = pad_sequence([target.levels for target in targets], batch_first=True)
+        if not boxes.shape[1]:
+            boxes, levels = boxes.new_zeros(len(targets), 1, 4), levels.new_zeros(len(targets), 1)
+        return cls(boxes, levels)
+
+    def iou(self, images: Tensor, boxes: Tensor) -> Tensor:
+        """(G, M) overlaps of boxes (M, 4) with the objects of their images (M,)."""
+        return pairwise_iou(self.boxes[images.long()], boxes[:, None])[..., 0].T
+
+
+@dataclass(frozen=True, eq=False)
 class LabelledRois:
     """M boxes of B images with what they should become.
 
     Attributes:
         rois: (M, 5) float32, image index and box.
         positive: (M,) bool, foreground.
-        boxes: (M, 4) float32, the matched object's box; its own where the image has no object.
+        boxes: (M, 4) float32, the matched object's box; of no meaning where the box is not foreground, as all below.
         levels: (M,) int64, the matched object's level.
         objects: (M,) int64, the matched object's index in its image.
 
@@ -91,11 +113,12 @@ def detection_losses(
 
     """
     heads, config = model.roi_heads, model.config
+    objects = PaddedObjects.of(targets)
     pyramid = model.pyramid(images, sizes)
     found = model.proposal_generator(pyramid)
     losses = rpn_losses(found, targets, config, generator)
     proposals = model.proposal_generator.propose(found, sizes)
-    first = label_proposals([each.boxes for each in proposals], targets, config, generator)
+    first = label_proposals([each.boxes for each in proposals], objects, config, generator)
 
     labelled = first
     for stage in range(len(config.stage_ious)):
@@ -103,13 +126,13 @@ def detection_losses(
         predicted = heads.decode(stage, labelled.rois, output).detach()
         weights = None
         if drop_loss_iou is not None:
-            weights = drop_loss_weights(labelled.rois[:, 0], predicted, targets, drop_loss_iou)
+            weights = drop_loss_weights(labelled.rois[:, 0], predicted, objects, drop_loss_iou)
         terms = stage_losses(labelled, output, config.stage_box_weights[stage], weights)
         if "loss_level" in terms:
             terms["loss_level"] = terms["loss_level"] * level_weight
         losses.update({f"{name}_stage{stage}": value for name, value in terms.items()})
         if stage + 1 < len(config.stage_ious):
-            labelled = _relabel(labelled.rois[:, 0], predicted, sizes, targets, config.stage_ious[stage + 1])
+            labelled = _relabel(labelled.rois[:, 0], predicted, sizes, objects, config.stage_ious[stage + 1])
 
     masked = torch.nonzero(first.positive)[:, 0] if mask_weight else first.objects[:0]
     terms = mask_losses(heads, pyramid, first.rois[masked], first.objects[masked], targets)
@@ -123,69 +146,60 @@ def rpn_losses(
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """Objectness (cross entropy) and boxes (L1) of sampled anchors, over the number of samples asked for."""
-    chosen, labels, anchors, goals = [], [], [], []
-    for i, target in enumerate(targets):
-        index, label = match(pairwise_iou(target.boxes, found.anchors), *config.rpn_ious, low_quality=True)
-        positive, negative = sample(label, config.rpn_samples, config.rpn_positive, generator)
-        chosen.append(torch.cat([positive, negative]) + i * len(found.anchors))
-        labels.append(torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]))
-        anchors.append(found.anchors[positive])
-        goals.append(target.boxes[index[positive]])
-    index, label = torch.cat(chosen), torch.cat(labels)
-    logits = found.logits.flatten()[index].float()
-    deltas = found.deltas.flatten(0, 1)[index[label == 1]].float()
-    goal = encode_boxes(torch.cat(anchors), torch.cat(goals), RPN_BOX_WEIGHTS)
-    count = config.rpn_samples * len(targets)
-    return {
-        "loss_rpn_cls": F.binary_cross_entropy_with_logits(logits, label.float(), reduction="sum") / count,
-        "loss_rpn_loc": (deltas - goal).abs().sum() / count,
-    }
+    images, anchors = len(targets), found.anchors
+    # Image by image: overlaps of all objects with all anchors are many.
+    matches = [match(pairwise_iou(t.boxes, anchors), *config.rpn_ious, low_quality=True) for t in targets]
+    index, label = (torch.stack(each) for each in zip(*matches, strict=True))  # (B, A)
+    places, drawn = sample(label, config.rpn_samples, config.rpn_positive, generator)
+    row, column = torch.nonzero(drawn, as_tuple=True)
+    place = places[row, column]
+    positive = label[row, place] == POSITIVE
+    entropy = F.binary_cross_entropy_with_logits(found.logits[row, place].float(), positive.float(), reduction="sum")
+    foreground = torch.nonzero(positive)[:, 0]
+    row, place = row[foreground], place[foreground]
+    goal = encode_boxes(anchors[place], PaddedObjects.of(targets).boxes[row, index[row, place]], RPN_BOX_WEIGHTS)
+    distance = (found.deltas[row, place].float() - goal).abs().sum()
+    count = config.rpn_samples * images
+    return {"loss_rpn_cls": entropy / count, "loss_rpn_loc": distance / count}
 
 
 @torch.no_grad()
 def label_proposals(
     proposals: Sequence[Tensor],
-    targets: Sequence[Targets],
+    objects: PaddedObjects,
     config: DetectorConfig,
     generator: torch.Generator | None = None,
 ) -> LabelledRois:
     """The first stage's boxes: proposals (R, 4) of each image and its objects' own boxes, matched and sampled."""
-    rois, indices, positives = [], [], []
-    for boxes, target in zip(proposals, targets, strict=True):
-        boxes = torch.cat([boxes, target.boxes])
-        index, label = match(pairwise_iou(target.boxes, boxes), config.stage_ious[0], config.stage_ious[0])
-        positive, negative = sample(label, config.box_samples, config.box_positive, generator)
-        drawn = torch.cat([positive, negative])
-        rois.append(boxes[drawn])
-        indices.append(index[drawn])
-        positives.append(label[drawn] == POSITIVE)
-    return _labelled(to_rois(rois), torch.cat(positives), torch.cat(indices), targets)
+    boxes = torch.cat([pad_sequence(list(proposals), batch_first=True), objects.boxes], dim=1)  # (B, N, 4)
+    index, label = match(pairwise_iou(objects.boxes, boxes), config.stage_ious[0], config.stage_ious[0])
+    label = label.where(has_area(boxes), IGNORED)  # what only fills up
+    places, drawn = sample(label, config.box_samples, config.box_positive, generator)
+    row, column = torch.nonzero(drawn, as_tuple=True)
+    place = places[row, column]
+    rois = torch.cat([row[:, None].float(), boxes[row, place]], dim=1)
+    return _labelled(rois, label[row, place] == POSITIVE, index[row, place], objects)
 
 
 @torch.no_grad()
 def _relabel(
-    images: Tensor, boxes: Tensor, sizes: Sequence[tuple[int, int]], targets: Sequence[Targets], iou: float
+    images: Tensor, boxes: Tensor, sizes: Sequence[tuple[int, int]], objects: PaddedObjects, iou: float
 ) -> LabelledRois:
     """A later stage's boxes: all that the stage before predicted, clipped to their images, matched anew."""
     boxes = clip_boxes(boxes, box_limits(sizes, boxes)[images.long()])
-    valid = has_area(boxes)
+    valid = torch.nonzero(has_area(boxes))[:, 0]
     images, boxes = images[valid], boxes[valid]
-    matched = [match(pairwise_iou(t.boxes, boxes[images == i]), iou, iou) for i, t in enumerate(targets)]
-    index, label = (torch.cat(each) for each in zip(*matched, strict=True))  # images are in order in `boxes`
-    return _labelled(torch.cat([images[:, None], boxes], dim=1), label == POSITIVE, index, targets)
+    index, label = match(objects.iou(images, boxes), iou, iou)
+    return _labelled(torch.cat([images[:, None], boxes], dim=1), label == POSITIVE, index, objects)
 
 
-def _labelled(rois: Tensor, positive: Tensor, index: Tensor, targets: Sequence[Targets]) -> LabelledRois:
-    boxes, levels = rois[:, 1:].clone(), torch.zeros_like(index)
-    for i, target in enumerate(targets):
-        if len(target.boxes):
-            mine = rois[:, 0] == i
-            boxes[mine], levels[mine] = target.boxes[index[mine]], target.levels[index[mine]]
-    return LabelledRois(rois, positive, boxes, levels, index)
+def _labelled(rois: Tensor, positive: Tensor, index: Tensor, objects: PaddedObjects) -> LabelledRois:
+    images = rois[:, 0].long()
+    return LabelledRois(rois, positive, objects.boxes[images, index], objects.levels[images, index], index)
 
 
 @torch.no_grad()
-def drop_loss_weights(images: Tensor, boxes: Tensor, targets: Sequence[Targets], iou: float) -> Tensor:
+def drop_loss_weights(images: Tensor, boxes: Tensor, objects: PaddedObjects, iou: float) -> Tensor:
     """DropLoss: what may be an object that the labels miss does not count in the class loss.
 
     The comparison is with all objects of the image; HASSOD's code takes those that happened to be matched.
@@ -193,19 +207,14 @@ def drop_loss_weights(images: Tensor, boxes: Tensor, targets: Sequence[Targets],
     Args:
         images: (M,) float, index of each box's image.
         boxes: (M, 4), as a stage predicts them.
-        targets: Of each image.
+        objects: Of all images.
         iou: At most this with every object: weight 0.
 
     Returns:
         (M,) float32 of 0 and 1; all 0 in an image without objects.
 
     """
-    best = boxes.new_zeros(len(boxes))
-    for i, target in enumerate(targets):
-        if len(target.boxes):
-            mine = images == i
-            best[mine] = pairwise_iou(target.boxes, boxes[mine]).max(dim=0).values
-    return (best > iou).float()
+    return (objects.iou(images, boxes).amax(dim=0) > iou).float()
 
 
 def stage_losses(
@@ -224,8 +233,8 @@ def stage_losses(
         mean over the foreground) where the stage predicts levels.
 
     """
-    count, positive = max(len(labelled.rois), 1), labelled.positive
-    label = torch.where(positive, OBJECT, BACKGROUND)
+    count, positive = max(len(labelled.rois), 1), torch.nonzero(labelled.positive)[:, 0]
+    label = torch.where(labelled.positive, OBJECT, BACKGROUND)
     entropy = F.cross_entropy(output.class_logits.float(), label, reduction="none")
     goal = encode_boxes(labelled.rois[positive, 1:], labelled.boxes[positive], box_weights)
     losses = {
@@ -259,7 +268,13 @@ def mask_losses(
     """
     logits, quality = heads.masks(pyramid, rois)
     logits = logits.float()
-    inside, areas = _mask_targets(rois, objects, targets, logits.shape[-1])
+    counts = torch.bincount(rois[:, 0].long(), minlength=len(targets)).tolist()
+    chosen = [
+        _masks_of(i, target, mine) for i, (target, mine) in enumerate(zip(targets, objects.split(counts), strict=True))
+    ]
+    inside = torch.cat(
+        [_crop(masks, part[:, 1:], logits.shape[-1]) for masks, part in zip(chosen, rois.split(counts), strict=True)]
+    )
     count = max(logits.numel(), 1)
     losses = {"loss_mask": F.binary_cross_entropy_with_logits(logits, inside.float(), reduction="sum") / count}
     if quality is not None:
@@ -267,26 +282,24 @@ def mask_losses(
         common, covered = (predicted & inside).sum((1, 2)), predicted.sum((1, 2))
         cell = (rois[:, 3:] - rois[:, 1:3]).prod(dim=1) / logits.shape[-1] ** 2
         # The object counts whole, also beyond the box.
+        areas = torch.cat([masks.flatten(1).sum(1) for masks in chosen])
         iou = common / (covered + areas / cell - common).clamp(min=1)
         losses["loss_mask_iou"] = (quality.float() - iou).square().sum() / max(len(quality), 1)
     return losses
 
 
+def _masks_of(image: int, target: Targets, objects: Tensor) -> Tensor:
+    """(M, H, W) float32 masks of some of an image's objects, also of the same one more than once."""
+    if target.masks is None:
+        if len(objects):
+            raise ValueError(f"image {image} has objects without masks; give them or set mask_weight to 0")
+        return target.boxes.new_zeros(0, 1, 1)
+    return target.masks[objects].float()
+
+
 @torch.no_grad()
-def _mask_targets(rois: Tensor, objects: Tensor, targets: Sequence[Targets], side: int) -> tuple[Tensor, Tensor]:
-    """(M, side, side) bool masks of the objects within `rois`, and the objects' whole areas (M,) in pixels."""
-    inside, areas = [rois.new_zeros(0, side, side, dtype=torch.bool)], [rois.new_zeros(0)]
-    for i, target in enumerate(targets):
-        mine = rois[:, 0] == i
-        if not mine.any():
-            continue
-        if target.masks is None:
-            raise ValueError(f"image {i} has objects without masks; give them or set mask_weight to 0")
-        used, index = objects[mine].unique(return_inverse=True)
-        masks = target.masks[used].float()[:, None]
-        crops = roi_align(
-            masks, torch.cat([index[:, None].float(), rois[mine, 1:]], dim=1), side, 1.0, sampling_ratio=0, aligned=True
-        )
-        inside.append(crops[:, 0] >= 0.5)
-        areas.append(masks.sum((1, 2, 3))[index])
-    return torch.cat(inside), torch.cat(areas)
+def _crop(masks: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """(M, side, side) bool of masks (M, H, W) within their boxes (M, 4)."""
+    index = torch.arange(len(boxes), dtype=boxes.dtype, device=boxes.device)[:, None]
+    rois = torch.cat([index, boxes], dim=1)
+    return roi_align(masks[:, None], rois, side, 1.0, sampling_ratio=0, aligned=True)[:, 0] >= 0.5

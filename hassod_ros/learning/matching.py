@@ -12,25 +12,25 @@ def match(iou: Tensor, low: float, high: float, *, low_quality: bool = False) ->
     """Match each of N boxes with the one of G objects that it overlaps most.
 
     Args:
-        iou: (G, N) intersection over union.
+        iou: (..., G, N) intersection over union.
         low: Boxes below it are negative.
         high: Boxes from it on are positive, those between are ignored.
         low_quality: An object's best boxes are positive whatever their IoU, so that no object stays unmatched.
 
     Returns:
-        (N,) int64 index of the object (0 where there is none), and (N,) int64 label: POSITIVE, NEGATIVE or IGNORED.
+        (..., N) int64 index of the object (0 where there is none), and (..., N) int64 label: POSITIVE, NEGATIVE or
+        IGNORED.
 
     """
-    if not len(iou):
-        nothing = torch.zeros(iou.shape[1], dtype=torch.int64, device=iou.device)
+    if not iou.shape[-2]:
+        nothing = torch.zeros_like(iou.sum(-2), dtype=torch.int64)
         return nothing, nothing.clone()  # all NEGATIVE
-    best, index = iou.max(dim=0)
-    label = torch.full_like(index, IGNORED)
-    label[best < low] = NEGATIVE
-    label[best >= high] = POSITIVE
+    best, index = iou.max(dim=-2)
+    # Not label[best < low] = NEGATIVE: a GPU would have to tell first how many there are.
+    label = torch.where(best < low, NEGATIVE, IGNORED).masked_fill(best >= high, POSITIVE)
     if low_quality:
-        highest = iou.max(dim=1, keepdim=True).values
-        label[((iou == highest) & (highest > 0)).any(dim=0)] = POSITIVE
+        highest = iou.amax(dim=-1, keepdim=True)
+        label = label.masked_fill(((iou == highest) & (highest > 0)).any(dim=-2), POSITIVE)
     return index, label
 
 
@@ -39,18 +39,23 @@ def sample(
 ) -> tuple[Tensor, Tensor]:
     """Draw boxes for a loss: at most `positive_share` of `count` positive ones, then negative ones up to `count`.
 
+    For all images at once and with shapes that do not depend on the draw, so that a GPU is never waited for.
+
     Args:
-        label: (N,) from `match`.
-        count: Boxes to draw, fewer where there are not enough.
+        label: (B, N) from `match`.
+        count: Boxes to draw of each image, fewer where there are not enough.
         positive_share: In [0, 1].
         generator: Source of chance on the device of `label`; default: torch's own.
 
     Returns:
-        Indices of the positive and of the negative ones.
+        (B, K) int64 places in `label`, and (B, K) bool: which of them are drawn, each once, positive ones first.
 
     """
-    positive, negative = torch.nonzero(label == POSITIVE)[:, 0], torch.nonzero(label == NEGATIVE)[:, 0]
-    positives = min(len(positive), int(count * positive_share))
-    positive = positive[torch.randperm(len(positive), generator=generator, device=label.device)[:positives]]
-    negative = negative[torch.randperm(len(negative), generator=generator, device=label.device)[: count - positives]]
-    return positive, negative
+    chance = torch.rand(label.shape, generator=generator, device=label.device)
+    boxes = label.shape[1]
+    keys, positive = chance.where(label == POSITIVE, -1.0).topk(min(boxes, int(count * positive_share)), dim=1)
+    drawn_positive = keys >= 0
+    keys, negative = chance.where(label == NEGATIVE, -1.0).topk(min(boxes, count), dim=1)
+    left = count - drawn_positive.sum(1, keepdim=True)
+    drawn_negative = (keys >= 0) & (torch.arange(negative.shape[1], device=label.device) < left)
+    return torch.cat([positive, negative], 1), torch.cat([drawn_positive, drawn_negative], 1)

@@ -12,6 +12,7 @@ from hassod_ros.detection.roi_heads import StageOutput
 from hassod_ros.detection.rpn import AnchorPredictions
 from hassod_ros.learning.losses import (
     LabelledRois,
+    PaddedObjects,
     Targets,
     detection_losses,
     drop_loss_weights,
@@ -118,16 +119,19 @@ def test_dropped_boxes_stay_in_the_mean():
 def test_drop_loss_compares_with_every_object_of_the_image():
     # 101 objects: the last one counts as well.
     corner = torch.arange(101.0)[:, None] * 20
-    targets = [Targets(torch.cat([corner, corner * 0, corner + 10, corner * 0 + 10], 1), torch.zeros(101)), NOTHING]
+    targets = [
+        Targets(torch.cat([corner, corner * 0, corner + 10, corner * 0 + 10], 1), torch.zeros(101).long()),
+        NOTHING,
+    ]
     boxes = torch.tensor([[0.0, 0, 10, 10], [2005, 5, 2015, 15], [12, 0, 18, 10], [9.95, 0, 19.95, 10], [0, 0, 10, 10]])
-    weights = drop_loss_weights(torch.tensor([0.0, 0, 0, 0, 1]), boxes, targets, 0.01)
+    weights = drop_loss_weights(torch.tensor([0.0, 0, 0, 0, 1]), boxes, PaddedObjects.of(targets), 0.01)
     assert weights.tolist() == [1, 1, 0, 0, 0]  # the fourth overlaps by 0.0025, the fifth lies in an empty image
 
 
 def test_proposals_include_the_objects_and_their_labels():
     targets = [objects(), NOTHING]
     proposals = [torch.tensor([[21.0, 11, 90, 60], [100, 0, 120, 20]]), torch.tensor([[0.0, 0, 30, 30]])]
-    found = label_proposals(proposals, targets, CONFIG)
+    found = label_proposals(proposals, PaddedObjects.of(targets), CONFIG)
     rows = {tuple(roi): i for i, roi in enumerate(found.rois.tolist())}
     assert len(rows) == 6  # 2 + 3 objects, 1 + 0
     near = rows[0.0, 21.0, 11.0, 90.0, 60.0]
@@ -144,7 +148,8 @@ def test_proposals_include_the_objects_and_their_labels():
 def test_proposals_are_sampled(model):
     corner = torch.rand(500, 2) * 40
     proposals = [torch.cat([corner, corner + 30], dim=1), torch.cat([corner, corner + 5], dim=1)]
-    found = label_proposals(proposals, [objects(), NOTHING], dataclasses.replace(CONFIG, box_positive=0.25))
+    both = PaddedObjects.of([objects(), NOTHING])
+    found = label_proposals(proposals, both, dataclasses.replace(CONFIG, box_positive=0.25))
     assert (found.rois[:, 0] == 0).sum() == (found.rois[:, 0] == 1).sum() == 32
     assert found.positive.sum() == 8
 

@@ -43,14 +43,27 @@ def test_equals_torchvisions_matcher(seed):
 )
 def test_sample_counts(positives, negatives, drawn):
     label = torch.tensor([POSITIVE] * positives + [NEGATIVE] * negatives + [IGNORED] * 7)
-    positive, negative = sample(label, 10, 0.5)
-    assert (len(positive), len(negative)) == drawn
-    assert (label[positive] == POSITIVE).all()
-    assert (label[negative] == NEGATIVE).all()
-    assert len(positive.unique()) == len(positive)
+    places, drawn_places = sample(torch.stack([label, label.flip(0)]), 10, 0.5)
+    for row, place, chosen in zip((label, label.flip(0)), places, drawn_places, strict=True):
+        found = row[place[chosen]]
+        assert ((found == POSITIVE).sum(), (found == NEGATIVE).sum(), len(found)) == (*drawn, sum(drawn))
+        assert found.tolist() == sorted(found.tolist(), reverse=True)  # positive ones first
+        assert len(place[chosen].unique()) == len(found)
+
+
+def test_sample_is_fair():
+    label = torch.tensor([[POSITIVE] * 4 + [NEGATIVE] * 8])
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.zeros(12)
+    for _ in range(400):
+        places, drawn = sample(label, 4, 0.5, generator)
+        counts[places[drawn]] += 1
+    assert counts[:4].sum() == counts[4:].sum() == 800
+    assert (counts[:4] - 200).abs().max() < 60  # four standard deviations
+    assert (counts[4:] - 100).abs().max() < 40
 
 
 def test_sample_follows_its_generator():
-    label = torch.tensor([POSITIVE, NEGATIVE] * 100)
+    label = torch.tensor([[POSITIVE, NEGATIVE] * 100])
     draws = [sample(label, 10, 0.5, torch.Generator().manual_seed(seed))[0].tolist() for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]

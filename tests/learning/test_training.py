@@ -137,8 +137,13 @@ def test_a_killed_run_goes_on_to_the_same_weights(recipe, tmp_path, script):
     _assert_equal(folder / "model.pth", (burn_in if stage == "burn_in" else mean_teacher)(straight))
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("stage", ["burn_in", "mean_teacher"])
-def test_two_processes_learn_what_one_learns_in_two_parts(recipe, tmp_path, stage):
+def test_two_processes_learn_what_one_learns_in_two_parts(recipe, tmp_path, stage, device):
+    # On a machine with one GPU both processes use that one.
+    if device != "cpu" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    recipe = _with(recipe, run={"device": device})
     # Batch norm statistics belong to a process; so they are frozen here, and everything else must agree.
     frozen = {"model": {"backbone_norm": "frozen", "fpn_norm": "none"}}
     recipe = _with(recipe, burn_in={"iterations": 3, "accumulate": 2}, mean_teacher={"iterations": 3}, **frozen)
