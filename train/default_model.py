@@ -4,7 +4,7 @@ python train/default_model.py --config config/recipes/default_model.yaml --pool.
     --dev.annotations dev.json --dev.images dev
 
 Says first what it will do. A step that is done is not done again while nothing it depends on has changed; a run that
-was stopped goes on where it stood. --until NAME ends after a step; --labels.features handcrafted skips pre-training.
+was stopped goes on where it stood. --until NAME ends after a step; --labels.features tiny pre-trains features first.
 """
 
 import sys

@@ -129,5 +129,5 @@ def propose(
     all_boxes, ranks = all_boxes.where(valid[..., None], 0), all_logits.where(valid, -torch.inf)
     kept = [batched_nms(box, rank, level, nms)[:post_nms] for box, rank in zip(all_boxes, ranks, strict=True)]
     counts = torch.stack([each[keep].sum() for each, keep in zip(valid, kept, strict=True)]).tolist()
-    best = [keep[:count] for keep, count in zip(kept, counts, strict=True)]
-    return [Proposals(box[i], logit[i]) for box, logit, i in zip(all_boxes, all_logits, best, strict=True)]
+    chosen = [keep[:count] for keep, count in zip(kept, counts, strict=True)]
+    return [Proposals(box[i], logit[i]) for box, logit, i in zip(all_boxes, all_logits, chosen, strict=True)]

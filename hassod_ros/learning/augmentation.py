@@ -132,7 +132,7 @@ def boxes_of(masks: Tensor) -> Tensor:
 
 def _any_pixel(masks: Tensor) -> Tensor:
     """(G,) bool, which of (G, H, W) bool masks are not empty; faster than torch's `any`, see `boxes_of`."""
-    return torch.from_numpy(masks.numpy().any(2).any(1))
+    return torch.from_numpy(masks.numpy().any(axis=(1, 2)))
 
 
 def _resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:

@@ -39,8 +39,7 @@ class World:
 def join_world(device: str) -> Iterator[World]:
     """Join the processes of torchrun (NCCL on GPUs, gloo on CPUs), or be the only one.
 
-    More processes than GPUs share them in turn, over gloo: a small detector leaves most of a large GPU idle while
-    Python prepares its next kernel.
+    More processes than GPUs share them in turn, over gloo: NCCL refuses two processes on one GPU.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -64,7 +63,7 @@ def join_world(device: str) -> Iterator[World]:
         wanted = torch.device("cuda", int(os.environ.get("LOCAL_RANK", wanted.index or 0)) % gpus)
         torch.cuda.set_device(wanted)
         if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= gpus:
-            backend = "nccl"  # it refuses two processes on one GPU
+            backend = "nccl"
     if size == 1:
         yield World(0, 1, wanted)
         return
