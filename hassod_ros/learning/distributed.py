@@ -60,7 +60,8 @@ def join_world(device: str) -> Iterator[World]:
     backend = "gloo"
     if wanted.type == "cuda":
         gpus = torch.cuda.device_count()
-        wanted = torch.device("cuda", int(os.environ.get("LOCAL_RANK", wanted.index or 0)) % gpus)
+        rank = os.environ.get("LOCAL_RANK")
+        wanted = torch.device("cuda", (wanted.index or 0) if rank is None else int(rank) % gpus)
         torch.cuda.set_device(wanted)
         if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= gpus:
             backend = "nccl"

@@ -42,10 +42,11 @@ class Targets:
 
 @dataclass(frozen=True, eq=False)
 class PaddedObjects:
-    """Boxes (B, G, 4) and levels (B, G) of B images' objects, G >= 1; an image with fewer ends in empty boxes."""
+    """Boxes (B, G, 4) and levels (B, G) of B images' objects, G >= 1; after its own count an image has empty boxes."""
 
     boxes: Tensor
     levels: Tensor
+    counts: list[int]
 
     @classmethod
     def of(cls, targets: Sequence[Targets]) -> PaddedObjects:
@@ -54,7 +55,7 @@ class PaddedObjects:
         levels = pad_sequence([target.levels for target in targets], batch_first=True)
         if not boxes.shape[1]:
             boxes, levels = boxes.new_zeros(len(targets), 1, 4), levels.new_zeros(len(targets), 1)
-        return cls(boxes, levels)
+        return cls(boxes, levels, [len(target.boxes) for target in targets])
 
     def iou(self, images: Tensor, boxes: Tensor) -> Tensor:
         """(G, M) overlaps of boxes (M, 4) with the objects of their images (M,)."""
@@ -116,7 +117,7 @@ def detection_losses(
     objects = PaddedObjects.of(targets)
     pyramid = model.pyramid(images, sizes)
     found = model.proposal_generator(pyramid)
-    losses = rpn_losses(found, targets, config, generator)
+    losses = rpn_losses(found, objects, config, generator)
     proposals = model.proposal_generator.propose(found, sizes)
     first = label_proposals([each.boxes for each in proposals], objects, config, generator)
 
@@ -141,14 +142,17 @@ def detection_losses(
 
 def rpn_losses(
     found: AnchorPredictions,
-    targets: Sequence[Targets],
+    objects: PaddedObjects,
     config: DetectorConfig,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """Objectness (cross entropy) and boxes (L1) of sampled anchors, over the number of samples asked for."""
-    images, anchors = len(targets), found.anchors
-    # Image by image: overlaps of all objects with all anchors are many.
-    matches = [match(pairwise_iou(t.boxes, anchors), *config.rpn_ious, low_quality=True) for t in targets]
+    anchors = found.anchors
+    # Image by image, without what only fills up: overlaps of all objects with all anchors are many.
+    matches = [
+        match(pairwise_iou(boxes[:count], anchors), *config.rpn_ious, low_quality=True)
+        for boxes, count in zip(objects.boxes, objects.counts, strict=True)
+    ]
     index, label = (torch.stack(each) for each in zip(*matches, strict=True))  # (B, A)
     places, drawn = sample(label, config.rpn_samples, config.rpn_positive, generator)
     row, column = torch.nonzero(drawn, as_tuple=True)
@@ -157,9 +161,9 @@ def rpn_losses(
     entropy = F.binary_cross_entropy_with_logits(found.logits[row, place].float(), positive.float(), reduction="sum")
     foreground = torch.nonzero(positive)[:, 0]
     row, place = row[foreground], place[foreground]
-    goal = encode_boxes(anchors[place], PaddedObjects.of(targets).boxes[row, index[row, place]], RPN_BOX_WEIGHTS)
+    goal = encode_boxes(anchors[place], objects.boxes[row, index[row, place]], RPN_BOX_WEIGHTS)
     distance = (found.deltas[row, place].float() - goal).abs().sum()
-    count = config.rpn_samples * images
+    count = config.rpn_samples * len(objects.counts)
     return {"loss_rpn_cls": entropy / count, "loss_rpn_loc": distance / count}
 
 

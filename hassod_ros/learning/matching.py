@@ -23,7 +23,7 @@ def match(iou: Tensor, low: float, high: float, *, low_quality: bool = False) ->
 
     """
     if not iou.shape[-2]:
-        nothing = torch.zeros_like(iou.sum(-2), dtype=torch.int64)
+        nothing = iou.new_zeros(*iou.shape[:-2], iou.shape[-1], dtype=torch.int64)
         return nothing, nothing.clone()  # all NEGATIVE
     best, index = iou.max(dim=-2)
     # Not label[best < low] = NEGATIVE: a GPU would have to tell first how many there are.

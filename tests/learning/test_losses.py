@@ -66,7 +66,7 @@ def test_rpn_losses_by_hand():
     deltas = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
     goal = torch.tensor([[0.0, 0, 10, 20]])  # IoU 0.5, 1, 0, 0.7
     targets = [Targets(goal, torch.zeros(1, dtype=torch.int64)), NOTHING]
-    losses = rpn_losses(AnchorPredictions(anchors, logits, deltas, (4,)), targets, CONFIG)
+    losses = rpn_losses(AnchorPredictions(anchors, logits, deltas, (4,)), PaddedObjects.of(targets), CONFIG)
     # Anchor 0 is ignored; 1 and 3 are foreground; in the second image all are background.
     entropy = -math.log(sigmoid(-0.2)) - math.log(sigmoid(9.0)) - math.log(1 - sigmoid(1.5))
     entropy -= sum(math.log(1 - sigmoid(value)) for value in (0.1, 0.2, 0.3, 0.4))
