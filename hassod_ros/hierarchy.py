@@ -15,8 +15,8 @@ def coverage_forest(
     """Arrange masks into trees of wholes, parts and subparts.
 
     B covers A when |A & B| / |A| >= cover and |A & B| / |B| < cover; the parent of A is the smallest mask that covers
-    it (the first one on ties). Roots are wholes, their children parts, all deeper descendants subparts. A subpart
-    deeper than that is attached to the part above it, so that a parent always stands one level higher.
+    it (the first one on ties). Roots are wholes, their children parts, all deeper descendants subparts, also of each
+    other.
 
     Only pairs whose regions overlap enough are compared, on their common pixels: exact, without full-size masks.
 
@@ -72,11 +72,8 @@ def coverage_forest(
         return parents, levels
     for child in np.argsort(-areas, kind="stable"):  # parents come first: they are larger
         parent = parents[child]
-        if parent < 0:
-            continue
-        if levels[parent] == Level.SUBPART:
-            parents[child] = parents[parent]
-        levels[child] = min(levels[parent] + 1, Level.SUBPART)
+        if parent >= 0:
+            levels[child] = min(levels[parent] + 1, Level.SUBPART)
     return parents, levels
 
 

@@ -34,7 +34,7 @@ class Instances:
         scores: (N,) float32 in [0, 1]. Default: 1.
         levels: (N,) uint8, values of `Level`. Default: WHOLE.
         parents: (N,) int32, index of the instance that this one is a part of, or -1. A parent stands higher than its
-            child (smaller level), so there are no cycles. Default: -1.
+            child (smaller level), or both are subparts; no cycles. Default: -1.
         ids: (N,) uint32, stable over time within a run; 0 = untracked. Default: 0.
 
     Raises:
@@ -97,7 +97,15 @@ class Instances:
         _require(self.levels <= Level.SUBPART, "level of 0, 1 or 2")
         _require((self.parents >= -1) & (self.parents < n), f"parent of -1 or an index below {n}")
         orphan = self.parents < 0
-        _require(orphan | (self.levels[self.parents] < self.levels), "parent of a higher level (smaller number)")
+        above = self.levels[self.parents]
+        deep = ~orphan & (above == Level.SUBPART) & (self.levels == Level.SUBPART)
+        _require(orphan | deep | (above < self.levels), "parent of a higher level (smaller number)")
+        links = ancestor = np.where(deep, self.parents, -1)  # elsewhere levels exclude cycles
+        for _ in range(n):
+            if not (ancestor >= 0).any():
+                break
+            ancestor = np.where(ancestor >= 0, links[ancestor], -1)
+        _require(ancestor < 0, "line of parents that ends")
         tracked = self.ids[self.ids > 0]
         if len(np.unique(tracked)) != len(tracked):
             raise ValueError("two instances share one id; ids must be unique or 0")

@@ -258,9 +258,13 @@ def test_two_instances_may_not_share_an_id():
 
 
 def test_a_cycle_is_impossible():
-    boxes = np.repeat(BOX, 2, axis=0)
+    boxes = np.repeat(BOX, 3, axis=0)
     with pytest.raises(ValueError, match="parent of a higher level"):
-        Instances(image_size=(1, 2), boxes=boxes, masks=MASK * 2, levels=[0, 1], parents=[1, 0])
+        Instances(image_size=(1, 2), boxes=boxes[:2], masks=MASK * 2, levels=[0, 1], parents=[1, 0])
+    subparts = {"image_size": (1, 2), "boxes": boxes, "masks": MASK * 3, "levels": [2, 2, 2]}
+    Instances(**subparts, parents=[-1, 0, 1])
+    with pytest.raises(ValueError, match=r"instance 0 .* line of parents that ends"):
+        Instances(**subparts, parents=[2, 0, 1])
 
 
 def test_from_dense_names_the_empty_mask():

@@ -260,7 +260,7 @@ def _family_fault(annotation: Mapping[str, Any], family: Mapping[Any, Mapping[st
         seen.add(parent)
         current = family[parent]
     above = family.get(annotation.get("parent_id", 0), {}).get("level")
-    if "level" in annotation and above in tuple(Level) and above >= level:
+    if "level" in annotation and above in tuple(Level) and above >= level and level < Level.SUBPART:
         return f"has level {level}, its parent level {above}; a parent stands higher (smaller)"
     return ""
 
