@@ -38,6 +38,7 @@ class DetectorConfig:
         box_positive: Largest share of foreground among them.
         canonical_box: Side in pixels from which a box is pooled from p4; from half of it p3, from twice of it p5.
             Pictures of 320 pixels want less than the published 224: boxes then span fewer cells, which is faster.
+        canonical_mask: The same for the features of masks, whose outlines want more cells; null: canonical_box.
         box_pool: Side of the pooled features of a box.
         box_layers: Fully connected layers of a box head.
         box_width: Their width.
@@ -81,6 +82,7 @@ class DetectorConfig:
     box_samples: int = 512
     box_positive: float = 0.5
     canonical_box: float = 224.0
+    canonical_mask: float | None = None
     box_pool: int = 7
     box_layers: int = 2
     box_width: int = 1024
@@ -116,10 +118,16 @@ class DetectorConfig:
         counts = (self.fpn_channels, self.box_layers, self.box_width, self.mask_layers, self.mask_channels)
         if min(*counts, self.detections, *self.rpn_pre_nms, *self.rpn_post_nms) < 1:
             raise InputError("channels, layers, widths and numbers of boxes must be at least 1")
-        if self.canonical_box <= 0:
-            raise InputError(f"canonical_box must be above 0 pixels, it is {self.canonical_box}")
+        for name in ("canonical_box", "canonical_mask"):
+            if (side := getattr(self, name)) is not None and side <= 0:
+                raise InputError(f"{name} must be above 0 pixels, it is {side}")
         if min(self.pixel_std) <= 0:
             raise InputError(f"pixel_std is {self.pixel_std}; give positive values")
+
+    @property
+    def mask_scale(self) -> float:
+        """`canonical_mask`, or `canonical_box` where it is not set."""
+        return self.canonical_box if self.canonical_mask is None else self.canonical_mask
 
     def changed(self, **values: Any) -> DetectorConfig:
         """A copy with other values; None keeps what there is.

@@ -45,7 +45,7 @@ def pool_features(pyramid: Sequence[Tensor], rois: Tensor, side: int, canonical:
         pyramid: p2 ... p5 or more, (B, C, H, W).
         rois: (M, 5) float32, image index and box in image pixels.
         side: Cells of the output along each side.
-        canonical: See `DetectorConfig.canonical_box`.
+        canonical: See `DetectorConfig.canonical_box` and `canonical_mask`.
 
     Returns:
         (M, C, side, side) float32.
@@ -156,7 +156,7 @@ class RoiHeads(nn.Module):
 
     def masks(self, pyramid: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mask logits (M, S, S) of `rois` (M, 5), and their predicted IoU (M,) where the head for it exists."""
-        pooled = pool_features(pyramid, rois, self.config.mask_pool, self.config.canonical_box)
+        pooled = pool_features(pyramid, rois, self.config.mask_pool, self.config.mask_scale)
         logits = self.mask_head(pooled)
         quality = None if self.mask_iou_head is None else self.mask_iou_head(pooled, logits.detach())
         return logits, quality

@@ -154,7 +154,7 @@ class StaticDetector(nn.Module):
         scores, order = torch.where(keep, scores, _NONE).topk(self.detections, dim=1)
         boxes, levels = _take(boxes, order), _take(levels, order)
 
-        pooled = self._pool(atlas, boxes, self.config.mask_pool)
+        pooled = self._pool(atlas, boxes, self.config.mask_pool, self.config.mask_scale)
         logits = self.mask_head(pooled)  # (B D, S, S)
         masks = logits.float().sigmoid().unflatten(0, (self.batch, self.detections))
         valid = scores > _NONE
@@ -199,7 +199,7 @@ class StaticDetector(nn.Module):
         for head, predictor, weights in zip(
             self.box_head, self.box_predictor, self.config.stage_box_weights, strict=False
         ):
-            found = predictor(head(self._pool(atlas, boxes, self.config.box_pool)))
+            found = predictor(head(self._pool(atlas, boxes, self.config.box_pool, self.config.canonical_box)))
             deltas = found.deltas.unflatten(0, (self.batch, self.proposals))
             boxes = clip_boxes(decode_boxes(boxes, deltas, weights), self.limits)
             scores.append(found.class_logits.float().softmax(1)[:, OBJECT])
@@ -210,11 +210,11 @@ class StaticDetector(nn.Module):
         score = torch.stack(scores).mean(0).unflatten(0, (self.batch, self.proposals))
         return boxes, score, torch.stack(levels).mean(0).unflatten(0, (self.batch, self.proposals))
 
-    def _pool(self, atlas: Tensor, boxes: Tensor, side: int) -> Tensor:
+    def _pool(self, atlas: Tensor, boxes: Tensor, side: int, canonical: float) -> Tensor:
         """RoIAlign of (B, N, 4) boxes, each in its level's part of the atlas: (B N, C, side, side)."""
         size = boxes[..., 2:] - boxes[..., :2]
         area = size[..., 0] * size[..., 1]
-        level = sum((area >= (each * self.config.canonical_box) ** 2).long() for each in _LEVEL_SIDES)  # (B, N)
+        level = sum((area >= (each * canonical) ** 2).long() for each in _LEVEL_SIDES)  # (B, N)
         origin = self.origins[level]  # (B, N, 2)
         boxes = boxes / self.strides[level][..., None] + torch.cat([origin, origin], dim=-1)
         image = torch.arange(self.batch, dtype=torch.float32).repeat_interleave(boxes.shape[1])

@@ -60,6 +60,7 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
         {"mask_iou_head": True},
         {"stage_ious": (0.5,)},
         {"score_threshold": 0.4},
+        {"canonical_box": 60.0, "canonical_mask": 150.0},
     ],
     ids=lambda changes: ",".join(changes) or "default",
 )
@@ -156,7 +157,7 @@ def test_invalid_boxes_neither_stay_nor_suppress():
 @pytest.mark.parametrize("canonical", [224.0, 100.0])
 @torch.no_grad()
 def test_one_atlas_pools_like_the_pyramid_also_at_the_border(canonical):
-    static = StaticDetector(detector(canonical_box=canonical), input_size=(160, 256))
+    static = StaticDetector(detector(), input_size=(160, 256))
     generator = torch.Generator().manual_seed(3)
     pyramid = [torch.randn(1, 5, 160 // s, 256 // s, generator=generator) for s in (4, 8, 16, 32)]
     corner = torch.rand(60, 2, generator=generator) * torch.tensor([256, 160])
@@ -166,9 +167,9 @@ def test_one_atlas_pools_like_the_pyramid_also_at_the_border(canonical):
     from hassod_ros.detection.static_graph import _pack
 
     expected = pool_features(pyramid, torch.cat([torch.zeros(60, 1), boxes], dim=1), 7, canonical)
-    torch.testing.assert_close(static._pool(_pack(pyramid), boxes[None], 7), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(static._pool(_pack(pyramid), boxes[None], 7, canonical), expected, atol=1e-4, rtol=0)
     direct = roi_align(pyramid[0], [boxes[1:2]], 7, 0.25, aligned=True)
-    torch.testing.assert_close(static._pool(_pack(pyramid), boxes[None, 1:2], 7), direct, atol=1e-5, rtol=0)
+    torch.testing.assert_close(static._pool(_pack(pyramid), boxes[None, 1:2], 7, canonical), direct, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
