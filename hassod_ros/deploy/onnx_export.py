@@ -53,6 +53,7 @@ class ExportOptions:
         recipe: Name of the training recipe, for the metadata.
         score_thresholds: Recommended least score for each level.
         level_source: See `ModelInfo`.
+        cover: Likewise.
 
     """
 
@@ -69,6 +70,7 @@ class ExportOptions:
     recipe: str = ""
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)
     level_source: str = "head"
+    cover: float = 0.75
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -120,6 +122,7 @@ def export_onnx(
         recipe=options.recipe,
         score_thresholds=options.score_thresholds,
         level_source=options.level_source,
+        cover=options.cover,
     )
     paths = list_images(options.images)
     with tempfile.TemporaryDirectory() as folder:

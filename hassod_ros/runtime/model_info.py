@@ -20,6 +20,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 _METADATA_PROPS = 14  # field of ModelProto (onnx.proto)
 _LENGTH_DELIMITED, _VARINT = 2, 0
+_ADDED = ("cover",)  # older files lack it: they take the default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class ModelInfo:
         score_thresholds: Recommended least score for each level, in [0, 1].
         mask_threshold: Probability from which a pixel belongs to the mask.
         level_source: "head", or "coverage" where the masks tell levels better than the level head does.
+        cover: Recommended share of a mask that its parent must contain, in (0, 1].
         nms_threshold: IoU above which the lower-scored detection was dropped.
         precision: "fp32", "fp16" or "int8".
         weights_sha256: Of the checkpoint that was exported.
@@ -66,6 +68,7 @@ class ModelInfo:
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)
     mask_threshold: float = 0.5
     level_source: str = "head"
+    cover: float = 0.75
     nms_threshold: float = 0.5
     mask_size: int = 28
     layout: str = "NHWC"
@@ -89,6 +92,7 @@ class ModelInfo:
             and all(0 <= value <= 1 for value in self.score_thresholds),
             "mask_threshold": 0 < self.mask_threshold < 1,
             "level_source": self.level_source in LEVEL_SOURCES,
+            "cover": 0 < self.cover <= 1,
             "nms_threshold": 0 < self.nms_threshold <= 1,
             "layout": self.layout == "NHWC",
             "color_order": self.color_order == "RGB",
@@ -124,7 +128,8 @@ class ModelInfo:
             raise InputError(f"{name} has metadata schema {schema}, this version reads {SCHEMA}; export it again")
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         try:
-            return cls(**{field.name: values.pop(field.name) for field in fields(cls)})
+            names = [field.name for field in fields(cls) if field.name in values or field.name not in _ADDED]
+            return cls(**{name: values.pop(name) for name in names})
         except KeyError as error:
             raise InputError(f"{name} lacks the metadata {error}; export it again") from error
         except (TypeError, ValueError) as error:

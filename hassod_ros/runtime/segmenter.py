@@ -76,6 +76,7 @@ class Segmenter:
             score_thresholds=info.score_thresholds,
             mask_threshold=info.mask_threshold,
             level_source=info.level_source,
+            cover=info.cover,
         )
         self.unconverged = 0
         self._fill = (round(info.mean[0]), round(info.mean[1]), round(info.mean[2]))

@@ -98,6 +98,7 @@ def describe(
     recipe: str = "",
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5),
     level_source: str = "head",
+    cover: float = 0.75,
 ) -> ModelInfo:
     """The metadata of a detector that runs at one batch and input size."""
     config = model.config
@@ -116,6 +117,7 @@ def describe(
         std=tuple(config.pixel_std),
         score_thresholds=score_thresholds,
         level_source=level_source,
+        cover=cover,
         nms_threshold=config.nms,
         mask_threshold=config.mask_threshold,
         mask_size=2 * config.mask_pool,
