@@ -29,6 +29,7 @@ TRAIN = [
     "tensorboard>=2.14",
     "ray[data]>=2.40",
     "scipy>=1.10",
+    "scikit-image>=0.24",
     "tqdm>=4.60",
     "onnx>=1.16",
     "onnxscript>=0.3",
@@ -43,7 +44,6 @@ DEV = [
     "ruff>=0.9",
     "mypy>=1.13",
     "types-PyYAML",
-    "scikit-image>=0.24",
     "psutil>=5.9",
 ]
 
@@ -72,6 +72,7 @@ setup(
             "shrink_photos = hassod_ros.train.shrink_photos:main",
             "default_model = hassod_ros.train.default_model:main",
             "pretrain_features = hassod_ros.train.pretrain_features:main",
+            "relabel = hassod_ros.train.relabel:main",
             "visualise = hassod_ros.train.visualise:main",
             "detector = hassod_ros.train.detector:main",
             "mean_teacher = hassod_ros.train.mean_teacher:main",

@@ -80,3 +80,15 @@ def list_images(source: str | os.PathLike) -> list[Path]:
     if not found:
         raise InputError(f"{path} names no image; write one path a line")
     return found
+
+
+def name_images(source: Path) -> tuple[Path, list[str]]:
+    """The root of `list_images` and the sorted names relative to it; ids of images follow from this order.
+
+    Raises:
+        InputError: See `list_images`.
+
+    """
+    root = source if source.is_dir() else source.parent
+    paths = list_images(source)
+    return root.resolve(), sorted({Path(os.path.relpath(path, root)).as_posix() for path in paths})

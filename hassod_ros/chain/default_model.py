@@ -1,4 +1,4 @@
-"""The default model from photographs: pool, features, pseudo-labels, burn-in, Mean Teacher, export, report."""
+"""The default model from photographs: pool, features, pseudo-labels, burn-in, Mean Teacher, self-training, export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hassod_ros.discovery.methods import change, find_method, parse_option
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
 from hassod_ros.images import list_images
-from hassod_ros.learning.config import Recipe, flat
+from hassod_ros.learning.config import MeanTeacherConfig, Recipe, RelabelConfig, StageConfig, flat
 from hassod_ros.learning.pool import INDEX, shrink
 from hassod_ros.learning.pretraining.config import PretrainConfig
 
@@ -46,6 +46,16 @@ class LabelConfig:
 
 
 @dataclass(frozen=True)
+class SelfTrainingConfig:
+    """Rounds after the first one: the detector labels the pool anew and learns from that."""
+
+    rounds: int = 0
+    relabel: RelabelConfig = field(default_factory=RelabelConfig)
+    burn_in: StageConfig = field(default_factory=StageConfig)  # starts from the weights of the round before
+    mean_teacher: MeanTeacherConfig = field(default_factory=MeanTeacherConfig)
+
+
+@dataclass(frozen=True)
 class ExportConfig:
     """The exported model."""
 
@@ -56,6 +66,7 @@ class ExportConfig:
     nms: float | None = None  # IoU of detections that exclude each other; null: as trained
     mask_threshold: float | None = None  # probability of a mask's pixels; null: as trained
     level_source: Literal["head", "coverage"] = "head"  # who tells levels: the level head or the masks
+    cover: float = 0.75  # share of a mask that its parent must contain
     store_half: bool = False  # weights of the float32 file as float16; needs an annotated set
     int8: bool = True  # a second, faster file; needs an annotated set
     int8_proposals: int = 100
@@ -78,6 +89,7 @@ class DefaultModelRecipe(Recipe):
     pool: PoolConfig = field(default_factory=PoolConfig)
     features: PretrainConfig = field(default_factory=PretrainConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
+    self_training: SelfTrainingConfig = field(default_factory=SelfTrainingConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     dev: DevConfig = field(default_factory=DevConfig)
     processes: int = 1  # that train together on this machine, as by torchrun: one for each GPU, or each core
@@ -163,6 +175,37 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
         (_MEAN_TEACHER,),
         partial(_mean_teacher, recipe, pool, labels, burn_in),
     )
+    steps += [labels, burn_in, mean_teacher]
+    for number in range(2, 2 + recipe.self_training.rounds):
+        again = _next_round(recipe, number, mean_teacher)
+        relabel = Step(
+            f"relabel_{number}",
+            "label the pool with that detector",
+            root,
+            chosen("self_training.relabel."),
+            (pool, mean_teacher),
+            (LABELS,),
+            partial(_relabel, recipe, pool, mean_teacher),
+        )
+        burn_in = Step(
+            f"burn_in_{number}",
+            f"train it on these labels, {again.burn_in.iterations} iterations",
+            root,
+            learned | chosen("self_training.burn_in."),
+            (pool, relabel, mean_teacher),
+            (_BURN_IN,),
+            partial(_burn_in, again, pool, relabel),
+        )
+        mean_teacher = Step(
+            f"mean_teacher_{number}",
+            f"Mean Teacher, {again.mean_teacher.iterations} iterations",
+            root,
+            learned | chosen("self_training.mean_teacher."),
+            (pool, relabel, burn_in),
+            (_MEAN_TEACHER,),
+            partial(_mean_teacher, again, pool, relabel, burn_in),
+        )
+        steps += [relabel, burn_in, mean_teacher]
     height, width = recipe.export.size
     exported = {name: value for name, value in chosen("export.").items() if name != "export.int8"}
     export = Step(
@@ -174,7 +217,7 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
         (MODEL,),
         partial(_export, recipe, pool, mean_teacher, "fp32"),
     )
-    steps += [labels, burn_in, mean_teacher, export]
+    steps.append(export)
     if not recipe.dev.annotations:
         return steps
     dev = {"annotations": sha256(recipe.dev.annotations)}
@@ -202,11 +245,22 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
     return steps
 
 
+def _next_round(recipe: DefaultModelRecipe, number: int, last: Step) -> DefaultModelRecipe:
+    """The recipe of round `number`, 2 or more: other stages, another seed, the weights of the round before."""
+    return dataclasses.replace(
+        recipe,
+        burn_in=dataclasses.replace(recipe.self_training.burn_in, initial=str(last.path(_MEAN_TEACHER))),
+        mean_teacher=recipe.self_training.mean_teacher,
+        run=dataclasses.replace(recipe.run, seed=recipe.run.seed + number - 1),
+    )
+
+
 def _check(recipe: DefaultModelRecipe) -> None:
     """Everything that can be wrong before hours of work."""
     if not recipe.pool.photos:
         raise InputError("the default model needs photographs; give their folder or list with --pool.photos")
-    for name in ("data.images", "data.annotations", "mean_teacher.initial", "features.images"):
+    starts = [f"{stage}.initial" for stage in ("mean_teacher", "self_training.burn_in", "self_training.mean_teacher")]
+    for name in ("data.images", "data.annotations", "features.images", *starts):
         if flat(recipe)[name]:
             raise InputError(f"{name} is made by the chain itself; leave it out")
     if recipe.labels.weights and not Path(recipe.labels.weights).is_file():
@@ -298,6 +352,20 @@ def _detector_recipe(recipe: DefaultModelRecipe, pool: Step, labels: Step, folde
     )
 
 
+def _relabel(recipe: DefaultModelRecipe, pool: Step, detector: Step, folder: Path) -> None:
+    from hassod_ros.learning.relabel import relabel
+
+    images, labels, failures = relabel(
+        pool.path("images"),
+        detector.path(_MEAN_TEACHER),
+        folder / LABELS,
+        recipe.self_training.relabel,
+        processes=recipe.processes,
+        device=recipe.run.device,
+    )
+    print(f"{labels} masks in {images} photographs, {len(failures)} failed")
+
+
 def _burn_in(recipe: DefaultModelRecipe, pool: Step, labels: Step, folder: Path) -> None:
     from hassod_ros.learning.stages import burn_in
     from hassod_ros.learning.together import train_together
@@ -332,6 +400,7 @@ def _export(recipe: DefaultModelRecipe, pool: Step, mean_teacher: Step, precisio
         recipe="default_model",
         score_thresholds=wanted.score_thresholds,
         level_source=wanted.level_source,
+        cover=wanted.cover,
     )
     config = read_config(checkpoint).changed(nms=wanted.nms, mask_threshold=wanted.mask_threshold)
     name = MODEL if full else INT8

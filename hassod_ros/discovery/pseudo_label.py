@@ -31,7 +31,7 @@ from hassod_ros.discovery.methods import change, find_method
 from hassod_ros.discovery.shards import Shards, check_target
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision
-from hassod_ros.images import list_images, read_image
+from hassod_ros.images import name_images, read_image
 
 # What a stage reserves of a CPU: little, so that no stage starves another; the operating system shares the cores.
 _SHARE = 0.25
@@ -107,7 +107,7 @@ def pseudo_label(request: Request) -> Summary:
     if request.shard < 1 or (request.batch or 1) < 1:
         raise InputError("a batch and a shard hold at least 1 image; give --batch and --shard accordingly")
     config = change(find_method(request.method).config, request.options)
-    root, names = _name_images(request.images)
+    root, names = name_images(request.images)
     check_target(request.out)
     _start_ray(request)
     device = _choose_device(request.device)
@@ -135,13 +135,6 @@ def pseudo_label(request: Request) -> Summary:
     if not images:
         raise InputError(f"none of {len(names)} images could be labelled; the first: {failures[0]['error']}")
     return Summary(images, annotations, failures)
-
-
-def _name_images(source: Path) -> tuple[Path, list[str]]:
-    """The image root and the sorted names relative to it; image ids follow from this order."""
-    root = source if source.is_dir() else source.parent
-    paths = list_images(source)
-    return root.resolve(), sorted({Path(os.path.relpath(path, root)).as_posix() for path in paths})
 
 
 def _cut(names: list[str], shard: int, batch: int) -> Iterator[_Batch]:

@@ -82,6 +82,32 @@ class MeanTeacherConfig(StageConfig):
 
 
 @dataclass(frozen=True)
+class RelabelConfig:
+    """How a detector's findings become labels."""
+
+    short_side: int = 320  # px of a picture for the detector
+    max_side: int = 384  # px of the longer side
+    score_threshold: float = 0.5  # detections must score higher
+    nms: float = 0.6  # IoU of detections that exclude each other
+    detections: int = 100  # most of a picture
+    snap: float = (
+        0.7  # share that the mean over a superpixel has in the probability of its pixels; 0: masks as they are
+    )
+    superpixels: float = 100.0  # scale of the superpixels, more is coarser
+    mask_threshold: float = 0.35  # probability from which a pixel belongs to a mask
+    min_side: int = 4  # px of a mask's rectangle
+    cover: float = 0.9  # share of a mask that its parent must contain
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "nms", "snap", "mask_threshold", "cover"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie in [0, 1], it is {getattr(self, name)}")
+        for name in ("short_side", "max_side", "detections", "min_side", "superpixels"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, it is {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Where and how a run goes; nothing here but `seed` changes what is learned."""
 

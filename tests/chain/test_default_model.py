@@ -21,6 +21,7 @@ from hassod_ros.chain.default_model import (
     ExportConfig,
     LabelConfig,
     PoolConfig,
+    SelfTrainingConfig,
     make_default_model,
     plan,
 )
@@ -31,7 +32,14 @@ from hassod_ros.detection.config import DetectorConfig
 from hassod_ros.discovery.features import load_features
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
-from hassod_ros.learning.config import DataConfig, MeanTeacherConfig, RunConfig, StageConfig, save_recipe
+from hassod_ros.learning.config import (
+    DataConfig,
+    MeanTeacherConfig,
+    RelabelConfig,
+    RunConfig,
+    StageConfig,
+    save_recipe,
+)
 from hassod_ros.learning.pretraining.config import PretrainConfig
 from hassod_ros.runtime.model_info import read_model_info
 
@@ -175,6 +183,33 @@ def test_a_killed_chain_goes_on_and_ends_with_the_same_weights(recipe, tmp_path)
     ours, theirs = (_weights(step.path("mean_teacher/model.pth")) for step in (steps["mean_teacher"], there))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_second_round_learns_from_what_the_detector_finds(recipe, tmp_path):
+    second = SelfTrainingConfig(
+        rounds=1,
+        relabel=RelabelConfig(short_side=64, max_side=96, score_threshold=0.0, detections=5, superpixels=20.0),
+        burn_in=StageConfig(iterations=2, batch_size=2, **STAGE),
+        mean_teacher=MeanTeacherConfig(iterations=2, batch_size=2, unlabelled_batch=2, **STAGE),
+    )
+    recipe = dataclasses.replace(_with(recipe, labels={"features": "handcrafted"}), until="mean_teacher_2")
+    recipe = dataclasses.replace(recipe, self_training=second)
+    steps = _place_labels(recipe, tmp_path)
+    torch.manual_seed(0)
+    for name in ("burn_in", "mean_teacher"):  # as if they had been trained
+        save_weights(CascadeMaskRCNN(recipe.model), steps[name].path(f"{name}/model.pth"))
+    folders = make_default_model(recipe, list)
+    assert list(folders)[-4:] == ["mean_teacher", "relabel_2", "burn_in_2", "mean_teacher_2"]
+    labels = json.loads((folders["relabel_2"] / "labels.json").read_text())
+    assert len(labels["images"]) == 8
+    assert 0 < len(labels["annotations"]) <= 40
+    name = "roi_heads.box_head.0.fc1.weight"  # two small steps away from where the round began
+    stages = {"mean_teacher": "mean_teacher", "burn_in_2": "burn_in", "mean_teacher_2": "mean_teacher"}
+    first, then, last = (_weights(folders[step] / f"{stage}/model.pth")[name] for step, stage in stages.items())
+    assert 0 < (then - first).abs().max() < 0.01
+    assert 0 < (last - then).abs().max() < 0.01
+    saved = torch.load(folders["burn_in_2"] / "burn_in/checkpoint.pt", weights_only=True)
+    assert saved["settings"]["run.seed"] == recipe.run.seed + 1
 
 
 def test_export_and_report_follow_a_trained_model(recipe, photos, tmp_path):
