@@ -31,11 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"pseudo_label: {error}", file=sys.stderr)
         return 2
-    per_image = summary.annotations / summary.images
-    print(f"{options.out}: {summary.annotations} masks in {summary.images} images, {per_image:.1f} an image")
-    if summary.failures:
-        listed = options.out.with_name("failures.json")
-        print(f"{len(summary.failures)} images could not be labelled; {listed} says why")
+    print(summary)
     return 0
 
 

@@ -50,6 +50,8 @@ class SelfTrainingConfig:
     """Rounds after the first one: the detector labels the pool anew and learns from that."""
 
     rounds: int = 0
+    short_sides: tuple[int, ...] = ()  # px, as in data; empty: those
+    max_side: int | None = None  # likewise
     relabel: RelabelConfig = field(default_factory=RelabelConfig)
     burn_in: StageConfig = field(default_factory=StageConfig)  # starts from the weights of the round before
     mean_teacher: MeanTeacherConfig = field(default_factory=MeanTeacherConfig)
@@ -156,56 +158,27 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
         (LABELS,),
         partial(_label, recipe, pool, features),
     )
+    steps.append(labels)
     learned = chosen("model.", "data.", "run.seed", "run.deterministic", "processes")
-    burn_in = Step(
-        "burn_in",
-        f"train {recipe.model.backbone} on the labels, {recipe.burn_in.iterations} iterations",
-        root,
-        learned | chosen("burn_in."),
-        (pool, labels),
-        (_BURN_IN,),
-        partial(_burn_in, recipe, pool, labels),
-    )
-    mean_teacher = Step(
-        "mean_teacher",
-        f"Mean Teacher, {recipe.mean_teacher.iterations} iterations",
-        root,
-        learned | chosen("mean_teacher."),
-        (pool, labels, burn_in),
-        (_MEAN_TEACHER,),
-        partial(_mean_teacher, recipe, pool, labels, burn_in),
-    )
-    steps += [labels, burn_in, mean_teacher]
+    stages = chosen("burn_in."), chosen("mean_teacher.")
+    steps += _stages(recipe, root, (learned | stages[0], learned | stages[1]), pool, labels)
     for number in range(2, 2 + recipe.self_training.rounds):
-        again = _next_round(recipe, number, mean_teacher)
+        detector = steps[-1]
         relabel = Step(
             f"relabel_{number}",
             "label the pool with that detector",
             root,
             chosen("self_training.relabel."),
-            (pool, mean_teacher),
+            (pool, detector),
             (LABELS,),
-            partial(_relabel, recipe, pool, mean_teacher),
+            partial(_relabel, recipe, pool, detector),
         )
-        burn_in = Step(
-            f"burn_in_{number}",
-            f"train it on these labels, {again.burn_in.iterations} iterations",
-            root,
-            learned | chosen("self_training.burn_in."),
-            (pool, relabel, mean_teacher),
-            (_BURN_IN,),
-            partial(_burn_in, again, pool, relabel),
-        )
-        mean_teacher = Step(
-            f"mean_teacher_{number}",
-            f"Mean Teacher, {again.mean_teacher.iterations} iterations",
-            root,
-            learned | chosen("self_training.mean_teacher."),
-            (pool, relabel, burn_in),
-            (_MEAN_TEACHER,),
-            partial(_mean_teacher, again, pool, relabel, burn_in),
-        )
-        steps += [relabel, burn_in, mean_teacher]
+        again = _next_round(recipe, number, detector)
+        learned |= chosen("self_training.short_sides", "self_training.max_side")
+        stages = chosen("self_training.burn_in."), chosen("self_training.mean_teacher.")
+        settings = learned | stages[0], learned | stages[1]
+        steps += [relabel, *_stages(again, root, settings, pool, relabel, detector, f"_{number}")]
+    mean_teacher = steps[-1]
     height, width = recipe.export.size
     exported = {name: value for name, value in chosen("export.").items() if name != "export.int8"}
     export = Step(
@@ -245,12 +218,47 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
     return steps
 
 
+def _stages(
+    recipe: DefaultModelRecipe,
+    root: Path,
+    settings: tuple[dict[str, Any], dict[str, Any]],
+    pool: Step,
+    labels: Step,
+    start: Step | None = None,
+    suffix: str = "",
+) -> list[Step]:
+    """Burn-in, from the weights of `start` where there is one, and Mean Teacher."""
+    burn_in = Step(
+        f"burn_in{suffix}",
+        f"train {recipe.model.backbone} on these labels, {recipe.burn_in.iterations} iterations",
+        root,
+        settings[0],
+        (pool, labels, start) if start else (pool, labels),
+        (_BURN_IN,),
+        partial(_burn_in, recipe, pool, labels),
+    )
+    mean_teacher = Step(
+        f"mean_teacher{suffix}",
+        f"Mean Teacher, {recipe.mean_teacher.iterations} iterations",
+        root,
+        settings[1],
+        (pool, labels, burn_in),
+        (_MEAN_TEACHER,),
+        partial(_mean_teacher, recipe, pool, labels, burn_in),
+    )
+    return [burn_in, mean_teacher]
+
+
 def _next_round(recipe: DefaultModelRecipe, number: int, last: Step) -> DefaultModelRecipe:
-    """The recipe of round `number`, 2 or more: other stages, another seed, the weights of the round before."""
+    """The recipe of round `number`, 2 or more: other pictures, stages and seed, the weights of the round before."""
+    data, other = recipe.data, recipe.self_training
     return dataclasses.replace(
         recipe,
-        burn_in=dataclasses.replace(recipe.self_training.burn_in, initial=str(last.path(_MEAN_TEACHER))),
-        mean_teacher=recipe.self_training.mean_teacher,
+        data=dataclasses.replace(
+            data, short_sides=other.short_sides or data.short_sides, max_side=other.max_side or data.max_side
+        ),
+        burn_in=dataclasses.replace(other.burn_in, initial=str(last.path(_MEAN_TEACHER))),
+        mean_teacher=other.mean_teacher,
         run=dataclasses.replace(recipe.run, seed=recipe.run.seed + number - 1),
     )
 
@@ -339,7 +347,7 @@ def _label(recipe: DefaultModelRecipe, pool: Step, features: Step | None, folder
         )
     )
     ray.shutdown()  # its processes hold memory that training needs
-    print(f"{summary.annotations} masks in {summary.images} photographs, {len(summary.failures)} failed")
+    print(summary)
 
 
 def _detector_recipe(recipe: DefaultModelRecipe, pool: Step, labels: Step, folder: Path) -> Recipe:
@@ -355,7 +363,7 @@ def _detector_recipe(recipe: DefaultModelRecipe, pool: Step, labels: Step, folde
 def _relabel(recipe: DefaultModelRecipe, pool: Step, detector: Step, folder: Path) -> None:
     from hassod_ros.learning.relabel import relabel
 
-    images, labels, failures = relabel(
+    summary = relabel(
         pool.path("images"),
         detector.path(_MEAN_TEACHER),
         folder / LABELS,
@@ -363,7 +371,7 @@ def _relabel(recipe: DefaultModelRecipe, pool: Step, detector: Step, folder: Pat
         processes=recipe.processes,
         device=recipe.run.device,
     )
-    print(f"{labels} masks in {images} photographs, {len(failures)} failed")
+    print(summary)
 
 
 def _burn_in(recipe: DefaultModelRecipe, pool: Step, labels: Step, folder: Path) -> None:

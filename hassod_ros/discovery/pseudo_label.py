@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from hassod_ros.discovery.features import DEFAULT, HANDCRAFTED, Features, load_features
 from hassod_ros.discovery.methods import change, find_method
-from hassod_ros.discovery.shards import Shards, check_target
+from hassod_ros.discovery.shards import Shards, Summary, check_target
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision
 from hassod_ros.images import name_images, read_image
@@ -69,15 +69,6 @@ class Request:
     cpus: int | None = None
     batch: int | None = None
     shard: int = 32
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run produced."""
-
-    images: int
-    annotations: int
-    failures: list[dict[str, str]]
 
 
 @dataclass
@@ -131,10 +122,7 @@ def pseudo_label(request: Request) -> Summary:
             for shard, records in _by_shard(_run(batches, plan, device), batches, bar):
                 shards.write(shard, records)
     info = {"description": "pseudo-labels of hassod_ros", **provenance, "revision": shards.revision}
-    images, annotations, failures = shards.merge(info)
-    if not images:
-        raise InputError(f"none of {len(names)} images could be labelled; the first: {failures[0]['error']}")
-    return Summary(images, annotations, failures)
+    return shards.merge(info)
 
 
 def _cut(names: list[str], shard: int, batch: int) -> Iterator[_Batch]:

@@ -7,11 +7,29 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, write_json
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run produced."""
+
+    out: Path
+    images: int
+    annotations: int
+    failures: list[dict[str, str]]
+
+    def __str__(self) -> str:
+        per_image = self.annotations / self.images
+        text = f"{self.out}: {self.annotations} masks in {self.images} images, {per_image:.1f} an image"
+        if self.failures:
+            text += f"\n{len(self.failures)} images could not be labelled; {_failures(self.out)} says why"
+        return text
 
 
 def check_target(out: Path) -> None:
@@ -73,7 +91,7 @@ class Shards:
         """Keep a finished shard."""
         write_json(self.folder / f"{number:07d}.json", list(records))
 
-    def merge(self, info: Mapping[str, Any]) -> tuple[int, int, list[dict[str, str]]]:
+    def merge(self, info: Mapping[str, Any]) -> Summary:
         """Write `out` and `failures.json` beside it, then remove the shards.
 
         Shards are read one by one: memory does not grow with the run.
@@ -81,11 +99,9 @@ class Shards:
         Args:
             info: Goes into the file's `info`.
 
-        Returns:
-            Number of images, number of annotations, and the failures.
-
         Raises:
-            InputError: The disk is full; the shards stay, and a repeated run only merges again.
+            InputError: The disk is full; the shards stay, and a repeated run only merges again. Or not one image could
+                be labelled.
 
         """
         failures = [record["failure"] for record in self._records() if "failure" in record]
@@ -107,9 +123,11 @@ class Shards:
             file.write("]}\n")
             file.flush()
             os.fsync(file.fileno())
-            write_json(self.out.with_name("failures.json"), failures, indent=1)
+            write_json(_failures(self.out), failures, indent=1)
         shutil.rmtree(self.folder)
-        return images, annotations, failures
+        if not images:
+            raise InputError(f"none of {len(failures)} images could be labelled; the first: {failures[0]['error']}")
+        return Summary(self.out, images, annotations, failures)
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for number in sorted(self.done):
@@ -120,6 +138,10 @@ class Shards:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read ({error}); remove it, the run makes it again") from error
+
+
+def _failures(out: Path) -> Path:
+    return out.with_name("failures.json")
 
 
 def _dump(value: Any) -> str:

@@ -85,14 +85,11 @@ class MeanTeacherConfig(StageConfig):
 class RelabelConfig:
     """How a detector's findings become labels."""
 
-    short_side: int = 320  # px of a picture for the detector
-    max_side: int = 384  # px of the longer side
-    score_threshold: float = 0.5  # detections must score higher
-    nms: float = 0.6  # IoU of detections that exclude each other
+    sides: tuple[int, ...] = (256, 320, 448)  # px of a picture's longer side: a look each, every second one mirrored
+    score_threshold: float = 0.3  # labels score higher: a mean over looks, lower than a detector's
+    nms: float = 0.6  # IoU from which detections are of one thing
     detections: int = 100  # most of a picture
-    snap: float = (
-        0.7  # share that the mean over a superpixel has in the probability of its pixels; 0: masks as they are
-    )
+    snap: float = 0.7  # how far outlines follow superpixels, 0 to 1
     superpixels: float = 100.0  # scale of the superpixels, more is coarser
     mask_threshold: float = 0.35  # probability from which a pixel belongs to a mask
     min_side: int = 4  # px of a mask's rectangle
@@ -102,9 +99,11 @@ class RelabelConfig:
         for name in ("score_threshold", "nms", "snap", "mask_threshold", "cover"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in [0, 1], it is {getattr(self, name)}")
-        for name in ("short_side", "max_side", "detections", "min_side", "superpixels"):
+        for name in ("detections", "min_side", "superpixels"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, it is {getattr(self, name)}")
+        if not self.sides or min(self.sides) < 32:
+            raise InputError(f"sides must be pixel counts from 32 on, they are {list(self.sides)}")
 
 
 @dataclass(frozen=True)

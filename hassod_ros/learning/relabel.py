@@ -1,8 +1,9 @@
 """Self-training: new labels from a trained detector, with outlines that follow the image.
 
 After CutLER (Wang et al., "Cut and Learn for Unsupervised Object Detection and Instance Segmentation", section 3.4):
-what a detector finds with some certainty is better than what it learned from. Its masks know outlines to a few pixels
-only, so each is drawn along superpixels (Felzenszwalb and Huttenlocher, "Efficient Graph-Based Image Segmentation").
+what a detector finds with some certainty is better than what it learned from, more so what it finds again at another
+scale or mirrored (`voting`). Its masks know outlines to a few pixels only, so each is drawn along superpixels
+(Felzenszwalb and Huttenlocher, "Efficient Graph-Based Image Segmentation").
 """
 
 from __future__ import annotations
@@ -19,22 +20,25 @@ import cv2
 import numpy as np
 import torch
 from skimage.segmentation import felzenszwalb
-from torchvision.transforms import v2
+from torch import Tensor
+from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
 from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, read_config
 from hassod_ros.detection.detections import Detections
-from hassod_ros.discovery.shards import Shards, check_target
+from hassod_ros.discovery.shards import Shards, Summary, check_target
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.images import name_images, read_image
 from hassod_ros.instances import Instances
 from hassod_ros.learning.config import RelabelConfig
+from hassod_ros.learning.voting import vote
 
 SHARD = 32  # images: at most so much work is lost when a run is killed
 _SIGMA, _SMALLEST = 0.8, 20  # of superpixels: blur and least area, in pixels
+_SEEN = 0.05  # score of what takes part in the vote
 
 
 def relabel(
@@ -45,7 +49,7 @@ def relabel(
     *,
     processes: int = 1,
     device: str = "auto",
-) -> tuple[int, int, list[dict[str, str]]]:
+) -> Summary:
     """Label every image with what a detector finds, or continue where a killed run stopped.
 
     Args:
@@ -56,11 +60,9 @@ def relabel(
         processes: That work side by side, with one thread each.
         device: "auto": the GPU where there is one.
 
-    Returns:
-        Number of images, of labels, and what could not be read.
-
     Raises:
-        InputError: No images, no such checkpoint, a file that exists already, or a run with other settings lies there.
+        InputError: No images, not one that can be read, no such checkpoint, a file that exists already, or a run with
+            other settings lies there.
 
     """
     config = config or RelabelConfig()
@@ -82,27 +84,26 @@ def relabel(
             shards.write(start // SHARD, records)
             bar.update(len(records))
     info = {"description": "labels of a detector by hassod_ros", **provenance, "revision": shards.revision}
-    counts = shards.merge(info)
-    if not counts[0]:
-        raise InputError(f"none of {len(names)} images could be labelled; the first: {counts[2][0]['error']}")
-    return counts
+    return shards.merge(info)
 
 
 def label(model: CascadeMaskRCNN, image: np.ndarray, config: RelabelConfig) -> Instances:
     """What a detector finds in an image, as labels.
 
     Args:
-        model: In evaluation mode, with the limits and thresholds of `config`.
+        model: In evaluation mode.
         image: (H, W, 3) uint8 RGB.
         config: Settings.
 
     """
-    resize = v2.RandomShortestSize([config.short_side], max_size=config.max_side, antialias=True)
-    pixels = resize(torch.from_numpy(image).permute(2, 0, 1))
-    with torch.inference_mode():
-        (found,) = model(pixels[None].float().to(next(model.parameters()).device))
-    small = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
     height, width = image.shape[:2]
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    sizes = [[max(1, round(side * length / max(height, width))) for length in (height, width)] for side in config.sides]
+    views = [functional.resize(pixels, size, antialias=True) for size in sizes]
+    largest = views[int(np.argmax(config.sides))]
+    looks = [_look(model, view, largest.shape[1:], mirror=bool(n % 2)) for n, view in enumerate(views)]
+    found = _certain(vote(looks, config.nms), config)
+    small = np.ascontiguousarray(largest.permute(1, 2, 0).numpy())
     regions, masks, scores = [], [], []
     for mask, score in zip(draw_masks(found, small, (height, width), config), found.scores.tolist(), strict=True):
         x, y, w, h = cv2.boundingRect(mask)
@@ -128,7 +129,7 @@ def draw_masks(
     """Masks of detections at image size, drawn along superpixels.
 
     Args:
-        found: N detections.
+        found: N detections in pixels of the next.
         pixels: (h, w, 3) uint8, the image as the detector saw it.
         size: (H, W) of the image.
         config: Settings.
@@ -165,6 +166,31 @@ def draw_masks(
     return masks
 
 
+@torch.inference_mode()
+def _look(model: CascadeMaskRCNN, view: Tensor, size: Sequence[int], *, mirror: bool) -> Detections:
+    """What the model finds in (3, h, w) uint8, in pixels of an image of `size`."""
+    inputs = view.flip(-1) if mirror else view
+    (found,) = model(inputs[None].float().to(next(model.parameters()).device))
+    boxes, masks = found.boxes, found.mask_probabilities
+    height, width = view.shape[1:]
+    if mirror:
+        boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
+        masks = masks.flip(-1)
+    scale = boxes.new_tensor([size[1] / width, size[0] / height] * 2)
+    return replace(found, boxes=boxes * scale, mask_probabilities=masks, size=(size[0], size[1]))
+
+
+def _certain(found: Detections, config: RelabelConfig) -> Detections:
+    count = min(int((found.scores > config.score_threshold).sum()), config.detections)
+    return replace(
+        found,
+        boxes=found.boxes[:count],
+        scores=found.scores[:count],
+        level_probabilities=found.level_probabilities[:count],
+        mask_probabilities=found.mask_probabilities[:count],
+    )
+
+
 def _label_shard(job: tuple[Path, list[str], int, Path, RelabelConfig, str]) -> list[dict[str, Any]]:
     root, names, first, checkpoint, config, device = job
     torch.set_num_threads(1)
@@ -185,5 +211,5 @@ def _label_shard(job: tuple[Path, list[str], int, Path, RelabelConfig, str]) -> 
 
 @cache  # once a process
 def _detector(checkpoint: Path, config: RelabelConfig, device: str) -> CascadeMaskRCNN:
-    limits = {name: getattr(config, name) for name in ("score_threshold", "nms", "detections")}
-    return open_detector(checkpoint, replace(read_config(checkpoint), **limits)).to(device)
+    limits = {"score_threshold": _SEEN, "nms": config.nms, "detections": 2 * config.detections}
+    return open_detector(checkpoint, read_config(checkpoint).changed(**limits)).to(device)

@@ -188,7 +188,7 @@ def test_a_killed_chain_goes_on_and_ends_with_the_same_weights(recipe, tmp_path)
 def test_a_second_round_learns_from_what_the_detector_finds(recipe, tmp_path):
     second = SelfTrainingConfig(
         rounds=1,
-        relabel=RelabelConfig(short_side=64, max_side=96, score_threshold=0.0, detections=5, superpixels=20.0),
+        relabel=RelabelConfig(sides=(96,), score_threshold=0.0, detections=5, superpixels=20.0),
         burn_in=StageConfig(iterations=2, batch_size=2, **STAGE),
         mean_teacher=MeanTeacherConfig(iterations=2, batch_size=2, unlabelled_batch=2, **STAGE),
     )

@@ -16,7 +16,7 @@ from hassod_ros.learning.annotations import load_annotations
 from hassod_ros.learning.config import RelabelConfig
 from hassod_ros.learning.relabel import draw_masks, label, relabel
 
-TOY = RelabelConfig(short_side=64, max_side=80, score_threshold=0.0, detections=6, superpixels=20.0)
+TOY = RelabelConfig(sides=(80, 64), score_threshold=0.0, detections=6, superpixels=20.0)
 
 
 @pytest.fixture
@@ -70,12 +70,12 @@ def test_a_box_without_area_has_no_mask():
 
 def test_labels_of_a_folder_are_those_of_each_image(checkpoint, toy_set, tmp_path):
     (toy_set.images / "7.png").write_bytes(b"no picture")
-    images, count, failures = relabel(toy_set.images, checkpoint, tmp_path / "new.json", TOY, device="cpu")
-    assert (images, [failure["file_name"] for failure in failures]) == (6, ["7.png"])
+    summary = relabel(toy_set.images, checkpoint, tmp_path / "new.json", TOY, device="cpu")
+    assert (summary.images, [failure["file_name"] for failure in summary.failures]) == (6, ["7.png"])
     read = load_annotations(tmp_path / "new.json", toy_set.images)
-    assert (len(read), len(read.levels)) == (6, count)
+    assert (len(read), len(read.levels)) == (6, summary.annotations)
     content = json.loads((tmp_path / "new.json").read_text())
-    assert content["info"]["config"] == dataclasses.asdict(TOY)
+    assert content["info"]["config"] == json.loads(json.dumps(dataclasses.asdict(TOY)))
     alone = label(module._detector(checkpoint, TOY, "cpu"), read_image(toy_set.images / "2.png"), TOY)
     there = [each for each in content["annotations"] if each["image_id"] == 3]
     assert [each["segmentation"] for each in there] == [each["segmentation"] for each in alone.to_coco(3)]
@@ -83,9 +83,24 @@ def test_labels_of_a_folder_are_those_of_each_image(checkpoint, toy_set, tmp_pat
     assert len(alone) > 1
 
 
+def test_every_second_look_is_mirrored_and_all_are_in_pixels_of_the_largest(checkpoint, toy_set):
+    image = read_image(toy_set.images / "2.png")
+    model = module._detector(checkpoint, TOY, "cpu")
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    mirrored = pixels.flip(-1)
+    height, width = pixels.shape[1:]
+    seen = module._look(model, mirrored, (height, width), mirror=False)
+    turned = module._look(model, pixels, (2 * height, 2 * width), mirror=True)
+    assert turned.size == (2 * height, 2 * width)
+    torch.testing.assert_close(turned.scores, seen.scores)
+    x0, y0, x1, y1 = seen.boxes.T * 2
+    torch.testing.assert_close(turned.boxes, torch.stack([2 * width - x1, y0, 2 * width - x0, y1], dim=1))
+    torch.testing.assert_close(turned.mask_probabilities, seen.mask_probabilities.flip(-1))
+
+
 def test_a_run_goes_on_where_it_stopped(checkpoint, toy_set, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SHARD", 2)
-    whole = relabel(toy_set.images, checkpoint, tmp_path / "whole.json", TOY, device="cpu")
+    relabel(toy_set.images, checkpoint, tmp_path / "whole.json", TOY, device="cpu")
     write, written, stop = module.Shards.write, [], True
 
     def note(self, number, records):
@@ -98,7 +113,7 @@ def test_a_run_goes_on_where_it_stopped(checkpoint, toy_set, tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         relabel(toy_set.images, checkpoint, tmp_path / "part.json", TOY, device="cpu")
     stop = False
-    assert relabel(toy_set.images, checkpoint, tmp_path / "part.json", TOY, device="cpu") == whole
+    relabel(toy_set.images, checkpoint, tmp_path / "part.json", TOY, device="cpu")
     assert written == [0, 1, 2]
     first, second = (json.loads((tmp_path / name).read_text()) for name in ("whole.json", "part.json"))
     assert first["annotations"] == second["annotations"]
@@ -109,9 +124,11 @@ def test_bad_input(checkpoint, toy_set, tmp_path, capsys):
     (tmp_path / "there.json").write_text("{}")
     assert script.main([*arguments, str(tmp_path / "there.json")]) == 2
     assert "there.json exists; remove it" in capsys.readouterr().err
-    assert script.main([*arguments, str(tmp_path / "new.json"), "--snap", "1.5"]) == 2
+    assert script.main([*arguments, str(tmp_path / "new.json"), "--relabel.snap", "1.5"]) == 2
     assert "snap must lie in [0, 1], it is 1.5" in capsys.readouterr().err
     with pytest.raises(InputError, match="processes must be at least 1"):
         relabel(toy_set.images, checkpoint, tmp_path / "new.json", processes=0)
-    with pytest.raises(InputError, match="short_side must be above 0"):
-        RelabelConfig(short_side=0)
+    assert script.main(["--images", str(toy_set.images), "--out", "new.json"]) == 2
+    assert "--checkpoint is missing" in capsys.readouterr().err
+    with pytest.raises(InputError, match="sides must be pixel counts from 32 on"):
+        RelabelConfig(sides=())

@@ -284,7 +284,8 @@ def test_merging_renumbers_annotations_over_shards(tmp_path):
     shards.write(0, [record(1), {"failure": {"file_name": "2", "error": "damaged"}}])
     again = Shards(tmp_path / "out.json", {"a": 1}, "r2")
     assert (again.done, again.revision) == ({0, 1}, "r1")
-    assert again.merge({"x": 1})[:2] == (2, 4)
+    summary = again.merge({"x": 1})
+    assert (summary.images, summary.annotations) == (2, 4)
     merged = json.loads((tmp_path / "out.json").read_text())
     assert [image["id"] for image in merged["images"]] == [1, 3]
     assert [(a["id"], a["parent_id"]) for a in merged["annotations"]] == [(1, 0), (2, 1), (3, 0), (4, 3)]

@@ -1,0 +1,66 @@
+"""One list of detections from several looks at an image: where looks agree, boxes, masks and scores are averaged.
+
+Weighted boxes fusion (Solovyev, Wang and Gabruseva, "Weighted boxes fusion: Ensembling boxes from different object
+detection models") with one vote a look; looks at several scales, mirrored or not, are the data distillation of
+Radosavovic et al. ("Data Distillation: Towards Omni-Supervised Learning").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from hassod_ros.detection.boxes import pairwise_iou
+from hassod_ros.detection.detections import Detections
+
+
+def vote(looks: Sequence[Detections], iou: float) -> Detections:
+    """Merge detections of the same image.
+
+    The best detection gathers what overlaps it, at most one of each look, and so on with what is left. A group's score
+    is the sum of its scores over the number of looks: what only one of them sees falls behind.
+
+    Args:
+        looks: Detections in the same pixels, one entry a look.
+        iou: Of boxes, above which detections are of one thing.
+
+    Returns:
+        By descending score.
+
+    """
+    names = ("boxes", "scores", "level_probabilities", "mask_probabilities")
+    boxes, scores, levels, masks = (torch.cat([getattr(look, name) for look in looks]) for name in names)
+    look_of = torch.repeat_interleave(torch.tensor([len(look) for look in looks])).to(scores.device)
+    order = scores.argsort(descending=True, stable=True)
+    overlaps, free = pairwise_iou(boxes, boxes), torch.ones_like(scores, dtype=torch.bool)
+    merged: list[tuple[torch.Tensor, ...]] = []
+    for best in order:
+        if not free[best]:
+            continue
+        group = order[((overlaps[best] > iou) & free)[order]]
+        group = group if len(group) else best[None]  # a box without area does not even overlap itself
+        free[group] = False
+        same_look = look_of[group][:, None] == look_of[group]
+        voters = group[~same_look.tril(-1).any(dim=1)]  # the best of each look
+        weights = scores[voters] * overlaps[best, voters]
+        weights = weights / weights.sum() if weights.sum() > 0 else torch.ones_like(weights) / len(weights)
+        merged.append(
+            (
+                weights @ boxes[voters],
+                scores[voters].sum() / len(looks),
+                weights @ levels[voters],
+                torch.tensordot(weights, masks[voters], dims=1),
+            )
+        )
+    if not merged:
+        return looks[0]
+    boxes, scores, levels, masks = map(torch.stack, zip(*merged, strict=True))
+    order = scores.argsort(descending=True, stable=True)
+    return Detections(
+        boxes=boxes[order],
+        scores=scores[order],
+        level_probabilities=levels[order],
+        mask_probabilities=masks[order],
+        size=looks[0].size,
+    )
