@@ -3,8 +3,11 @@
 Weights are random, scaled layer by layer so that detections are spread; every threshold is 0, so that each model
 returns as many instances as it can. Models take turns, frame by frame: whatever else the machine does hits them alike.
 
+Exported files take part with the thresholds that they recommend, as a node runs them.
+
 Example:
     python benchmarks/inference.py --models small r50 --images photos/ --frames 20
+    python benchmarks/inference.py --models --no-stock --images photos/ --exported default=model.onnx
 
 """
 
@@ -47,6 +50,7 @@ from hassod_ros.runtime.postprocess import (
     select_rows,
 )
 from hassod_ros.runtime.preprocess import Letterbox, letterbox
+from hassod_ros.runtime.segmenter import Segmenter
 
 Setting = tuple[DetectorConfig, tuple[int, int], int, int]  # config, input size, proposals, detections
 _LIGHT = DetectorConfig(
@@ -195,9 +199,12 @@ def export(name: str, folder: Path, images: list[Path], precision: str) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=["small"])
+    parser.add_argument("--models", nargs="*", choices=tuple(MODELS), default=["small"])
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "int8"), default=["fp32", "int8"])
     parser.add_argument("--eager", action="store_true", help="also the torch backend")
+    parser.add_argument(
+        "--exported", action="append", default=[], metavar="NAME=FILE", help="exported model; may be given again"
+    )
     parser.add_argument("--images", required=True, help="folder or list of photographs")
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
@@ -229,6 +236,9 @@ def measure(given: argparse.Namespace, images: list[Path]) -> Clock:
                 model = with_limits(scaled_random(config, input_size), proposals=proposals, detections=detections)
                 info = describe(model, input_size=input_size, batch=1, weights_sha256="0" * 64)
                 backends[f"{name} eager"] = TorchBackend(model, info)
+    exported: dict[str, Segmenter] = {}
+    for name, _, path in (text.partition("=") for text in given.exported):
+        exported[name] = Segmenter(path, "onnxruntime-cpu", threads=given.threads)
     clock = Clock()
     stock = (
         {}
@@ -244,8 +254,12 @@ def measure(given: argparse.Namespace, images: list[Path]) -> Clock:
     for name, backend in backends.items():
         backend.warm_up()
         run_stages(Clock(), name, backend, frames[0], buffers[name])
+    for segmenter in exported.values():
+        segmenter(frames[0])
     for i in range(given.frames):
         frame = frames[i % len(frames)]
+        for name, segmenter in exported.items():
+            clock.measure(name, "total", partial(segmenter, frame))
         for name, backend in backends.items():
             run_stages(clock, name, backend, frame, buffers[name])
         if i < max(3, given.frames // 4):
@@ -275,8 +289,8 @@ def print_table(clock: Clock) -> None:
     for model, stage in clock.times:
         p50, p95 = clock.row(model, stage)
         ratio = ""
-        if stage == "total" and stock is not None and not model.startswith(("outside", "torchvision")):
-            ratio = f"  {1000 / p50:6.1f} frames/s, {stock / p50:5.1f}x stock"
+        if stage == "total" and not model.startswith(("outside", "torchvision")):
+            ratio = f"  {1000 / p50:6.1f} frames/s" + (f", {stock / p50:5.1f}x stock" if stock else "")
         print(f"{model:36} {stage:11} {p50:9.2f} {p95:9.2f}{ratio}")
 
 

@@ -225,8 +225,9 @@ class StaticDetector(nn.Module):
 class SubpixelMaskHead(nn.Module):
     """A mask head whose transposed 2x2 convolution is a 1x1 convolution to four groups of channels.
 
-    A 1x1 predictor commutes with interleaving the sub-pixels, so it runs first (as a convolution of four groups), and
-    only its one channel is interleaved.
+    A 1x1 predictor commutes with interleaving the sub-pixels, so it runs first, and only its one channel is
+    interleaved. It is a dense convolution with a group's weights in each row and zeros elsewhere: a grouped one would
+    make ONNX Runtime copy its large input into another memory layout.
     """
 
     def __init__(self, head: MaskHead) -> None:
@@ -234,11 +235,11 @@ class SubpixelMaskHead(nn.Module):
         self.convs = nn.ModuleList(getattr(head, f"mask_fcn{i + 1}") for i in range(head.layers))
         inputs, outputs = head.deconv.weight.shape[:2]
         self.expand = nn.Conv2d(inputs, 4 * outputs, 1)
-        self.predictor = nn.Conv2d(4 * outputs, 4, 1, groups=4)
+        self.predictor = nn.Conv2d(4 * outputs, 4, 1)
         # (inputs, outputs, dy, dx) -> channel (dy, dx, output)
         weight = head.deconv.weight.permute(2, 3, 1, 0).reshape(4 * outputs, inputs, 1, 1)
         self.expand.load_state_dict({"weight": weight, "bias": _bias(head.deconv).repeat(4)})
-        weight = head.predictor.weight.expand(4, -1, -1, -1)
+        weight = torch.block_diag(*[head.predictor.weight.reshape(1, outputs)] * 4)[..., None, None]
         self.predictor.load_state_dict({"weight": weight, "bias": _bias(head.predictor).expand(4)})
         self.requires_grad_(False)
 
@@ -266,11 +267,11 @@ def suppress(boxes: Tensor, valid: Tensor, threshold: float, steps: int) -> tupl
         greedy suppression.
 
     """
-    size = boxes[..., 2:] - boxes[..., :2]
-    area = size[..., 0] * size[..., 1]
-    common = torch.minimum(boxes[..., :, None, 2:], boxes[..., None, :, 2:])
-    common = (common - torch.maximum(boxes[..., :, None, :2], boxes[..., None, :, :2])).clamp(min=0)
-    intersection = common[..., 0] * common[..., 1]
+    x0, y0, x1, y1 = boxes.unbind(-1)  # each alone: ONNX Runtime is slow where the last axis is a pair
+    area = (x1 - x0) * (y1 - y0)
+    width = torch.minimum(x1[..., :, None], x1[..., None, :]) - torch.maximum(x0[..., :, None], x0[..., None, :])
+    height = torch.minimum(y1[..., :, None], y1[..., None, :]) - torch.maximum(y0[..., :, None], y0[..., None, :])
+    intersection = width.clamp(min=0) * height.clamp(min=0)
     union = area[..., :, None] + area[..., None, :] - intersection
     # Row i, column j: box j < i suppresses box i. Written without a division: the union may be 0.
     earlier = torch.ones(boxes.shape[-2], boxes.shape[-2]).tril(-1)
