@@ -73,3 +73,9 @@ def test_a_missing_value_is_named(write_model, path):
 def test_a_foreign_model_is_refused(write_model):
     with pytest.raises(InputError, match="not exported by hassod_ros"):
         read_model_info(write_model(metadata={"author": "someone"}))
+
+
+def test_a_file_from_before_the_coverage_threshold_takes_the_default(write_model, path):
+    values = json.loads(read_model_info(path).to_metadata()[METADATA_KEY])
+    del values["cover"]
+    assert read_model_info(write_model(metadata={METADATA_KEY: json.dumps(values)})).cover == 0.75

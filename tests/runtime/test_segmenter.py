@@ -31,6 +31,10 @@ def test_thresholds_come_from_the_model_and_may_change(write_model):
     assert segmenter(WHITE).levels.tolist() == [2]
 
 
+def test_the_coverage_of_a_parent_comes_from_the_model(write_model):
+    assert Segmenter(write_model(cover=0.6)).options.cover == 0.6
+
+
 @pytest.mark.parametrize(("batch", "images"), [(1, 3), (2, 3), (4, 3), (2, 0)])
 def test_batches_give_what_single_images_give(write_model, batch, images):
     sizes = [(48, 64), (30, 30), (100, 200)]
