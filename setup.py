@@ -72,6 +72,7 @@ setup(
             "shrink_photos = hassod_ros.train.shrink_photos:main",
             "default_model = hassod_ros.train.default_model:main",
             "pretrain_features = hassod_ros.train.pretrain_features:main",
+            "average = hassod_ros.train.average:main",
             "relabel = hassod_ros.train.relabel:main",
             "visualise = hassod_ros.train.visualise:main",
             "detector = hassod_ros.train.detector:main",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from hassod_ros.learning.pretraining.config import PretrainConfig
 
 LABELS, MODEL, INT8, SCORES = "labels.json", "model.onnx", "model_int8.onnx", "scores.json"
 _FEATURES, _BURN_IN, _MEAN_TEACHER = "features.safetensors", "burn_in/model.pth", "mean_teacher/model.pth"
+_AVERAGE = "model.pth"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class SelfTrainingConfig:
     rounds: int = 0
     short_sides: tuple[int, ...] = ()  # px, as in data; empty: those
     max_side: int | None = None  # likewise
+    average: bool = False  # export the mean of these rounds' burn-ins and Mean Teachers instead of the last one
     relabel: RelabelConfig = field(default_factory=RelabelConfig)
     burn_in: StageConfig = field(default_factory=StageConfig)  # starts from the weights of the round before
     mean_teacher: MeanTeacherConfig = field(default_factory=MeanTeacherConfig)
@@ -162,6 +164,7 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
     learned = chosen("model.", "data.", "run.seed", "run.deterministic", "processes")
     stages = chosen("burn_in."), chosen("mean_teacher.")
     steps += _stages(recipe, root, (learned | stages[0], learned | stages[1]), pool, labels)
+    self_trained: list[Step] = []
     for number in range(2, 2 + recipe.self_training.rounds):
         detector = steps[-1]
         relabel = Step(
@@ -177,8 +180,15 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
         learned |= chosen("self_training.short_sides", "self_training.max_side")
         stages = chosen("self_training.burn_in."), chosen("self_training.mean_teacher.")
         settings = learned | stages[0], learned | stages[1]
-        steps += [relabel, *_stages(again, root, settings, pool, relabel, detector, f"_{number}")]
-    mean_teacher = steps[-1]
+        stages_of_round = _stages(again, root, settings, pool, relabel, detector, f"_{number}")
+        self_trained += stages_of_round
+        steps += [relabel, *stages_of_round]
+    detector, checkpoint = steps[-1], _MEAN_TEACHER
+    if recipe.self_training.average and self_trained:
+        needs, checkpoint = tuple(self_trained), _AVERAGE
+        about = "average the weights of these rounds' stages"
+        detector = Step("average", about, root, {}, needs, (_AVERAGE,), partial(_average, needs))
+        steps.append(detector)
     height, width = recipe.export.size
     exported = {name: value for name, value in chosen("export.").items() if name != "export.int8"}
     export = Step(
@@ -186,9 +196,9 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
         f"ONNX for {width}x{height} pictures, with its gate",
         root,
         exported,
-        (pool, mean_teacher),
+        (pool, detector),
         (MODEL,),
-        partial(_export, recipe, pool, mean_teacher, "fp32"),
+        partial(_export, recipe, pool, detector.path(checkpoint), "fp32"),
     )
     steps.append(export)
     if not recipe.dev.annotations:
@@ -210,9 +220,9 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
             "the same in int8, with its gate; without it: --export.int8 false",
             root,
             exported | dev,
-            (pool, mean_teacher),
+            (pool, detector),
             (INT8,),
-            partial(_export, recipe, pool, mean_teacher, "int8"),
+            partial(_export, recipe, pool, detector.path(checkpoint), "int8"),
         )
         steps.append(int8)
     return steps
@@ -390,11 +400,17 @@ def _mean_teacher(recipe: DefaultModelRecipe, pool: Step, labels: Step, burn_in:
     train_together(mean_teacher, dataclasses.replace(whole, mean_teacher=stage), recipe.processes)
 
 
-def _export(recipe: DefaultModelRecipe, pool: Step, mean_teacher: Step, precision: str, folder: Path) -> None:
+def _average(stages: Sequence[Step], folder: Path) -> None:
+    from hassod_ros.detection.checkpoints import save_weights
+    from hassod_ros.learning.averaging import average
+
+    save_weights(average([stage.path(stage.outputs[0]) for stage in stages]), folder / _AVERAGE)
+
+
+def _export(recipe: DefaultModelRecipe, pool: Step, checkpoint: Path, precision: str, folder: Path) -> None:
     from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
     from hassod_ros.detection.checkpoints import open_detector, read_config
 
-    checkpoint = mean_teacher.path(_MEAN_TEACHER)
     wanted, full = recipe.export, precision == "fp32"
     options = ExportOptions(
         input_size=wanted.size,

@@ -188,18 +188,19 @@ def test_a_killed_chain_goes_on_and_ends_with_the_same_weights(recipe, tmp_path)
 def test_a_second_round_learns_from_what_the_detector_finds(recipe, tmp_path):
     second = SelfTrainingConfig(
         rounds=1,
+        average=True,
         relabel=RelabelConfig(sides=(96,), score_threshold=0.0, detections=5, superpixels=20.0),
         burn_in=StageConfig(iterations=2, batch_size=2, **STAGE),
         mean_teacher=MeanTeacherConfig(iterations=2, batch_size=2, unlabelled_batch=2, **STAGE),
     )
-    recipe = dataclasses.replace(_with(recipe, labels={"features": "handcrafted"}), until="mean_teacher_2")
+    recipe = dataclasses.replace(_with(recipe, labels={"features": "handcrafted"}), until="average")
     recipe = dataclasses.replace(recipe, self_training=second)
     steps = _place_labels(recipe, tmp_path)
     torch.manual_seed(0)
     for name in ("burn_in", "mean_teacher"):  # as if they had been trained
         save_weights(CascadeMaskRCNN(recipe.model), steps[name].path(f"{name}/model.pth"))
     folders = make_default_model(recipe, list)
-    assert list(folders)[-4:] == ["mean_teacher", "relabel_2", "burn_in_2", "mean_teacher_2"]
+    assert list(folders)[-5:] == ["mean_teacher", "relabel_2", "burn_in_2", "mean_teacher_2", "average"]
     labels = json.loads((folders["relabel_2"] / "labels.json").read_text())
     assert len(labels["images"]) == 8
     assert 0 < len(labels["annotations"]) <= 40
@@ -208,6 +209,7 @@ def test_a_second_round_learns_from_what_the_detector_finds(recipe, tmp_path):
     first, then, last = (_weights(folders[step] / f"{stage}/model.pth")[name] for step, stage in stages.items())
     assert 0 < (then - first).abs().max() < 0.01
     assert 0 < (last - then).abs().max() < 0.01
+    torch.testing.assert_close(_weights(folders["average"] / "model.pth")[name], (then + last) / 2)
     saved = torch.load(folders["burn_in_2"] / "burn_in/checkpoint.pt", weights_only=True)
     assert saved["settings"]["run.seed"] == recipe.run.seed + 1
 

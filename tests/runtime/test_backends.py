@@ -38,6 +38,11 @@ def test_a_missing_provider_is_named(write_model):
         open_backend(write_model(), "onnxruntime-cuda")
 
 
+def test_threads_rest_between_images(write_model):
+    options = open_backend(write_model())._session.get_session_options()
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
 def test_unknown_backend_lists_the_known(write_model):
     with pytest.raises(InputError, match="choose one of auto, onnxruntime"):
         open_backend(write_model(), "openvino")

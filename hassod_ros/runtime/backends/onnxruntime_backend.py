@@ -58,6 +58,8 @@ class OnnxRuntimeBackend:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or _allowed_cores()
         options.log_severity_level = 3  # errors; they are raised as well
+        # Idle threads would go on spinning for a while, on cores that other models and nodes want.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         settings: dict[str, Any] = {}
         if provider == "tensorrt":
             folder = private_folder(Path(cache or default_cache_folder()) / "onnxruntime")
