@@ -37,6 +37,7 @@ from hassod_ros.deploy.quantization import quantize
 from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
 from hassod_ros.detection.config import DetectorConfig
 from hassod_ros.detection.static_graph import StaticDetector, with_limits
+from hassod_ros.discovery.methods import parse_option
 from hassod_ros.errors import InputError
 from hassod_ros.images import list_images, read_image
 from hassod_ros.instances import Instances
@@ -236,9 +237,10 @@ def measure(given: argparse.Namespace, images: list[Path]) -> Clock:
                 model = with_limits(scaled_random(config, input_size), proposals=proposals, detections=detections)
                 info = describe(model, input_size=input_size, batch=1, weights_sha256="0" * 64)
                 backends[f"{name} eager"] = TorchBackend(model, info)
-    exported: dict[str, Segmenter] = {}
-    for name, _, path in (text.partition("=") for text in given.exported):
-        exported[name] = Segmenter(path, "onnxruntime-cpu", threads=given.threads)
+    exported = {
+        name: Segmenter(path, "onnxruntime-cpu", threads=given.threads)
+        for name, path in map(parse_option, given.exported)
+    }
     clock = Clock()
     stock = (
         {}

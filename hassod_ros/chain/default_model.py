@@ -162,8 +162,10 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
     )
     steps.append(labels)
     learned = chosen("model.", "data.", "run.seed", "run.deterministic", "processes")
-    stages = chosen("burn_in."), chosen("mean_teacher.")
-    steps += _stages(recipe, root, (learned | stages[0], learned | stages[1]), pool, labels)
+    settings = learned | chosen("burn_in."), learned | chosen("mean_teacher.")
+    steps += _stages(recipe, root, settings, pool, labels)
+    learned |= chosen("self_training.short_sides", "self_training.max_side")
+    settings = learned | chosen("self_training.burn_in."), learned | chosen("self_training.mean_teacher.")
     self_trained: list[Step] = []
     for number in range(2, 2 + recipe.self_training.rounds):
         detector = steps[-1]
@@ -177,9 +179,6 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
             partial(_relabel, recipe, pool, detector),
         )
         again = _next_round(recipe, number, detector)
-        learned |= chosen("self_training.short_sides", "self_training.max_side")
-        stages = chosen("self_training.burn_in."), chosen("self_training.mean_teacher.")
-        settings = learned | stages[0], learned | stages[1]
         stages_of_round = _stages(again, root, settings, pool, relabel, detector, f"_{number}")
         self_trained += stages_of_round
         steps += [relabel, *stages_of_round]

@@ -36,6 +36,16 @@ class Detections:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def select(self, index: Tensor | slice) -> Detections:
+        """The detections of an index tensor or slice, in that order."""
+        return Detections(
+            boxes=self.boxes[index],
+            scores=self.scores[index],
+            level_probabilities=self.level_probabilities[index],
+            mask_probabilities=self.mask_probabilities[index],
+            size=self.size,
+        )
+
 
 def to_instances(
     detections: Detections,

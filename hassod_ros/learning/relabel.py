@@ -102,7 +102,8 @@ def label(model: CascadeMaskRCNN, image: np.ndarray, config: RelabelConfig) -> I
     views = [functional.resize(pixels, size, antialias=True) for size in sizes]
     largest = views[int(np.argmax(config.sides))]
     looks = [_look(model, view, largest.shape[1:], mirror=bool(n % 2)) for n, view in enumerate(views)]
-    found = _certain(vote(looks, config.nms), config)
+    found = vote(looks, config.nms)
+    found = found.select(found.scores > config.score_threshold).select(slice(config.detections))
     small = np.ascontiguousarray(largest.permute(1, 2, 0).numpy())
     regions, masks, scores = [], [], []
     for mask, score in zip(draw_masks(found, small, (height, width), config), found.scores.tolist(), strict=True):
@@ -178,17 +179,6 @@ def _look(model: CascadeMaskRCNN, view: Tensor, size: Sequence[int], *, mirror: 
         masks = masks.flip(-1)
     scale = boxes.new_tensor([size[1] / width, size[0] / height] * 2)
     return replace(found, boxes=boxes * scale, mask_probabilities=masks, size=(size[0], size[1]))
-
-
-def _certain(found: Detections, config: RelabelConfig) -> Detections:
-    count = min(int((found.scores > config.score_threshold).sum()), config.detections)
-    return replace(
-        found,
-        boxes=found.boxes[:count],
-        scores=found.scores[:count],
-        level_probabilities=found.level_probabilities[:count],
-        mask_probabilities=found.mask_probabilities[:count],
-    )
 
 
 def _label_shard(job: tuple[Path, list[str], int, Path, RelabelConfig, str]) -> list[dict[str, Any]]:

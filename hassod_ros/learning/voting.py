@@ -56,11 +56,5 @@ def vote(looks: Sequence[Detections], iou: float) -> Detections:
     if not merged:
         return looks[0]
     boxes, scores, levels, masks = map(torch.stack, zip(*merged, strict=True))
-    order = scores.argsort(descending=True, stable=True)
-    return Detections(
-        boxes=boxes[order],
-        scores=scores[order],
-        level_probabilities=levels[order],
-        mask_probabilities=masks[order],
-        size=looks[0].size,
-    )
+    found = Detections(boxes, scores, levels, masks, looks[0].size)
+    return found.select(found.scores.argsort(descending=True, stable=True))
