@@ -2,8 +2,8 @@
 
 After CutLER (Wang et al., "Cut and Learn for Unsupervised Object Detection and Instance Segmentation", section 3.4):
 what a detector finds with some certainty is better than what it learned from, more so what it finds again at another
-scale or mirrored (`voting`). Its masks know outlines to a few pixels only, so each is drawn along superpixels
-(Felzenszwalb and Huttenlocher, "Efficient Graph-Based Image Segmentation").
+scale or mirrored (`voting`). Its masks know outlines to a few pixels only, so each is drawn anew by the colours
+(`outlines`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from skimage.segmentation import felzenszwalb
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 from tqdm import tqdm
@@ -34,10 +33,10 @@ from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.images import name_images, read_image
 from hassod_ros.instances import Instances
 from hassod_ros.learning.config import RelabelConfig
+from hassod_ros.learning.outlines import draw_mask
 from hassod_ros.learning.voting import vote
 
 SHARD = 32  # images: at most so much work is lost when a run is killed
-_SIGMA, _SMALLEST = 0.8, 20  # of superpixels: blur and least area, in pixels
 _SEEN = 0.05  # score of what takes part in the vote
 
 
@@ -104,12 +103,17 @@ def label(model: CascadeMaskRCNN, image: np.ndarray, config: RelabelConfig) -> I
     looks = [_look(model, view, largest.shape[1:], mirror=bool(n % 2)) for n, view in enumerate(views)]
     found = vote(looks, config.nms)
     found = found.select(found.scores > config.score_threshold).select(slice(config.detections))
-    small = np.ascontiguousarray(largest.permute(1, 2, 0).numpy())
+    colours = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    rows = found.boxes.cpu().numpy() * np.tile([width / largest.shape[2], height / largest.shape[1]], 2)
+    cells = found.mask_probabilities.cpu().numpy()
     regions, masks, scores = [], [], []
-    for mask, score in zip(draw_masks(found, small, (height, width), config), found.scores.tolist(), strict=True):
+    for box, values, score in zip(rows, cells, found.scores.tolist(), strict=True):
+        if (box[2:] <= box[:2]).any():
+            continue
+        left, top, mask = draw_mask(colours, box, values, config.grabcut)
         x, y, w, h = cv2.boundingRect(mask)
         if min(w, h) >= config.min_side:
-            regions.append((x, y, x + w, y + h))
+            regions.append((left + x, top + y, left + x + w, top + y + h))
             masks.append(np.ascontiguousarray(mask[y : y + h, x : x + w]))
             scores.append(score)
     boxes = np.array(regions, np.int64).reshape(-1, 4)
@@ -122,49 +126,6 @@ def label(model: CascadeMaskRCNN, image: np.ndarray, config: RelabelConfig) -> I
         levels=levels,
         parents=parents,
     )
-
-
-def draw_masks(
-    found: Detections, pixels: np.ndarray, size: tuple[int, int], config: RelabelConfig
-) -> Sequence[np.ndarray]:
-    """Masks of detections at image size, drawn along superpixels.
-
-    Args:
-        found: N detections in pixels of the next.
-        pixels: (h, w, 3) uint8, the image as the detector saw it.
-        size: (H, W) of the image.
-        config: Settings.
-
-    Returns:
-        N (H, W) uint8 0/1 arrays, maybe without a pixel.
-
-    """
-    height, width = pixels.shape[:2]
-    regions = felzenszwalb(pixels, scale=config.superpixels, sigma=_SIGMA, min_size=_SMALLEST) if config.snap else None
-    masks = []
-    for (x0, y0, x1, y1), cells in zip(found.boxes.cpu().tolist(), found.mask_probabilities.cpu().numpy(), strict=True):
-        left, top = int(x0), int(y0)
-        right, bottom = min(int(np.ceil(x1)), width), min(int(np.ceil(y1)), height)
-        whole = np.zeros((height, width), np.float32)
-        if right > left and bottom > top and x1 > x0 and y1 > y0:
-            along_x, along_y = cells.shape[1] / (x1 - x0), cells.shape[0] / (y1 - y0)
-            # Centre of a pixel -> place in the map.
-            matrix = np.array(
-                [
-                    [along_x, 0, (left + 0.5 - x0) * along_x - 0.5],
-                    [0, along_y, (top + 0.5 - y0) * along_y - 0.5],
-                ]
-            )
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            values = cv2.warpAffine(cells, matrix, (right - left, bottom - top), flags=flags)
-            if regions is not None:
-                region = regions[top:bottom, left:right].ravel()
-                mean = np.bincount(region, values.ravel()) / np.maximum(np.bincount(region), 1)
-                values = config.snap * mean[region].reshape(values.shape) + (1 - config.snap) * values
-            whole[top:bottom, left:right] = values
-        large = cv2.resize(whole, size[::-1], interpolation=cv2.INTER_LINEAR)
-        masks.append((large > config.mask_threshold).view(np.uint8))
-    return masks
 
 
 @torch.inference_mode()
