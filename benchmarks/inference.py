@@ -48,6 +48,7 @@ from hassod_ros.runtime.postprocess import (
     RawDetections,
     find_parents,
     paste_masks,
+    probability_maps,
     select_rows,
 )
 from hassod_ros.runtime.preprocess import Letterbox, letterbox
@@ -122,17 +123,25 @@ class Clock:
 
 def run_stages(clock: Clock, name: str, backend: Backend, image: np.ndarray, buffer: np.ndarray) -> Instances:
     """What `Segmenter` does, with a clock between the stages."""
-    info, options = backend.info, PostprocessOptions(score_thresholds=(0.0, 0.0, 0.0))
+    info = backend.info
+    options = PostprocessOptions(score_thresholds=(0.0, 0.0, 0.0), color_weight=info.color_weight)
     start = time.perf_counter()
     placed = clock.measure(name, "preprocess", lambda: letterbox(image, buffer[0], fill=(124, 116, 104)))
     raw = clock.measure(name, "network", lambda: backend.infer(buffer))
     assert info.batch == 1
-    instances = finish(clock, name, raw, placed, options)
+    instances = finish(clock, name, raw, placed, options, buffer[0])
     clock.times[name, "total"].append(1e3 * (time.perf_counter() - start))
     return instances
 
 
-def finish(clock: Clock, name: str, raw: RawDetections, placed: Letterbox, options: PostprocessOptions) -> Instances:
+def finish(
+    clock: Clock,
+    name: str,
+    raw: RawDetections,
+    placed: Letterbox,
+    options: PostprocessOptions,
+    pixels: np.ndarray | None = None,
+) -> Instances:
     """`to_instances` in its parts."""
 
     def masks() -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
@@ -140,7 +149,8 @@ def finish(clock: Clock, name: str, raw: RawDetections, placed: Letterbox, optio
         boxes = placed.to_image(raw.boxes[0, rows])
         good = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > 1e-3
         rows, levels, boxes = rows[good], levels[good], boxes[good]
-        pasted = paste_masks(raw.masks[0], rows, boxes, options.mask_threshold)
+        maps, chosen = probability_maps(raw, 0, rows, placed, options, pixels)
+        pasted = paste_masks(maps, chosen, boxes, options.mask_threshold)
         keep = np.array([bool(mask.any()) for mask in pasted], bool)
         return rows[keep], levels[keep], boxes[keep], [m for m, k in zip(pasted, keep, strict=True) if k]
 

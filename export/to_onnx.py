@@ -46,6 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--nms", type=float, help="IoU of detections that exclude each other; default: as trained")
     parser.add_argument("--mask-threshold", type=float, help="probability of a mask's pixels; default: as trained")
     parser.add_argument("--levels", choices=LEVEL_SOURCES, default="head", help="who tells them: level head or masks")
+    parser.add_argument(
+        "--color-weight", type=float, default=0.0, help="how far outlines follow the colours, such as 3"
+    )
     parser.add_argument("--cover", type=float, default=0.75, help="share of a mask that its parent must contain")
     parser.add_argument("--recipe", default="", help="name of the training recipe, for the metadata")
     parser.add_argument("--hassod", action="store_true", help="the checkpoint is HASSOD's own (Detectron2)")
@@ -72,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
             score_thresholds=tuple(given.score_thresholds),
             level_source=given.levels,
             cover=given.cover,
+            color_weight=given.color_weight,
         )
         config = DetectorConfig() if given.hassod else read_config(given.checkpoint)
         config = config.changed(nms=given.nms, mask_threshold=given.mask_threshold)

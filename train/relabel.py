@@ -1,4 +1,4 @@
-r"""Self-training: label images by a trained detector, with outlines drawn along the image's, as COCO JSON.
+r"""Self-training: label images by a trained detector, with outlines that follow the colours, as COCO JSON.
 
 python train/relabel.py --checkpoint runs/small/mean_teacher/model.pth --images photos --out labels2.json
 python train/detector.py --config config/recipes/small.yaml --data.images photos --data.annotations labels2.json \

@@ -70,6 +70,7 @@ class ExportConfig:
     nms: float | None = None  # IoU of detections that exclude each other; null: as trained
     mask_threshold: float | None = None  # probability of a mask's pixels; null: as trained
     level_source: Literal["head", "coverage"] = "head"  # who tells levels: the level head or the masks
+    color_weight: float = 0.0  # how far outlines follow the picture's colours
     cover: float = 0.75  # share of a mask that its parent must contain
     store_half: bool = False  # weights of the float32 file as float16; needs an annotated set
     int8: bool = True  # a second, faster file; needs an annotated set
@@ -424,6 +425,7 @@ def _export(recipe: DefaultModelRecipe, pool: Step, checkpoint: Path, precision:
         score_thresholds=wanted.score_thresholds,
         level_source=wanted.level_source,
         cover=wanted.cover,
+        color_weight=wanted.color_weight,
     )
     config = read_config(checkpoint).changed(nms=wanted.nms, mask_threshold=wanted.mask_threshold)
     name = MODEL if full else INT8

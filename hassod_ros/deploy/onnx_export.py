@@ -54,6 +54,7 @@ class ExportOptions:
         score_thresholds: Recommended least score for each level.
         level_source: See `ModelInfo`.
         cover: Likewise.
+        color_weight: Likewise.
 
     """
 
@@ -71,6 +72,7 @@ class ExportOptions:
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)
     level_source: str = "head"
     cover: float = 0.75
+    color_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -123,6 +125,7 @@ def export_onnx(
         score_thresholds=options.score_thresholds,
         level_source=options.level_source,
         cover=options.cover,
+        color_weight=options.color_weight,
     )
     paths = list_images(options.images)
     with tempfile.TemporaryDirectory() as folder:

@@ -89,19 +89,20 @@ class RelabelConfig:
     score_threshold: float = 0.3  # labels score higher: a mean over looks, lower than a detector's
     nms: float = 0.6  # IoU from which detections are of one thing
     detections: int = 100  # most of a picture
-    grabcut: int = 1  # iterations of GrabCut that draw outlines along the image's; 0: none
+    color_weight: float = 3.0  # how far outlines follow the picture's colours; 0: not
+    mask_threshold: float = 0.45  # probability from which a pixel belongs to a mask
     min_side: int = 4  # px of a mask's rectangle
     cover: float = 0.9  # share of a mask that its parent must contain
 
     def __post_init__(self) -> None:
-        for name in ("score_threshold", "nms", "cover"):
+        for name in ("score_threshold", "nms", "mask_threshold", "cover"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in [0, 1], it is {getattr(self, name)}")
         for name in ("detections", "min_side"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, it is {getattr(self, name)}")
-        if self.grabcut < 0:
-            raise InputError(f"grabcut must not be negative, it is {self.grabcut}")
+        if self.color_weight < 0:
+            raise InputError(f"color_weight must not be negative, it is {self.color_weight}")
         if not self.sides or min(self.sides) < 32:
             raise InputError(f"sides must be pixel counts from 32 on, they are {list(self.sides)}")
 

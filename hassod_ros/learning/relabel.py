@@ -2,8 +2,8 @@
 
 After CutLER (Wang et al., "Cut and Learn for Unsupervised Object Detection and Instance Segmentation", section 3.4):
 what a detector finds with some certainty is better than what it learned from, more so what it finds again at another
-scale or mirrored (`voting`). Its masks know outlines to a few pixels only, so each is drawn anew by the colours
-(`outlines`).
+scale or mirrored (`voting`). Its masks know outlines to a few pixels only, so they are made to follow the
+colours (`outlines`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.images import name_images, read_image
 from hassod_ros.instances import Instances
 from hassod_ros.learning.config import RelabelConfig
-from hassod_ros.learning.outlines import draw_mask
 from hassod_ros.learning.voting import vote
+from hassod_ros.outlines import follow_colors
+from hassod_ros.runtime.postprocess import paste_masks
 
 SHARD = 32  # images: at most so much work is lost when a run is killed
 _SEEN = 0.05  # score of what takes part in the vote
@@ -103,17 +104,20 @@ def label(model: CascadeMaskRCNN, image: np.ndarray, config: RelabelConfig) -> I
     looks = [_look(model, view, largest.shape[1:], mirror=bool(n % 2)) for n, view in enumerate(views)]
     found = vote(looks, config.nms)
     found = found.select(found.scores > config.score_threshold).select(slice(config.detections))
-    colours = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     rows = found.boxes.cpu().numpy() * np.tile([width / largest.shape[2], height / largest.shape[1]], 2)
-    cells = found.mask_probabilities.cpu().numpy()
+    rows = np.clip(rows, 0, [width, height, width, height]).astype(np.float32)
+    visible = np.flatnonzero((rows[:, 2:] > rows[:, :2]).all(axis=1))
+    rows, cells = rows[visible], found.mask_probabilities.cpu().numpy()[visible]
+    if config.color_weight:
+        cells = follow_colors(cells, image, rows, config.color_weight)
+    pasted = paste_masks(cells, np.arange(len(cells)), rows, config.mask_threshold)
+    corners, likely = np.floor(rows[:, :2]).astype(np.int64), found.scores.cpu().numpy()[visible]
     regions, masks, scores = [], [], []
-    for box, values, score in zip(rows, cells, found.scores.tolist(), strict=True):
-        if (box[2:] <= box[:2]).any():
-            continue
-        left, top, mask = draw_mask(colours, box, values, config.grabcut)
+    for mask, corner, score in zip(pasted, corners.tolist(), likely.tolist(), strict=True):
         x, y, w, h = cv2.boundingRect(mask)
         if min(w, h) >= config.min_side:
-            regions.append((left + x, top + y, left + x + w, top + y + h))
+            left, top = corner[0] + x, corner[1] + y
+            regions.append((left, top, left + w, top + h))
             masks.append(np.ascontiguousarray(mask[y : y + h, x : x + w]))
             scores.append(score)
     boxes = np.array(regions, np.int64).reshape(-1, 4)

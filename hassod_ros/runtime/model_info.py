@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -20,7 +21,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 _METADATA_PROPS = 14  # field of ModelProto (onnx.proto)
 _LENGTH_DELIMITED, _VARINT = 2, 0
-_ADDED = ("cover",)  # older files lack it: they take the default
+_ADDED = ("cover", "color_weight")  # older files lack it: they take the default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class ModelInfo:
         mask_threshold: Probability from which a pixel belongs to the mask.
         level_source: "head", or "coverage" where the masks tell levels better than the level head does.
         cover: Recommended share of a mask that its parent must contain, in (0, 1].
+        color_weight: Recommended weight with which outlines follow the colours of the image, from 0.
         nms_threshold: IoU above which the lower-scored detection was dropped.
         precision: "fp32", "fp16" or "int8".
         weights_sha256: Of the checkpoint that was exported.
@@ -69,6 +71,7 @@ class ModelInfo:
     mask_threshold: float = 0.5
     level_source: str = "head"
     cover: float = 0.75
+    color_weight: float = 0.0
     nms_threshold: float = 0.5
     mask_size: int = 28
     layout: str = "NHWC"
@@ -93,6 +96,7 @@ class ModelInfo:
             "mask_threshold": 0 < self.mask_threshold < 1,
             "level_source": self.level_source in LEVEL_SOURCES,
             "cover": 0 < self.cover <= 1,
+            "color_weight": 0 <= self.color_weight < math.inf,
             "nms_threshold": 0 < self.nms_threshold <= 1,
             "layout": self.layout == "NHWC",
             "color_order": self.color_order == "RGB",

@@ -8,6 +8,7 @@ import numpy as np
 
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances, Level
+from hassod_ros.outlines import follow_colors
 from hassod_ros.runtime.model_info import LEVEL_SOURCES
 from hassod_ros.runtime.preprocess import Letterbox
 
@@ -51,6 +52,8 @@ class PostprocessOptions:
         max_instances: The best so many are kept.
         level_source: "head": the level head decides. "coverage": the depth in the forest of the masks above the
             lowest threshold, as for pseudo-labels.
+        color_weight: How far outlines follow the colours of the image, see `follow_colors`; 0: as the mask head draws
+            them.
 
     """
 
@@ -59,6 +62,7 @@ class PostprocessOptions:
     cover: float = 0.75
     max_instances: int = 1000
     level_source: str = "head"
+    color_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.score_thresholds) != len(Level) or not all(0 <= value <= 1 for value in self.score_thresholds):
@@ -69,12 +73,18 @@ class PostprocessOptions:
             raise ValueError(f"cover must lie in (0, 1], got {self.cover}")
         if self.level_source not in LEVEL_SOURCES:
             raise ValueError(f"level_source must be one of {LEVEL_SOURCES}, got {self.level_source!r}")
+        if not 0 <= self.color_weight < np.inf:
+            raise ValueError(f"color_weight must not be negative, got {self.color_weight}")
         if self.max_instances < 1:
             raise ValueError(f"max_instances must be at least 1, got {self.max_instances}")
 
 
-def to_instances(raw: RawDetections, index: int, placed: Letterbox, options: PostprocessOptions) -> Instances:
+def to_instances(
+    raw: RawDetections, index: int, placed: Letterbox, options: PostprocessOptions, pixels: np.ndarray | None = None
+) -> Instances:
     """Instances of image `index` of a batch, by descending score.
+
+    `pixels`, the network's input (h, w, 3) uint8, is needed where `color_weight` is not 0.
 
     Parents come from the masks: the smallest mask that covers the child. With levels of the head only masks of a higher
     level are candidates; where masks and levels disagree, the level stands and the instance has no parent.
@@ -85,7 +95,7 @@ def to_instances(raw: RawDetections, index: int, placed: Letterbox, options: Pos
     boxes = placed.to_image(raw.boxes[index, rows])
     visible = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > _MIN_SIDE
     rows, levels, boxes = rows[visible], levels[visible], boxes[visible]
-    masks = paste_masks(raw.masks[index], rows, boxes, options.mask_threshold)
+    masks = paste_masks(*probability_maps(raw, index, rows, placed, options, pixels), boxes, options.mask_threshold)
     filled = np.array([bool(mask.any()) for mask in masks], bool)
     if not filled.all():
         rows, levels, boxes = rows[filled], levels[filled], boxes[filled]
@@ -98,6 +108,24 @@ def to_instances(raw: RawDetections, index: int, placed: Letterbox, options: Pos
     least = np.asarray(options.score_thresholds, np.float32)[levels]
     # A level that was only found here may ask for more than the lowest threshold.
     return instances if by_head or (scores >= least).all() else instances.select(np.flatnonzero(scores >= least))
+
+
+def probability_maps(
+    raw: RawDetections,
+    index: int,
+    rows: np.ndarray,
+    placed: Letterbox,
+    options: PostprocessOptions,
+    pixels: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(D, M, M) float32 masks of image `index`, their outlines as wanted, and which of them are those of `rows`."""
+    if not options.color_weight:
+        return raw.masks[index], rows
+    if pixels is None:
+        raise ValueError("color_weight needs the pixels of the network's input")
+    height, width = placed.content_size
+    maps = follow_colors(raw.masks[index, rows], pixels[:height, :width], raw.boxes[index, rows], options.color_weight)
+    return maps, np.arange(len(rows))
 
 
 def select_rows(raw: RawDetections, index: int, options: PostprocessOptions) -> tuple[np.ndarray, np.ndarray]:

@@ -77,6 +77,7 @@ class Segmenter:
             mask_threshold=info.mask_threshold,
             level_source=info.level_source,
             cover=info.cover,
+            color_weight=info.color_weight,
         )
         self.unconverged = 0
         self._fill = (round(info.mean[0]), round(info.mean[1]), round(info.mean[2]))
@@ -102,7 +103,7 @@ class Segmenter:
             ]
             raw = self._backend.infer(self._input)
             self.unconverged += int(np.count_nonzero(~raw.converged[: len(chunk)]))
-            results += [to_instances(raw, i, box, self.options) for i, box in enumerate(placed)]
+            results += [to_instances(raw, i, box, self.options, self._input[i]) for i, box in enumerate(placed)]
         return results
 
     def warm_up(self) -> None:

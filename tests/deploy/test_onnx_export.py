@@ -64,7 +64,9 @@ def photos(tmp_path_factory, shared):
 
 @pytest.fixture(scope="module")
 def options(photos):
-    return ExportOptions(input_size=SIZE, proposals=PROPOSALS, detections=DETECTIONS, images=photos, cover=0.6)
+    return ExportOptions(
+        input_size=SIZE, proposals=PROPOSALS, detections=DETECTIONS, images=photos, cover=0.6, color_weight=2.5
+    )
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def test_the_file_says_what_it_is(exported):
     path, info = exported
     assert read_model_info(path) == info
     assert (info.input_size, info.proposals, info.detections) == (SIZE, PROPOSALS, DETECTIONS)
-    assert (info.weights_sha256, info.cover) == ("a" * 64, 0.6)
+    assert (info.weights_sha256, info.cover, info.color_weight) == ("a" * 64, 0.6, 2.5)
     graph = onnx.load(path)
     assert [entry.version for entry in graph.opset_import] == [18]
     assert not {"NonMaxSuppression", "NonZero", "If", "Loop", "ConvTranspose"} & {n.op_type for n in graph.graph.node}

@@ -15,7 +15,7 @@ from hassod_ros.learning.annotations import load_annotations
 from hassod_ros.learning.config import RelabelConfig
 from hassod_ros.learning.relabel import label, relabel
 
-TOY = RelabelConfig(sides=(80, 64), score_threshold=0.0, detections=6)
+TOY = RelabelConfig(sides=(80, 64), score_threshold=0.0, detections=6, color_weight=0.1, mask_threshold=0.3)
 
 
 @pytest.fixture
@@ -93,5 +93,5 @@ def test_bad_input(checkpoint, toy_set, tmp_path, capsys):
     assert "--checkpoint is missing" in capsys.readouterr().err
     with pytest.raises(InputError, match="sides must be pixel counts from 32 on"):
         RelabelConfig(sides=())
-    with pytest.raises(InputError, match="grabcut must not be negative, it is -1"):
-        RelabelConfig(grabcut=-1)
+    with pytest.raises(InputError, match="color_weight must not be negative, it is -1"):
+        RelabelConfig(color_weight=-1)

@@ -75,7 +75,8 @@ def test_a_foreign_model_is_refused(write_model):
         read_model_info(write_model(metadata={"author": "someone"}))
 
 
-def test_a_file_from_before_the_coverage_threshold_takes_the_default(write_model, path):
+def test_an_older_file_takes_the_defaults_of_what_was_added(write_model, path):
     values = json.loads(read_model_info(path).to_metadata()[METADATA_KEY])
-    del values["cover"]
-    assert read_model_info(write_model(metadata={METADATA_KEY: json.dumps(values)})).cover == 0.75
+    del values["cover"], values["color_weight"]
+    info = read_model_info(write_model(metadata={METADATA_KEY: json.dumps(values)}))
+    assert (info.cover, info.color_weight) == (0.75, 0.0)

@@ -103,6 +103,27 @@ def test_the_threshold_of_the_level_that_the_masks_tell_counts():
     assert found.parents.tolist() == [-1, 0]
 
 
+def test_outlines_follow_the_colours_of_the_input():
+    y, x = np.mgrid[:64, :80] + 0.5
+    truth = np.hypot(y - 28, x - 30) < 14
+    pixels = np.where(truth[..., None], [200, 60, 40], [50, 90, 120]).astype(np.uint8)
+    pixels[56:] = pixels[30, 30]  # padding, in the colour of the thing: it is not looked at
+    y, x = (np.mgrid[:28, :28] + 0.5) / 14 - 1
+    rough = (1 / (1 + np.exp(4 * (np.hypot(y, x) - 0.6)))).astype(np.float32)[None]
+    detections, placed = raw([[10, 8, 50, 48]], masks=rough), Letterbox((112, 160), (56, 80))
+
+    def iou(weight):
+        options = PostprocessOptions(color_weight=weight)
+        (found,) = to_instances(detections, 0, placed, options, pixels).masks
+        inside = truth[8:48, 10:50].repeat(2, axis=0).repeat(2, axis=1)
+        return (found & inside).sum() / (found | inside).sum()
+
+    assert iou(0.0) < 0.8
+    assert iou(3.0) > 0.88
+    with pytest.raises(ValueError, match="color_weight needs the pixels"):
+        to_instances(detections, 0, placed, PostprocessOptions(color_weight=3.0))
+
+
 def test_thresholds_count_per_level_and_only_valid_rows():
     detections = raw(np.tile([0, 0, 10, 10], (6, 1)), [0.9, 0.6, 0.6, 0.4, np.nan, 0.99], [0, 0, 1, 2, 0, 0], count=5)
     options = PostprocessOptions(score_thresholds=(0.7, 0.5, 0.3))
@@ -138,6 +159,7 @@ def test_no_detection():
         {"score_thresholds": (0.5, 0.5, 1.5)},
         {"mask_threshold": 1.0},
         {"cover": 0.0},
+        {"color_weight": -1.0},
         {"max_instances": 0},
     ],
 )

@@ -31,8 +31,18 @@ def test_thresholds_come_from_the_model_and_may_change(write_model):
     assert segmenter(WHITE).levels.tolist() == [2]
 
 
-def test_the_coverage_of_a_parent_comes_from_the_model(write_model):
-    assert Segmenter(write_model(cover=0.6)).options.cover == 0.6
+def test_coverage_of_a_parent_and_weight_of_colours_come_from_the_model(write_model):
+    options = Segmenter(write_model(cover=0.6, color_weight=2.5)).options
+    assert (options.cover, options.color_weight) == (0.6, 2.5)
+
+
+def test_each_image_of_a_batch_is_outlined_by_its_own_colours(write_model):
+    frames = [np.random.default_rng(n).integers(0, 255, (48, 64, 3), np.uint8) for n in range(2)]
+    together = Segmenter(write_model(batch=2, color_weight=3.0)).segment(frames)
+    single = Segmenter(write_model(color_weight=3.0))
+    for frame, instances in zip(frames, together, strict=True):
+        for one, other in zip(instances.masks, single(frame).masks, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(("batch", "images"), [(1, 3), (2, 3), (4, 3), (2, 0)])

@@ -99,6 +99,7 @@ def describe(
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5),
     level_source: str = "head",
     cover: float = 0.75,
+    color_weight: float = 0.0,
 ) -> ModelInfo:
     """The metadata of a detector that runs at one batch and input size."""
     config = model.config
@@ -118,6 +119,7 @@ def describe(
         score_thresholds=score_thresholds,
         level_source=level_source,
         cover=cover,
+        color_weight=color_weight,
         nms_threshold=config.nms,
         mask_threshold=config.mask_threshold,
         mask_size=2 * config.mask_pool,

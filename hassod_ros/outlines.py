@@ -1,0 +1,75 @@
+"""Masks that follow the colours of the image, for mask heads with rough outlines.
+
+A small mask head taught by rough labels puts a mask in the right place with a rough rim. What colours lie inside and
+outside tells where the rim is: the idea of GrabCut (Rother et al., "GrabCut: Interactive Foreground Extraction using
+Iterated Graph Cuts", SIGGRAPH 2004), with histograms instead of mixtures and one step instead of iterated cuts, so that
+all masks of an image take some milliseconds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_MARGIN = 1 / 7  # of a box's sides, seen around it: colours of the background
+_BITS = 3  # of each channel that tell colours apart: 512 colours
+_PRIOR = 5.0  # cells of either kind that each colour is given: rare ones decide nothing
+_SURE = 0.02  # probabilities count as at least so far from 0 and 1
+_LEAST = 0.05  # cells below it stay outside
+
+
+def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarray, weight: float) -> np.ndarray:
+    """Mask probabilities that agree with the colours of the image.
+
+    Each cell's log-odds gain `weight` times the log-odds of its colour, as common inside the mask as outside it in the
+    box and a little around; then each is the mean of 3 x 3.
+
+    Args:
+        probabilities: (N, M, M) float32, of masks within their boxes.
+        image: (H, W, 3) uint8, colours in any order.
+        boxes: (N, 4) xyxy in pixels of the image.
+        weight: 0: nothing changes but the mean of 3 x 3; 3 does well.
+
+    Returns:
+        (N, M, M) float32.
+
+    """
+    count, side = probabilities.shape[:2]
+    if not count:
+        return probabilities
+    margin = round(_MARGIN * side)
+    mask = np.pad(probabilities, ((0, 0), (margin, margin), (margin, margin)))
+    colors = _sample(_quantised(image), boxes, side, margin)
+    colors += np.arange(count, dtype=colors.dtype)[:, None, None] << 3 * _BITS  # a histogram for each mask
+    bins = count << 3 * _BITS
+    inside = np.bincount(colors.ravel(), mask.ravel(), bins)
+    total = np.bincount(colors.ravel(), minlength=bins)
+    share = ((inside + 0.5 * _PRIOR) / (total + _PRIOR)).astype(np.float32)
+    odds = _log_odds(mask) + (weight * _log_odds(share))[colors]
+    agreed = 1 / (1 + np.exp(-odds))
+    agreed[mask < _LEAST] = 0
+    rows = agreed[:, :-2] + agreed[:, 1:-1] + agreed[:, 2:]
+    mean = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
+    kept = slice(margin - 1, margin - 1 + side)
+    return mean[:, kept, kept]
+
+
+def _quantised(image: np.ndarray) -> np.ndarray:
+    """(H, W) int32 in [0, 512)."""
+    high = (image >> (8 - _BITS)).astype(np.int32)
+    return (high[..., 0] << 2 * _BITS) | (high[..., 1] << _BITS) | high[..., 2]
+
+
+def _sample(plane: np.ndarray, boxes: np.ndarray, side: int, margin: int) -> np.ndarray:
+    """(N, M + 2 margin, M + 2 margin) values at the cells of each box, and around it; those at the border repeat."""
+    steps = (np.arange(-margin, side + margin) + 0.5) / side
+    columns = boxes[:, :1] + steps * (boxes[:, 2:3] - boxes[:, :1])
+    rows = boxes[:, 1:2] + steps * (boxes[:, 3:] - boxes[:, 1:2])
+    height, width = plane.shape
+    columns = np.clip(columns, 0, width - 1).astype(np.int64)
+    rows = np.clip(rows, 0, height - 1).astype(np.int64)
+    return plane[rows[:, :, None], columns[:, None, :]]
+
+
+def _log_odds(probabilities: np.ndarray) -> np.ndarray:
+    clipped = np.clip(probabilities, _SURE, 1 - _SURE)
+    return np.log(clipped / (1 - clipped))
