@@ -20,8 +20,8 @@ _LEAST = 0.05  # cells below it stay outside
 def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarray, weight: float) -> np.ndarray:
     """Mask probabilities that agree with the colours of the image.
 
-    Each cell's log-odds gain `weight` times the log-odds of its colour, as common inside the mask as outside it in the
-    box and a little around; then each is the mean of 3 x 3.
+    To a cell's log-odds come `weight` times the log-odds that its colour is the mask's, counted in the box and a little
+    around it; then each is the mean of 3 x 3.
 
     Args:
         probabilities: (N, M, M) float32, of masks within their boxes.
@@ -36,7 +36,7 @@ def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarra
     count, side = probabilities.shape[:2]
     if not count:
         return probabilities
-    margin = round(_MARGIN * side)
+    margin = max(1, round(_MARGIN * side))
     mask = np.pad(probabilities, ((0, 0), (margin, margin), (margin, margin)))
     colors = _sample(_quantised(image), boxes, side, margin)
     colors += np.arange(count, dtype=colors.dtype)[:, None, None] << 3 * _BITS  # a histogram for each mask

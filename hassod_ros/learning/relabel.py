@@ -104,14 +104,14 @@ def label(model: CascadeMaskRCNN, image: np.ndarray, config: RelabelConfig) -> I
     looks = [_look(model, view, largest.shape[1:], mirror=bool(n % 2)) for n, view in enumerate(views)]
     found = vote(looks, config.nms)
     found = found.select(found.scores > config.score_threshold).select(slice(config.detections))
-    rows = found.boxes.cpu().numpy() * np.tile([width / largest.shape[2], height / largest.shape[1]], 2)
-    rows = np.clip(rows, 0, [width, height, width, height]).astype(np.float32)
-    visible = np.flatnonzero((rows[:, 2:] > rows[:, :2]).all(axis=1))
-    rows, cells = rows[visible], found.mask_probabilities.cpu().numpy()[visible]
+    places = found.boxes.cpu().numpy() * np.tile([width / largest.shape[2], height / largest.shape[1]], 2)
+    places = np.clip(places, 0, [width, height, width, height]).astype(np.float32)
+    visible = np.flatnonzero((places[:, 2:] > places[:, :2]).all(axis=1))
+    places, cells = places[visible], found.mask_probabilities.cpu().numpy()[visible]
     if config.color_weight:
-        cells = follow_colors(cells, image, rows, config.color_weight)
-    pasted = paste_masks(cells, np.arange(len(cells)), rows, config.mask_threshold)
-    corners, likely = np.floor(rows[:, :2]).astype(np.int64), found.scores.cpu().numpy()[visible]
+        cells = follow_colors(cells, image, places, config.color_weight)
+    pasted = paste_masks(cells, np.arange(len(cells)), places, config.mask_threshold)
+    corners, likely = np.floor(places[:, :2]).astype(np.int64), found.scores.cpu().numpy()[visible]
     regions, masks, scores = [], [], []
     for mask, corner, score in zip(pasted, corners.tolist(), likely.tolist(), strict=True):
         x, y, w, h = cv2.boundingRect(mask)
