@@ -324,10 +324,14 @@ class PerceptionNode(LifecycleNode):
     def _work(self, mailbox: Mailbox[Frame]) -> None:
         """Segment the newest frames again and again, until the mailbox is closed."""
         cameras = {camera.name: camera for camera in self._cameras}
-        self._tell_levels()
-        while (frames := mailbox.take(self._batch())) and self.context.ok():
-            self._process([(cameras[name], frame) for name, frame in frames])
+        try:
             self._tell_levels()
+            while (frames := mailbox.take(self._batch())) and self.context.ok():
+                self._process([(cameras[name], frame) for name, frame in frames])
+                self._tell_levels()
+        except Exception:
+            if self.context.ok():  # else the node was shut down meanwhile, and its publishers with it
+                raise
 
     def _tell_levels(self) -> None:
         """Publish `~/label_info`, whose threshold follows the model and the parameters."""

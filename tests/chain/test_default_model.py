@@ -189,7 +189,7 @@ def test_a_second_round_learns_from_what_the_detector_finds(recipe, tmp_path):
     second = SelfTrainingConfig(
         rounds=1,
         average=True,
-        relabel=RelabelConfig(sides=(96,), score_threshold=0.0, detections=5),
+        relabel=RelabelConfig(sides=(96,), score_threshold=0.0, detections=5, color_weight=0.0, mask_threshold=0.3),
         burn_in=StageConfig(iterations=2, batch_size=2, **STAGE),
         mean_teacher=MeanTeacherConfig(iterations=2, batch_size=2, unlabelled_batch=2, **STAGE),
     )
