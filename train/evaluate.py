@@ -80,6 +80,7 @@ def _open_checkpoint(options: argparse.Namespace) -> Finder:
         max_detections=options.max_detections,
         nms=options.nms,
         mask_threshold=options.mask_threshold,
+        color_weight=options.color_weight,
     )
 
 
@@ -100,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report", help="folder for report.html, metrics.json and a model's predictions.json")
     parser.add_argument("--nms", type=float, help="of a checkpoint, instead of its own: IoU that excludes a detection")
     parser.add_argument("--mask-threshold", type=float, help="of a checkpoint, instead of its own")
+    parser.add_argument(
+        "--color-weight", type=float, default=0.0, help="of a checkpoint: how far outlines follow colours, such as 3"
+    )
     parser.add_argument("--max-detections", type=_positive, default=1000, help="predictions an image (default 1000)")
     parser.add_argument("--min-area", type=float, default=0.0, help="ignore smaller annotations, in pixels (default 0)")
     return parser

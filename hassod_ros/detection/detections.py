@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
+from hassod_ros.outlines import follow_colors
 from hassod_ros.runtime.postprocess import paste_masks
 
 _MIN_SIDE = 1e-3  # pixels; a box clipped away at the border has no mask
@@ -54,6 +55,8 @@ def to_instances(
     score_threshold: float = 0.0,
     mask_threshold: float = 0.5,
     cover: float = 0.75,
+    image: np.ndarray | None = None,
+    color_weight: float = 0.0,
 ) -> Instances:
     """Instances at the image's own size, by descending score.
 
@@ -66,6 +69,8 @@ def to_instances(
         score_threshold: Detections must score higher.
         mask_threshold: Pixels of a higher probability belong to the mask.
         cover: Share of a mask that its parent contains.
+        image: (H, W, 3) uint8, needed where the next is not 0.
+        color_weight: How far outlines follow the colours of the image, see `follow_colors`.
 
     """
     scores = detections.scores.detach().float().cpu().numpy()
@@ -76,7 +81,12 @@ def to_instances(
     boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
     visible = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > _MIN_SIDE
     rows, boxes = rows[visible], boxes[visible]
-    masks = paste_masks(detections.mask_probabilities.detach().float().cpu().numpy(), rows, boxes, mask_threshold)
+    maps = detections.mask_probabilities.detach().float().cpu().numpy()[rows]
+    if color_weight:
+        if image is None:
+            raise ValueError("color_weight needs the image")
+        maps = follow_colors(maps, image, boxes, color_weight)
+    masks = paste_masks(maps, np.arange(len(rows)), boxes, mask_threshold)
     filled = np.array([bool(mask.any()) for mask in masks], bool)
     rows, boxes = rows[filled], boxes[filled]
     masks = [mask for mask, keep in zip(masks, filled, strict=True) if keep]

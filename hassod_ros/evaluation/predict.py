@@ -66,6 +66,7 @@ def open_checkpoint(
     max_detections: int = 1000,
     nms: float | None = None,
     mask_threshold: float | None = None,
+    color_weight: float = 0.0,
 ) -> Finder:
     """A trained detector without a threshold on the score, on the GPU where there is one.
 
@@ -78,6 +79,7 @@ def open_checkpoint(
         max_detections: Most detections of an image (the paper: 1000).
         nms: Instead of the detector's own, see `DetectorConfig`.
         mask_threshold: Likewise.
+        color_weight: How far outlines follow the colours of the image, as `to_onnx` would write into the file.
 
     Raises:
         InputError: The checkpoint cannot be loaded.
@@ -100,6 +102,12 @@ def open_checkpoint(
     @torch.inference_mode()
     def find(image: np.ndarray) -> Instances:
         pixels = resize(torch.from_numpy(image).permute(2, 0, 1).to(device))
-        return to_instances(model(pixels[None].float())[0], image.shape[:2], mask_threshold=config.mask_threshold)
+        return to_instances(
+            model(pixels[None].float())[0],
+            image.shape[:2],
+            mask_threshold=config.mask_threshold,
+            image=image,
+            color_weight=color_weight,
+        )
 
     return find

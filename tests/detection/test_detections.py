@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from hassod_ros.detection.detections import Detections, to_instances
@@ -54,3 +55,22 @@ def test_nothing_found():
     instances = to_instances(detections([], [], scores=[]), (60, 70))
     assert len(instances) == 0
     assert instances.image_size == (60, 70)
+
+
+def test_outlines_follow_the_colours_of_the_image():
+    y, x = np.mgrid[:100, :200] + 0.5
+    truth = np.hypot(y - 50, x - 70) < 28
+    image = np.where(truth[..., None], [200, 60, 40], [50, 90, 120]).astype(np.uint8)
+    y, x = (np.mgrid[:28, :28] + 0.5) / 14 - 1
+    rough = 1 / (1 + np.exp(4 * (np.hypot(y, x) - 0.6)))
+    found = detections([[15, 5, 55, 45]], [0], masks=torch.from_numpy(rough.astype(np.float32))[None])
+
+    def iou(weight):
+        (mask,) = to_instances(found, (100, 200), image=image, color_weight=weight).masks
+        inside = truth[10:90, 30:110]
+        return (mask & inside).sum() / (mask | inside).sum()
+
+    assert iou(0.0) < 0.8
+    assert iou(3.0) > 0.88
+    with pytest.raises(ValueError, match="color_weight needs the image"):
+        to_instances(found, (100, 200), color_weight=3.0)
