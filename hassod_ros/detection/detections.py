@@ -73,27 +73,47 @@ def to_instances(
         color_weight: How far outlines follow the colours of the image, see `follow_colors`.
 
     """
-    scores = detections.scores.detach().float().cpu().numpy()
-    rows = np.flatnonzero(scores > score_threshold)
+    detections = detections.select(detections.scores > score_threshold)
+    rows, boxes, masks = draw(detections, size, mask_threshold=mask_threshold, image=image, color_weight=color_weight)
+    scores, probabilities = _array(detections.scores)[rows], _array(detections.level_probabilities)[rows]
+    known = probabilities.argmax(axis=1).astype(np.uint8) if probabilities.shape[1] else None
+    regions = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int64)
+    parents, levels = coverage_forest(regions, masks, cover=cover, levels=known)
+    return Instances(
+        image_size=size, boxes=boxes, masks=masks, scores=scores.clip(0, 1), levels=levels, parents=parents
+    )
+
+
+def draw(
+    detections: Detections,
+    size: tuple[int, int],
+    *,
+    mask_threshold: float,
+    image: np.ndarray | None = None,
+    color_weight: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """The masks of detections at the image's own size; those without a pixel are left out.
+
+    The arguments are those of `to_instances`.
+
+    Returns:
+        (n,) rows of the detections that are left, (n, 4) float32 their boxes in pixels of the image, and n masks as
+        `Instances` holds them.
+
+    """
     (height, width), (rows_in, columns_in) = size, detections.size
-    scale = np.array([width / columns_in, height / rows_in] * 2, np.float32)
-    boxes = detections.boxes.detach().float().cpu().numpy()[rows] * scale
+    boxes = _array(detections.boxes) * np.array([width / columns_in, height / rows_in] * 2, np.float32)
     boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
-    visible = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > _MIN_SIDE
-    rows, boxes = rows[visible], boxes[visible]
-    maps = detections.mask_probabilities.detach().float().cpu().numpy()[rows]
+    rows = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > _MIN_SIDE)
+    boxes, maps = boxes[rows], _array(detections.mask_probabilities)[rows]
     if color_weight:
         if image is None:
             raise ValueError("color_weight needs the image")
         maps = follow_colors(maps, image, boxes, color_weight)
     masks = paste_masks(maps, np.arange(len(rows)), boxes, mask_threshold)
-    filled = np.array([bool(mask.any()) for mask in masks], bool)
-    rows, boxes = rows[filled], boxes[filled]
-    masks = [mask for mask, keep in zip(masks, filled, strict=True) if keep]
-    probabilities = detections.level_probabilities.detach().float().cpu().numpy()[rows]
-    known = probabilities.argmax(axis=1).astype(np.uint8) if probabilities.shape[1] else None
-    regions = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int64)
-    parents, levels = coverage_forest(regions, masks, cover=cover, levels=known)
-    return Instances(
-        image_size=size, boxes=boxes, masks=masks, scores=scores[rows].clip(0, 1), levels=levels, parents=parents
-    )
+    filled = np.flatnonzero([mask.any() for mask in masks])
+    return rows[filled], boxes[filled], [masks[index] for index in filled]
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().float().cpu().numpy()

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, read_config
-from hassod_ros.detection.detections import Detections
+from hassod_ros.detection.detections import Detections, draw
 from hassod_ros.discovery.shards import Shards, Summary, check_target
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256
@@ -34,8 +34,6 @@ from hassod_ros.images import name_images, read_image
 from hassod_ros.instances import Instances
 from hassod_ros.learning.config import RelabelConfig
 from hassod_ros.learning.voting import vote
-from hassod_ros.outlines import follow_colors
-from hassod_ros.runtime.postprocess import paste_masks
 
 SHARD = 32  # images: at most so much work is lost when a run is killed
 _SEEN = 0.05  # score of what takes part in the vote
@@ -104,16 +102,16 @@ def label(model: CascadeMaskRCNN, image: np.ndarray, config: RelabelConfig) -> I
     looks = [_look(model, view, largest.shape[1:], mirror=bool(n % 2)) for n, view in enumerate(views)]
     found = vote(looks, config.nms)
     found = found.select(found.scores > config.score_threshold).select(slice(config.detections))
-    places = found.boxes.cpu().numpy() * np.tile([width / largest.shape[2], height / largest.shape[1]], 2)
-    places = np.clip(places, 0, [width, height, width, height]).astype(np.float32)
-    visible = np.flatnonzero((places[:, 2:] > places[:, :2]).all(axis=1))
-    places, cells = places[visible], found.mask_probabilities.cpu().numpy()[visible]
-    if config.color_weight:
-        cells = follow_colors(cells, image, places, config.color_weight)
-    pasted = paste_masks(cells, np.arange(len(cells)), places, config.mask_threshold)
-    corners, likely = np.floor(places[:, :2]).astype(np.int64), found.scores.cpu().numpy()[visible]
+    rows, places, drawn = draw(
+        found,
+        (height, width),
+        mask_threshold=config.mask_threshold,
+        image=image,
+        color_weight=config.color_weight,
+    )
+    corners, likely = np.floor(places[:, :2]).astype(np.int64).tolist(), found.scores[rows].tolist()
     regions, masks, scores = [], [], []
-    for mask, corner, score in zip(pasted, corners.tolist(), likely.tolist(), strict=True):
+    for mask, corner, score in zip(drawn, corners, likely, strict=True):
         x, y, w, h = cv2.boundingRect(mask)
         if min(w, h) >= config.min_side:
             left, top = corner[0] + x, corner[1] + y
