@@ -112,21 +112,25 @@ def export_onnx(
         The metadata in the file.
 
     Raises:
-        InputError: A gate is not passed; the message names the first offending node or the limit.
+        InputError: An option cannot be, or a gate is not passed; the message names it, the first offending node or the
+            limit.
 
     """
     model = with_limits(model, proposals=options.proposals, detections=options.detections)
-    info = describe(
-        model,
-        input_size=options.input_size,
-        batch=options.batch,
-        weights_sha256=weights_sha256,
-        recipe=options.recipe,
-        score_thresholds=options.score_thresholds,
-        level_source=options.level_source,
-        cover=options.cover,
-        color_weight=options.color_weight,
-    )
+    try:
+        info = describe(
+            model,
+            input_size=options.input_size,
+            batch=options.batch,
+            weights_sha256=weights_sha256,
+            recipe=options.recipe,
+            score_thresholds=options.score_thresholds,
+            level_source=options.level_source,
+            cover=options.cover,
+            color_weight=options.color_weight,
+        )
+    except ValueError as error:
+        raise InputError(f"{error}; see to_onnx --help") from error
     paths = list_images(options.images)
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "fp32.onnx"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from hassod_ros.errors import InputError
 from hassod_ros.evaluation.annotations import AnnotatedSet
 from hassod_ros.images import read_image
 from hassod_ros.instances import Instances
@@ -82,9 +83,11 @@ def open_checkpoint(
         color_weight: How far outlines follow the colours of the image, as `to_onnx` would write into the file.
 
     Raises:
-        InputError: The checkpoint cannot be loaded.
+        InputError: The checkpoint cannot be loaded, or the weight is negative.
 
     """
+    if not color_weight >= 0:
+        raise InputError(f"color_weight must not be negative, it is {color_weight}")
     import torch  # exported models and files of predictions do without
     from torchvision.transforms import v2
 

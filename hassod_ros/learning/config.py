@@ -101,7 +101,7 @@ class RelabelConfig:
         for name in ("detections", "min_side"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, it is {getattr(self, name)}")
-        if self.color_weight < 0:
+        if not self.color_weight >= 0:
             raise InputError(f"color_weight must not be negative, it is {self.color_weight}")
         if not self.sides or min(self.sides) < 32:
             raise InputError(f"sides must be pixel counts from 32 on, they are {list(self.sides)}")

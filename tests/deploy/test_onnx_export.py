@@ -150,6 +150,15 @@ def test_a_failed_gate_leaves_no_file(exported, model, options, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("changes", [{"cover": 2.0}, {"color_weight": -1.0}])
+def test_recommendations_that_cannot_be_are_named_before_the_work(model, options, changes, tmp_path):
+    (name, value) = next(iter(changes.items()))
+    with pytest.raises(InputError, match=f"{name} cannot be {value}"):
+        export_onnx(
+            model, tmp_path / "model.onnx", dataclasses.replace(options, **changes), weights_sha256="", report=silent
+        )
+
+
 def test_an_invalid_graph_is_refused(exported):
     graph = onnx.load(exported[0])
     graph.graph.node[0].input[0] = "nowhere"

@@ -83,6 +83,7 @@ def test_exported_model_gives_all_it_finds(data):
         (["--model", "absent.onnx"], "a model needs the images"),
         (["--model", "absent.onnx", "--images", "."], "absent.onnx"),
         (["--checkpoint", "absent.pth", "--images", "."], "absent.pth"),
+        (["--checkpoint", "absent.pth", "--images", ".", "--color-weight", "-1"], "color_weight must not be negative"),
     ],
 )
 def test_bad_input_is_one_sentence(data, capsys, arguments, message):
