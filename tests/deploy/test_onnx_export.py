@@ -151,12 +151,13 @@ def test_a_failed_gate_leaves_no_file(exported, model, options, tmp_path, monkey
 
 
 @pytest.mark.parametrize("changes", [{"cover": 2.0}, {"color_weight": -1.0}])
-def test_recommendations_that_cannot_be_are_named_before_the_work(model, options, changes, tmp_path):
+def test_recommendations_that_cannot_be_are_named_before_the_work(model, changes, tmp_path):
     (name, value) = next(iter(changes.items()))
+    options = ExportOptions(
+        input_size=SIZE, proposals=PROPOSALS, detections=DETECTIONS, images=tmp_path / "none", **changes
+    )
     with pytest.raises(InputError, match=f"{name} cannot be {value}"):
-        export_onnx(
-            model, tmp_path / "model.onnx", dataclasses.replace(options, **changes), weights_sha256="", report=silent
-        )
+        export_onnx(model, tmp_path / "model.onnx", options, weights_sha256="", report=silent)
 
 
 def test_an_invalid_graph_is_refused(exported):

@@ -52,7 +52,7 @@ def test_cover_decides_who_is_a_part(cover, level):
 
 def test_no_sure_detection_gives_no_target():
     found = teacher_targets(
-        _detections([0.1], [[0, 0, 5, 5]]), threshold=0.7, cover=0.75, levels="coverage", masks=True
+        _detections([0.1], [[0, 0, 5, 5]], levels=[0]), threshold=0.7, cover=0.75, levels="coverage", masks=True
     )
     assert found.boxes.shape == (0, 4)
     assert found.masks.shape == (0, 60, 80)
