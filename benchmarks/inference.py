@@ -124,7 +124,13 @@ class Clock:
 def run_stages(clock: Clock, name: str, backend: Backend, image: np.ndarray, buffer: np.ndarray) -> Instances:
     """What `Segmenter` does, with a clock between the stages."""
     info = backend.info
-    options = PostprocessOptions(score_thresholds=(0.0, 0.0, 0.0), color_weight=info.color_weight)
+    options = PostprocessOptions(
+        score_thresholds=(0.0, 0.0, 0.0),
+        mask_threshold=info.mask_threshold,
+        level_source=info.level_source,
+        cover=info.cover,
+        color_weight=info.color_weight,
+    )
     start = time.perf_counter()
     placed = clock.measure(name, "preprocess", lambda: letterbox(image, buffer[0], fill=(124, 116, 104)))
     raw = clock.measure(name, "network", lambda: backend.infer(buffer))
@@ -155,7 +161,8 @@ def finish(
         return rows[keep], levels[keep], boxes[keep], [m for m, k in zip(pasted, keep, strict=True) if k]
 
     rows, levels, boxes, pasted = clock.measure(name, "masks", masks)
-    parents = clock.measure(name, "hierarchy", lambda: find_parents(boxes, pasted, levels, options.cover)[0])
+    known = levels if options.level_source == "head" else None
+    parents, levels = clock.measure(name, "hierarchy", lambda: find_parents(boxes, pasted, known, options.cover))
     return clock.measure(
         name,
         "instances",

@@ -11,6 +11,7 @@ def coverage_forest(
     *,
     cover: float = 0.9,
     levels: np.ndarray | None = None,
+    deepest: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Arrange masks into trees of wholes, parts and subparts.
 
@@ -26,6 +27,9 @@ def coverage_forest(
         cover: Coverage threshold in (0, 1]; 0.9 for labels, 0.75 for the teacher's masks.
         levels: (N,) uint8 levels that are known already, from a level head: they stand, and only a mask of a higher
             level can be a parent. Default: levels follow from the depth in the trees.
+        deepest: The parent is the covering mask with the longest line of ancestors instead, the smallest of several. A
+            detector draws one thing several times; a mask between two of them that has left the line would otherwise
+            cut off all that lies in it.
 
     Returns:
         parents (N,) int32, index or -1, and levels (N,) uint8.
@@ -38,9 +42,8 @@ def coverage_forest(
     """
     n = len(masks)
     parents = np.full(n, -1, np.int32)
-    given, levels = levels, np.zeros(n, np.uint8) if levels is None else levels
     if n < 2:
-        return parents, levels
+        return parents, np.zeros(n, np.uint8) if levels is None else levels
     regions = np.asarray(regions, np.int64)
     masks = [mask.view(bool) for mask in masks]  # numpy counts bools several times faster
     areas = np.array([np.count_nonzero(mask) for mask in masks], np.int64)
@@ -52,12 +55,14 @@ def coverage_forest(
     possible = (areas[:, None] < areas[None, :]) & (
         np.minimum(overlap, areas[:, None]) >= cover * areas[:, None] - 1e-6
     )
-    if given is not None:
-        possible &= given[None, :] < given[:, None]
-    # Smallest candidate first, first index on ties: the first hit of a row is its parent.
-    for child in np.flatnonzero(possible.any(axis=1)):
+    if levels is not None:
+        possible &= levels[None, :] < levels[:, None]
+    # Parents come first: they are larger. The first hit of a row is its parent; first index on ties.
+    depth = np.zeros(n, np.int64)
+    for child in np.argsort(-areas, kind="stable"):
         candidates = np.flatnonzero(possible[child])
-        for parent in candidates[np.argsort(areas[candidates], kind="stable")]:
+        preferred = -depth[candidates] if deepest else np.zeros_like(candidates)
+        for parent in candidates[np.lexsort((areas[candidates], preferred))]:
             x0, y0 = low[child, parent]
             x1, y1 = high[child, parent]
             common = np.count_nonzero(
@@ -66,15 +71,9 @@ def coverage_forest(
             )
             if common / areas[child] >= cover and common / areas[parent] < cover:
                 parents[child] = parent
+                depth[child] = depth[parent] + 1
                 break
-
-    if given is not None:
-        return parents, levels
-    for child in np.argsort(-areas, kind="stable"):  # parents come first: they are larger
-        parent = parents[child]
-        if parent >= 0:
-            levels[child] = min(levels[parent] + 1, Level.SUBPART)
-    return parents, levels
+    return parents, np.minimum(depth, Level.SUBPART).astype(np.uint8) if levels is None else levels
 
 
 def _window(mask: np.ndarray, region: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:

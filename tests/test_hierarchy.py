@@ -7,33 +7,30 @@ from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances, Level
 
 
-def forest_of(masks: list[np.ndarray], cover: float = 0.9) -> tuple[list[int], list[int]]:
+def forest_of(masks: list[np.ndarray], cover: float = 0.9, deepest: bool = False) -> tuple[list[int], list[int]]:
     instances = Instances.from_dense(np.stack(masks), image_size=masks[0].shape)
-    parents, levels = coverage_forest(instances.regions, instances.masks, cover=cover)
+    parents, levels = coverage_forest(instances.regions, instances.masks, cover=cover, deepest=deepest)
     assert (parents.dtype, levels.dtype) == (np.int32, np.uint8)
     return parents.tolist(), levels.tolist()
 
 
-def plain_forest(masks: np.ndarray, cover: float) -> tuple[list[int], list[int]]:
-    """The published rule on full-size masks: smallest candidate, depth = steps to the root."""
+def plain_forest(masks: np.ndarray, cover: float, deepest: bool = False) -> tuple[list[int], list[int]]:
+    """The rule on full-size masks: smallest candidate, or the one with most ancestors; depth = steps to the root."""
     n = len(masks)
     flat = masks.reshape(n, -1).astype(np.int64)
     areas = flat.sum(1)
     covered = (flat @ flat.T) / areas[:, None]  # [a, b]: share of a inside b
-    parents = []
-    for a in range(n):
-        best = -1
-        for b in range(n):
-            if covered[a, b] >= cover and covered[b, a] < cover and (best < 0 or areas[b] < areas[best]):
-                best = b
-        parents.append(best)
-    levels = []
-    for a in range(n):
-        depth, at = 0, a
-        while parents[at] >= 0:
-            depth, at = depth + 1, parents[at]
-        levels.append(min(depth, 2))
-    return parents, levels
+    covering = [[b for b in range(n) if covered[a, b] >= cover and covered[b, a] < cover] for a in range(n)]
+
+    def parent(a: int) -> int:
+        if not covering[a]:
+            return -1
+        return min(covering[a], key=lambda b: (-depth(b) if deepest else 0, areas[b], b))
+
+    def depth(a: int) -> int:
+        return 1 + depth(parent(a)) if covering[a] else 0
+
+    return [parent(a) for a in range(n)], [min(depth(a), 2) for a in range(n)]
 
 
 def rows(*spans: tuple[int, int], width: int = 100) -> list[np.ndarray]:
@@ -84,6 +81,14 @@ def test_the_smallest_covering_mask_is_the_parent_and_the_first_on_ties():
     assert forest_of(rows((0, 10), (0, 40), (0, 40)))[0][0] == 1
 
 
+def test_the_deepest_covering_mask_is_the_parent_where_that_is_asked_for():
+    # The third is smaller than the second, but reaches out of the first; the fourth lies in all of them.
+    spans = [(0, 60), (0, 50), (20, 65), (21, 25)]
+    assert forest_of(rows(*spans)) == ([-1, 0, -1, 2], [0, 1, 0, 1])
+    assert forest_of(rows(*spans), deepest=True) == ([-1, 0, -1, 1], [0, 1, 0, 2])
+    assert forest_of(rows((0, 10), (0, 40), (0, 40)), deepest=True)[0][0] == 1  # of equals the first
+
+
 def test_a_subpart_of_a_subpart_keeps_its_parent():
     parents, levels = forest_of(rows((0, 100), (0, 60), (0, 30), (0, 15), (0, 7)))
     assert levels == [0, 1, 2, 2, 2]
@@ -111,10 +116,10 @@ def nested_rectangles(draw) -> np.ndarray:
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(nested_rectangles(), st.sampled_from([0.5, 0.75, 0.9, 1.0]))
-def test_equals_the_plain_rule(masks, cover):
-    parents, levels = forest_of(list(masks), cover)
-    assert (parents, levels) == plain_forest(masks, cover)
+@given(nested_rectangles(), st.sampled_from([0.5, 0.75, 0.9, 1.0]), st.booleans())
+def test_equals_the_plain_rule(masks, cover, deepest):
+    parents, levels = forest_of(list(masks), cover, deepest)
+    assert (parents, levels) == plain_forest(masks, cover, deepest)
     Instances.from_dense(
         masks, image_size=(12, 12), levels=np.array(levels, np.uint8), parents=np.array(parents, np.int32)
     )

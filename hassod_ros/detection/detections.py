@@ -55,13 +55,14 @@ def to_instances(
     score_threshold: float = 0.0,
     mask_threshold: float = 0.5,
     cover: float = 0.75,
+    deepest: bool = True,
     image: np.ndarray | None = None,
     color_weight: float = 0.0,
 ) -> Instances:
     """Instances at the image's own size, by descending score.
 
-    Levels are the likeliest ones; the parent of an instance is the smallest mask of a higher level that covers it.
-    Without level heads both follow from coverage alone. Detections without a pixel are left out.
+    Levels are the likeliest ones; the parent of an instance is a mask of a higher level that covers it. Without level
+    heads both follow from coverage alone. Detections without a pixel are left out.
 
     Args:
         detections: Of one image.
@@ -69,6 +70,7 @@ def to_instances(
         score_threshold: Detections must score higher.
         mask_threshold: Pixels of a higher probability belong to the mask.
         cover: Share of a mask that its parent contains.
+        deepest: Which of several covering masks is the parent, see `coverage_forest`; by default that of the runtime.
         image: (H, W, 3) uint8, needed where the next is not 0.
         color_weight: How far outlines follow the colours of the image, see `follow_colors`.
 
@@ -78,7 +80,7 @@ def to_instances(
     scores, probabilities = _array(detections.scores)[rows], _array(detections.level_probabilities)[rows]
     known = probabilities.argmax(axis=1).astype(np.uint8) if probabilities.shape[1] else None
     regions = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int64)
-    parents, levels = coverage_forest(regions, masks, cover=cover, levels=known)
+    parents, levels = coverage_forest(regions, masks, cover=cover, levels=known, deepest=deepest)
     return Instances(
         image_size=size, boxes=boxes, masks=masks, scores=scores.clip(0, 1), levels=levels, parents=parents
     )

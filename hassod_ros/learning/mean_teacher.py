@@ -123,7 +123,8 @@ def teacher_targets(
     """
     if levels == "coverage":
         detections = replace(detections, level_probabilities=detections.level_probabilities[:, :0])
-    found = to_instances(detections, detections.size, score_threshold=threshold, cover=cover)
+    # The smallest covering mask is the parent, as in the paper's labels: levels follow from it.
+    found = to_instances(detections, detections.size, score_threshold=threshold, cover=cover, deepest=False)
     device = detections.boxes.device
     return Targets(
         boxes=torch.from_numpy(found.boxes).to(device),

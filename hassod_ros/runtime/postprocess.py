@@ -86,8 +86,9 @@ def to_instances(
 
     `pixels`, the network's input (h, w, 3) uint8, is needed where `color_weight` is not 0.
 
-    Parents come from the masks: the smallest mask that covers the child. With levels of the head only masks of a higher
-    level are candidates; where masks and levels disagree, the level stands and the instance has no parent.
+    Parents come from the masks: of those that cover the child, the deepest one (see `coverage_forest`). With levels of
+    the head only masks of a higher level are candidates; where masks and levels disagree, the level stands and the
+    instance has no parent.
     """
     by_head = options.level_source == "head"
     lowest = (min(options.score_thresholds),) * len(Level)
@@ -204,4 +205,4 @@ def find_parents(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n,) int32 index of each mask's parent, or -1, and (n,) uint8 levels, which follow where none are given."""
     regions = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int64)
-    return coverage_forest(regions, masks, cover=cover, levels=levels)
+    return coverage_forest(regions, masks, cover=cover, levels=levels, deepest=True)

@@ -50,6 +50,15 @@ def test_cover_decides_who_is_a_part(cover, level):
     assert found.levels.tolist() == [0, level]
 
 
+def test_target_levels_follow_from_the_smallest_covering_masks():
+    # The fourth lies in all others; the smallest of them reaches out of the first, which the runtime would pass over.
+    boxes = [[0, 0, 60, 10], [0, 0, 44, 10], [35, 0, 77, 10], [36, 0, 43, 10]]
+    found = teacher_targets(
+        _detections([0.9] * 4, boxes, levels=[0] * 4), threshold=0.7, cover=0.75, levels="coverage", masks=False
+    )
+    assert found.levels.tolist() == [0, 1, 0, 1]
+
+
 def test_no_sure_detection_gives_no_target():
     found = teacher_targets(
         _detections([0.1], [[0, 0, 5, 5]], levels=[0]), threshold=0.7, cover=0.75, levels="coverage", masks=True

@@ -62,7 +62,7 @@ def test_instances_satisfy_their_invariants_whatever_the_network_says():
         assert len(instances) > 5
 
 
-def test_parents_are_the_smallest_cover_of_a_higher_level():
+def test_parents_cover_their_parts_and_are_of_a_higher_level():
     boxes = [[0, 0, 60, 60], [5, 5, 35, 35], [10, 10, 20, 20], [70, 10, 78, 18]]
     instances = to_instances(
         raw(boxes, levels=[0, 1, 2, 2]), 0, Letterbox.fit((64, 80), (64, 80)), PostprocessOptions()
@@ -90,6 +90,18 @@ def test_levels_follow_from_the_masks_where_the_head_is_not_asked():
     )
     assert found.levels.tolist() == [Level.PART, Level.WHOLE, Level.SUBPART]
     assert found.parents.tolist() == [1, -1, 0]
+
+
+def test_the_deepest_covering_mask_is_the_parent():
+    # The third is smaller than the second, but reaches out of the first; the fourth lies in all of them.
+    found = to_instances(
+        raw([(0, 0, 60, 9), (0, 0, 44, 9), (35, 0, 77, 9), (36, 0, 43, 9)]),
+        0,
+        Letterbox.fit((64, 80), (64, 80)),
+        PostprocessOptions(level_source="coverage"),
+    )
+    assert found.parents.tolist() == [-1, 0, -1, 1]
+    assert found.levels.tolist() == [Level.WHOLE, Level.PART, Level.WHOLE, Level.SUBPART]
 
 
 def test_the_threshold_of_the_level_that_the_masks_tell_counts():
