@@ -216,24 +216,31 @@ def test_a_second_round_learns_from_what_the_detector_finds(recipe, tmp_path):
 
 def test_export_and_report_follow_a_trained_model(recipe, photos, tmp_path):
     dev = {"annotations": str(tmp_path / "dev.json"), "images": str(photos), "count": 3}
-    recipe = _with(recipe, dev=dev, labels={"features": "handcrafted"})
+    int8 = {"int8": True, "int8_size": (96, 128), "int8_detections": 5, "int8_score_thresholds": (0.4, 0.4, 0.4)}
+    recipe = _with(recipe, dev=dev, labels={"features": "handcrafted"}, export=int8)
     steps = _place_labels(recipe, tmp_path)
-    assert list(steps) == ["pool", "labels", "burn_in", "mean_teacher", "export", "report"]
+    assert list(steps) == ["pool", "labels", "burn_in", "mean_teacher", "export", "report", "export_int8"]
     torch.manual_seed(0)
     for name in ("burn_in", "mean_teacher"):  # as if they had been trained
         save_weights(CascadeMaskRCNN(recipe.model), steps[name].path(f"{name}/model.pth"))
     said: list[str] = []
     folders = make_default_model(recipe, said.append)
     assert list(folders) == list(steps)
-    assert said[-1].startswith("report: ")
+    assert said[-1].startswith("export_int8: ")
     info = read_model_info(steps["export"].path("model.onnx"))
     assert (info.recipe, info.input_size, info.detections) == ("default_model", (64, 96), 10)
+    assert info.score_thresholds == (0.5, 0.5, 0.5)
+    info = read_model_info(steps["export_int8"].path("model_int8.onnx"))
+    assert (info.precision, info.input_size, info.detections) == ("int8", (96, 128), 5)
+    assert info.score_thresholds == (0.4, 0.4, 0.4)
     scores = json.loads(steps["report"].path("scores.json").read_text())
     assert list(scores) == ["labels", "model"]
     assert all(found["counts"]["images"] == 3 for found in scores.values())
     assert scores["labels"]["mask"]["AR@100"] > 0.1
     for name in scores:
         assert (steps["report"].folder / name / "report.html").is_file()
+    other = {step.name: step.folder for step in plan(_with(recipe, export={"int8_size": None}))}
+    assert [name for name, folder in other.items() if folder != folders[name]] == ["export_int8"]
     record = json.loads(steps["export"].path("step.json").read_text())
     assert list(record["outputs"]) == ["model.onnx"]
 
@@ -286,6 +293,7 @@ def test_pre_training_can_be_skipped(recipe, tmp_path):
         ({"dev": {"annotations": "x.json"}}, "dev.annotations x.json does not exist"),
         ({"dev": {"annotations": "DEV"}}, "dev.images '' is no folder"),
         ({"export": {"size": (100, 96)}}, r"export.size must be multiples of 32, it is \[100, 96\]"),
+        ({"export": {"int8_size": (96, 100)}}, r"export.int8_size must be multiples of 32, it is \[96, 100\]"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_work(recipe, tmp_path, sections, message):
