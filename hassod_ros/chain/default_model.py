@@ -74,7 +74,7 @@ class ExportConfig:
     cover: float = 0.75  # share of a mask that its parent must contain
     store_half: bool = False  # weights of the float32 file as float16; needs an annotated set
     int8: bool = True  # a second, faster file; needs an annotated set
-    int8_size: tuple[int, int] | None = None  # null: `size`; as fast, it can look closer
+    int8_size: tuple[int, int] | None = None  # null: `size`; being faster, it can afford a larger one
     int8_proposals: int = 100
     int8_detections: int = 50
     int8_score_thresholds: tuple[float, float, float] | None = None  # null: `score_thresholds`
@@ -193,12 +193,12 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
         steps.append(detector)
     height, width = recipe.export.size
     exported = {name: value for name, value in chosen("export.").items() if name != "export.int8"}
-    shared = {name: value for name, value in exported.items() if not name.startswith("export.int8_")}
+    float32 = {name: value for name, value in exported.items() if not name.startswith("export.int8_")}
     export = Step(
         "export",
         f"ONNX for {width}x{height} pictures, with its gate",
         root,
-        shared,
+        float32,
         (pool, detector),
         (MODEL,),
         partial(_export, recipe, pool, detector.path(checkpoint), "fp32"),
