@@ -123,18 +123,11 @@ class Clock:
 
 def run_stages(clock: Clock, name: str, backend: Backend, image: np.ndarray, buffer: np.ndarray) -> Instances:
     """What `Segmenter` does, with a clock between the stages."""
-    info = backend.info
-    options = PostprocessOptions(
-        score_thresholds=(0.0, 0.0, 0.0),
-        mask_threshold=info.mask_threshold,
-        level_source=info.level_source,
-        cover=info.cover,
-        color_weight=info.color_weight,
-    )
+    options = replace(PostprocessOptions.recommended(backend.info), score_thresholds=(0.0, 0.0, 0.0))
     start = time.perf_counter()
     placed = clock.measure(name, "preprocess", lambda: letterbox(image, buffer[0], fill=(124, 116, 104)))
     raw = clock.measure(name, "network", lambda: backend.infer(buffer))
-    assert info.batch == 1
+    assert backend.info.batch == 1
     instances = finish(clock, name, raw, placed, options, buffer[0])
     clock.times[name, "total"].append(1e3 * (time.perf_counter() - start))
     return instances

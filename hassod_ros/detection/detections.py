@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
 from hassod_ros.outlines import follow_colors
-from hassod_ros.runtime.postprocess import paste_masks
+from hassod_ros.runtime.postprocess import find_parents, paste_masks
 
 _MIN_SIDE = 1e-3  # pixels; a box clipped away at the border has no mask
 
@@ -79,8 +78,7 @@ def to_instances(
     rows, boxes, masks = draw(detections, size, mask_threshold=mask_threshold, image=image, color_weight=color_weight)
     scores, probabilities = _array(detections.scores)[rows], _array(detections.level_probabilities)[rows]
     known = probabilities.argmax(axis=1).astype(np.uint8) if probabilities.shape[1] else None
-    regions = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int64)
-    parents, levels = coverage_forest(regions, masks, cover=cover, levels=known, deepest=deepest)
+    parents, levels = find_parents(boxes, masks, known, cover, deepest=deepest)
     return Instances(
         image_size=size, boxes=boxes, masks=masks, scores=scores.clip(0, 1), levels=levels, parents=parents
     )

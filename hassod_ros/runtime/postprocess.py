@@ -9,7 +9,7 @@ import numpy as np
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances, Level
 from hassod_ros.outlines import follow_colors
-from hassod_ros.runtime.model_info import LEVEL_SOURCES
+from hassod_ros.runtime.model_info import LEVEL_SOURCES, ModelInfo
 from hassod_ros.runtime.preprocess import Letterbox
 
 _PRODUCT = (
@@ -77,6 +77,17 @@ class PostprocessOptions:
             raise ValueError(f"color_weight must not be negative, got {self.color_weight}")
         if self.max_instances < 1:
             raise ValueError(f"max_instances must be at least 1, got {self.max_instances}")
+
+    @classmethod
+    def recommended(cls, info: ModelInfo) -> PostprocessOptions:
+        """What a model's metadata recommends."""
+        return cls(
+            score_thresholds=info.score_thresholds,
+            mask_threshold=info.mask_threshold,
+            level_source=info.level_source,
+            cover=info.cover,
+            color_weight=info.color_weight,
+        )
 
 
 def to_instances(
@@ -201,8 +212,8 @@ def _axis_weights(
 
 
 def find_parents(
-    boxes: np.ndarray, masks: list[np.ndarray], levels: np.ndarray | None, cover: float
+    boxes: np.ndarray, masks: list[np.ndarray], levels: np.ndarray | None, cover: float, *, deepest: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n,) int32 index of each mask's parent, or -1, and (n,) uint8 levels, which follow where none are given."""
     regions = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int64)
-    return coverage_forest(regions, masks, cover=cover, levels=levels, deepest=True)
+    return coverage_forest(regions, masks, cover=cover, levels=levels, deepest=deepest)

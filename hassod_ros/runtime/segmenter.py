@@ -72,13 +72,7 @@ class Segmenter:
         self._backend = open_backend(path, backend, **backend_options)
         info = self.info = self._backend.info
         self.backend = self._backend.name
-        self.options = options or PostprocessOptions(
-            score_thresholds=info.score_thresholds,
-            mask_threshold=info.mask_threshold,
-            level_source=info.level_source,
-            cover=info.cover,
-            color_weight=info.color_weight,
-        )
+        self.options = options or PostprocessOptions.recommended(info)
         self.unconverged = 0
         self._fill = (round(info.mean[0]), round(info.mean[1]), round(info.mean[2]))
         self._input = np.empty((info.batch, *info.input_size, 3), np.uint8)  # reused by every call
