@@ -214,6 +214,9 @@ def _axis_weights(
 def find_parents(
     boxes: np.ndarray, masks: list[np.ndarray], levels: np.ndarray | None, cover: float, *, deepest: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) int32 index of each mask's parent, or -1, and (n,) uint8 levels, which follow where none are given."""
+    """(n,) int32 index of each mask's parent, or -1, and (n,) uint8 levels, which follow where none are given.
+
+    For `cover` and `deepest` see `coverage_forest`.
+    """
     regions = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int64)
     return coverage_forest(regions, masks, cover=cover, levels=levels, deepest=deepest)

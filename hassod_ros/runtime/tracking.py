@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -103,15 +103,7 @@ class Tracker:
         scores[[track.id in ids for track in self._tracks]] = 0
         self._assign(_best_pairs(scores, self.least_iou), ~is_whole, ids, found)
         self._remember(instances, ids, found, colors, time)
-        return Instances(
-            image_size=instances.image_size,
-            boxes=instances.boxes,
-            masks=instances.masks,
-            scores=instances.scores,
-            levels=instances.levels,
-            parents=instances.parents,
-            ids=ids,
-        )
+        return replace(instances, ids=ids)
 
     def _assign(
         self, pairs: list[tuple[int, int]], rows: np.ndarray, ids: np.ndarray, found: list[_Track | None]
