@@ -43,14 +43,7 @@ from hassod_ros.images import list_images, read_image
 from hassod_ros.instances import Instances
 from hassod_ros.runtime.backends import Backend, open_backend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend, describe
-from hassod_ros.runtime.postprocess import (
-    PostprocessOptions,
-    RawDetections,
-    find_parents,
-    paste_masks,
-    probability_maps,
-    select_rows,
-)
+from hassod_ros.runtime.postprocess import PostprocessOptions, RawDetections, draw, find_parents, select_rows
 from hassod_ros.runtime.preprocess import Letterbox, letterbox
 from hassod_ros.runtime.segmenter import Segmenter
 
@@ -142,27 +135,18 @@ def finish(
     pixels: np.ndarray | None = None,
 ) -> Instances:
     """`to_instances` in its parts."""
-
-    def masks() -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
-        rows, levels = select_rows(raw, 0, options)
-        boxes = placed.to_image(raw.boxes[0, rows])
-        good = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > 1e-3
-        rows, levels, boxes = rows[good], levels[good], boxes[good]
-        maps, chosen = probability_maps(raw, 0, rows, placed, options, pixels)
-        pasted = paste_masks(maps, chosen, boxes, options.mask_threshold)
-        keep = np.array([bool(mask.any()) for mask in pasted], bool)
-        return rows[keep], levels[keep], boxes[keep], [m for m, k in zip(pasted, keep, strict=True) if k]
-
-    rows, levels, boxes, pasted = clock.measure(name, "masks", masks)
+    rows, levels = select_rows(raw, 0, options)
+    kept, boxes, masks = clock.measure(name, "masks", lambda: draw(raw, 0, rows, placed, options, pixels))
+    rows, levels = rows[kept], levels[kept]
     known = levels if options.level_source == "head" else None
-    parents, levels = clock.measure(name, "hierarchy", lambda: find_parents(boxes, pasted, known, options.cover))
+    parents, levels = clock.measure(name, "hierarchy", lambda: find_parents(boxes, masks, known, options.cover))
     return clock.measure(
         name,
         "instances",
         lambda: Instances(
             image_size=placed.image_size,
             boxes=boxes,
-            masks=pasted,
+            masks=masks,
             scores=raw.scores[0, rows],
             levels=levels,
             parents=parents,

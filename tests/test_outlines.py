@@ -25,7 +25,7 @@ def test_outlines_follow_the_image(radius, side):
     before = rough(radius, side=side)[None]
 
     def iou(maps):
-        (mask,) = paste_masks(maps, np.array([0]), boxes, 0.5)
+        (mask,) = paste_masks(maps, boxes, 0.5)
         inside = truth[20:100, 40:120]
         return (mask & inside).sum() / (mask | inside).sum()
 

@@ -9,9 +9,7 @@ from torch import Tensor
 
 from hassod_ros.instances import Instances
 from hassod_ros.outlines import follow_colors
-from hassod_ros.runtime.postprocess import find_parents, paste_masks
-
-_MIN_SIDE = 1e-3  # pixels; a box clipped away at the border has no mask
+from hassod_ros.runtime.postprocess import find_parents, has_area, paste_filled
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,15 +102,14 @@ def draw(
     (height, width), (rows_in, columns_in) = size, detections.size
     boxes = _array(detections.boxes) * np.array([width / columns_in, height / rows_in] * 2, np.float32)
     boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
-    rows = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > _MIN_SIDE)
+    rows = np.flatnonzero(has_area(boxes))
     boxes, maps = boxes[rows], _array(detections.mask_probabilities)[rows]
     if color_weight:
         if image is None:
             raise ValueError("color_weight needs the image")
         maps = follow_colors(maps, image, boxes, color_weight)
-    masks = paste_masks(maps, np.arange(len(rows)), boxes, mask_threshold)
-    filled = np.flatnonzero([mask.any() for mask in masks])
-    return rows[filled], boxes[filled], [masks[index] for index in filled]
+    filled, masks = paste_filled(maps, boxes, mask_threshold)
+    return rows[filled], boxes[filled], masks
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -104,14 +104,8 @@ def to_instances(
     by_head = options.level_source == "head"
     lowest = (min(options.score_thresholds),) * len(Level)
     rows, levels = select_rows(raw, index, options if by_head else replace(options, score_thresholds=lowest))
-    boxes = placed.to_image(raw.boxes[index, rows])
-    visible = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > _MIN_SIDE
-    rows, levels, boxes = rows[visible], levels[visible], boxes[visible]
-    masks = paste_masks(*probability_maps(raw, index, rows, placed, options, pixels), boxes, options.mask_threshold)
-    filled = np.array([bool(mask.any()) for mask in masks], bool)
-    if not filled.all():
-        rows, levels, boxes = rows[filled], levels[filled], boxes[filled]
-        masks = [mask for mask, keep in zip(masks, filled, strict=True) if keep]
+    kept, boxes, masks = draw(raw, index, rows, placed, options, pixels)
+    rows, levels = rows[kept], levels[kept]
     parents, levels = find_parents(boxes, masks, levels if by_head else None, options.cover)
     scores = np.clip(raw.scores[index, rows], 0, 1)
     instances = Instances(
@@ -120,24 +114,6 @@ def to_instances(
     least = np.asarray(options.score_thresholds, np.float32)[levels]
     # A level that was only found here may ask for more than the lowest threshold.
     return instances if by_head or (scores >= least).all() else instances.select(np.flatnonzero(scores >= least))
-
-
-def probability_maps(
-    raw: RawDetections,
-    index: int,
-    rows: np.ndarray,
-    placed: Letterbox,
-    options: PostprocessOptions,
-    pixels: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(D, M, M) float32 masks of image `index`, their outlines as wanted, and which of them are those of `rows`."""
-    if not options.color_weight:
-        return raw.masks[index], rows
-    if pixels is None:
-        raise ValueError("color_weight needs the pixels of the network's input")
-    height, width = placed.content_size
-    maps = follow_colors(raw.masks[index, rows], pixels[:height, :width], raw.boxes[index, rows], options.color_weight)
-    return maps, np.arange(len(rows))
 
 
 def select_rows(raw: RawDetections, index: int, options: PostprocessOptions) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +127,41 @@ def select_rows(raw: RawDetections, index: int, options: PostprocessOptions) -> 
     return rows, levels[rows]
 
 
-def paste_masks(probabilities: np.ndarray, rows: np.ndarray, boxes: np.ndarray, threshold: float) -> list[np.ndarray]:
+def draw(
+    raw: RawDetections,
+    index: int,
+    rows: np.ndarray,
+    placed: Letterbox,
+    options: PostprocessOptions,
+    pixels: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Which of `rows` of image `index` have a pixel, (n,) places in `rows`; their boxes in image pixels; n masks."""
+    boxes = placed.to_image(raw.boxes[index, rows])
+    visible = np.flatnonzero(has_area(boxes))
+    maps = raw.masks[index, rows[visible]]
+    if options.color_weight:
+        if pixels is None:
+            raise ValueError("color_weight needs the pixels of the network's input")
+        height, width = placed.content_size
+        maps = follow_colors(maps, pixels[:height, :width], raw.boxes[index, rows[visible]], options.color_weight)
+    filled, masks = paste_filled(maps, boxes[visible], options.mask_threshold)
+    kept = visible[filled]
+    return kept, boxes[kept], masks
+
+
+def has_area(boxes: np.ndarray) -> np.ndarray:
+    """Which boxes (n, 4) were not clipped away at the border: (n,) bool."""
+    return (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > _MIN_SIDE
+
+
+def paste_filled(maps: np.ndarray, boxes: np.ndarray, threshold: float) -> tuple[np.ndarray, list[np.ndarray]]:
+    """`paste_masks`, less the empty ones: their rows (n,), and n masks."""
+    masks = paste_masks(maps, boxes, threshold)
+    filled = np.flatnonzero([mask.any() for mask in masks])
+    return filled, [masks[row] for row in filled.tolist()]
+
+
+def paste_masks(probabilities: np.ndarray, boxes: np.ndarray, threshold: float) -> list[np.ndarray]:
     """Masks at image size, cropped to their boxes' whole pixels.
 
     Bilinear interpolation at the centres of the pixels, zero beyond the map, as in Detectron2: exact to a fraction of a
@@ -159,8 +169,7 @@ def paste_masks(probabilities: np.ndarray, rows: np.ndarray, boxes: np.ndarray, 
     two small matrix products, the second in bands of rows.
 
     Args:
-        probabilities: (D, M, M) float32.
-        rows: (n,) the maps to paste.
+        probabilities: (n, M, M) float32.
         boxes: (n, 4) float32 xyxy in image pixels, each with an area.
         threshold: Pixels above it are 1.
 
@@ -173,13 +182,13 @@ def paste_masks(probabilities: np.ndarray, rows: np.ndarray, boxes: np.ndarray, 
     x_weights, x_ends = _axis_weights(low[:, 0], high[:, 0], boxes[:, 0], boxes[:, 2], side)
     y_weights, y_ends = _axis_weights(low[:, 1], high[:, 1], boxes[:, 1], boxes[:, 3], side)
     masks, x_start, y_start = [], 0, 0
-    for row, x_end, y_end in zip(rows.tolist(), x_ends.tolist(), y_ends.tolist(), strict=True):
-        across = probabilities[row] @ x_weights[x_start:x_end].T  # (M, w)
+    for values, x_end, y_end in zip(probabilities, x_ends.tolist(), y_ends.tolist(), strict=True):
+        across = values @ x_weights[x_start:x_end].T  # (M, w)
         mask = np.empty((y_end - y_start, across.shape[1]), np.uint8)
         step = max(1, _PRODUCT // across.size)
         for y in range(0, len(mask), step):
-            values = y_weights[y_start + y : min(y_start + y + step, y_end)] @ across
-            np.greater(values, threshold, out=mask[y : y + step].view(bool))
+            pixels = y_weights[y_start + y : min(y_start + y + step, y_end)] @ across
+            np.greater(pixels, threshold, out=mask[y : y + step].view(bool))
         masks.append(mask)
         x_start, y_start = x_end, y_end
     return masks

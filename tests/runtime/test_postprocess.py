@@ -38,7 +38,7 @@ def paste_by_grid_sample(probabilities, box, height, width):
 def test_pasting_equals_bilinear_sampling_at_pixel_centres(box):
     probabilities = np.random.default_rng(1).random((2, 28, 28)).astype(np.float32)
     boxes = np.array([(1, 1, 5, 5), box], np.float32)
-    mask = paste_masks(probabilities, np.array([0, 1]), boxes, 0.5)[1]
+    mask = paste_masks(probabilities, boxes, 0.5)[1]
     expected = paste_by_grid_sample(probabilities[1], [float(value) for value in boxes[1]], 30, 40)
     x0, y0, x1, y1 = (*np.floor(boxes[1, :2]).astype(int), *np.ceil(boxes[1, 2:]).astype(int))
     window = expected[y0:y1, x0:x1]
