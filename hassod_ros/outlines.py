@@ -8,13 +8,18 @@ all masks of an image take some milliseconds.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 _MARGIN = 1 / 7  # of a box's sides, seen around it: colours of the background
-_BITS = 3  # of each channel that tell colours apart: 512 colours
+_COLORS = 512  # that are told apart: 8 of luma times 8 of either chroma
+_CHROMA_STEP = 10  # of 256: neighbours differ little in chroma; shadows change luma more
 _PRIOR = 5.0  # cells of either kind that each colour is given: rare ones decide nothing
 _SURE = 0.02  # probabilities count as at least so far from 0 and 1
 _LEAST = 0.05  # cells below it stay outside
+
+_CHROMA = np.clip((np.arange(256) - 128) // _CHROMA_STEP + 4, 0, 7).astype(np.int32)
+_TABLES = (np.arange(256, dtype=np.int32) // 32 * 64, _CHROMA * 8, _CHROMA)  # of Y, Cr, Cb
 
 
 def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarray, weight: float) -> np.ndarray:
@@ -25,7 +30,7 @@ def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarra
 
     Args:
         probabilities: (N, M, M) float32, of masks within their boxes.
-        image: (H, W, 3) uint8, colours in any order.
+        image: (H, W, 3) uint8 RGB.
         boxes: (N, 4) xyxy in pixels of the image.
         weight: 0: nothing changes but the mean of 3 x 3; 3 does well.
 
@@ -39,8 +44,8 @@ def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarra
     margin = max(1, round(_MARGIN * side))
     mask = np.pad(probabilities, ((0, 0), (margin, margin), (margin, margin)))
     colors = _sample(_quantised(image), boxes, side, margin)
-    colors += np.arange(count, dtype=colors.dtype)[:, None, None] << 3 * _BITS  # a histogram for each mask
-    bins = count << 3 * _BITS
+    colors += np.arange(count, dtype=colors.dtype)[:, None, None] * _COLORS  # a histogram for each mask
+    bins = count * _COLORS
     inside = np.bincount(colors.ravel(), mask.ravel(), bins)
     total = np.bincount(colors.ravel(), minlength=bins)
     share = ((inside + 0.5 * _PRIOR) / (total + _PRIOR)).astype(np.float32)
@@ -55,8 +60,9 @@ def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarra
 
 def _quantised(image: np.ndarray) -> np.ndarray:
     """(H, W) int32 in [0, 512)."""
-    high = (image >> (8 - _BITS)).astype(np.int32)
-    return (high[..., 0] << 2 * _BITS) | (high[..., 1] << _BITS) | high[..., 2]
+    channels = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb))
+    luma, red, blue = (table[channel] for table, channel in zip(_TABLES, channels, strict=True))
+    return luma + red + blue
 
 
 def _sample(plane: np.ndarray, boxes: np.ndarray, side: int, margin: int) -> np.ndarray:

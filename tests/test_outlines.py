@@ -18,9 +18,12 @@ def rough(radius, steep=4.0, side=28):
 
 @pytest.mark.parametrize("radius", [0.7, 1.1], ids=["too small", "too large"])
 @pytest.mark.parametrize("side", [14, 28])
-def test_outlines_follow_the_image(radius, side):
+@pytest.mark.parametrize(
+    "colors", [((200, 60, 40), (50, 90, 120)), ((120, 100, 100), (100, 110, 105))], ids=["far", "near"]
+)
+def test_outlines_follow_the_image(radius, side, colors):
     truth = disc(120, 160, (60, 80), 34)
-    image = np.where(truth[..., None], [200, 60, 40], [50, 90, 120]).astype(np.uint8)
+    image = np.where(truth[..., None], *colors).astype(np.uint8)
     boxes = np.array([[40, 20, 120, 100]], np.float32)
     before = rough(radius, side=side)[None]
 
