@@ -12,14 +12,16 @@ import cv2
 import numpy as np
 
 _MARGIN = 1 / 7  # of a box's sides, seen around it: colours of the background
-_COLORS = 512  # that are told apart: 8 of luma times 8 of either chroma
-_CHROMA_STEP = 10  # of 256: neighbours differ little in chroma; shadows change luma more
+_SHADES = 8  # of luma, and of either chroma, that are told apart
+_COLORS = _SHADES**3
+_CHROMA_STEP = 10  # of 256, finer than that of luma: things differ less in chroma, and shadows change it less
 _PRIOR = 5.0  # cells of either kind that each colour is given: rare ones decide nothing
 _SURE = 0.02  # probabilities count as at least so far from 0 and 1
 _LEAST = 0.05  # cells below it stay outside
 
-_CHROMA = np.clip((np.arange(256) - 128) // _CHROMA_STEP + 4, 0, 7).astype(np.int32)
-_TABLES = (np.arange(256, dtype=np.int32) // 32 * 64, _CHROMA * 8, _CHROMA)  # of Y, Cr, Cb
+_LUMA = np.arange(256, dtype=np.int32) * _SHADES // 256
+_CHROMA = np.clip((np.arange(256, dtype=np.int32) - 128) // _CHROMA_STEP + _SHADES // 2, 0, _SHADES - 1)
+_TABLES = (_LUMA * _SHADES**2, _CHROMA * _SHADES, _CHROMA)  # of Y, Cr, Cb
 
 
 def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarray, weight: float) -> np.ndarray:
@@ -59,9 +61,9 @@ def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarra
 
 
 def _quantised(image: np.ndarray) -> np.ndarray:
-    """(H, W) int32 in [0, 512)."""
+    """The colour of each pixel: (H, W) int32 in [0, _COLORS)."""
     channels = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb))
-    luma, red, blue = (table[channel] for table, channel in zip(_TABLES, channels, strict=True))
+    luma, red, blue = (cv2.LUT(channel, table) for channel, table in zip(channels, _TABLES, strict=True))
     return luma + red + blue
 
 
