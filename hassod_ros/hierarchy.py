@@ -27,9 +27,9 @@ def coverage_forest(
         cover: Coverage threshold in (0, 1]; 0.9 for labels, 0.75 for the teacher's masks.
         levels: (N,) uint8 levels that are known already, from a level head: they stand, and only a mask of a higher
             level can be a parent. Default: levels follow from the depth in the trees.
-        deepest: The parent is the covering mask with the longest line of ancestors instead, the smallest of several. A
-            detector draws one thing several times; a mask between two of them that has left the line would otherwise
-            cut off all that lies in it.
+        deepest: The parent is the covering mask at the end of the best line of ancestors instead: that whose coverages
+            have the largest sum, so that both many steps and sure ones count. A detector draws one thing several
+            times; a mask between two of them that has left the line would otherwise cut off all that lies in it.
 
     Returns:
         parents (N,) int32, index or -1, and levels (N,) uint8.
@@ -57,22 +57,28 @@ def coverage_forest(
     )
     if levels is not None:
         possible &= levels[None, :] < levels[:, None]
-    # Parents come first: they are larger. The first hit of a row is its parent; first index on ties.
-    depth = np.zeros(n, np.int64)
+    # Parents come first: they are larger. Candidates are tried in the order of what they could be worth at most, the
+    # smallest first on ties, then the first index.
+    depth, worth = np.zeros(n, np.int64), np.zeros(n)
     for child in np.argsort(-areas, kind="stable"):
         candidates = np.flatnonzero(possible[child])
-        preferred = -depth[candidates] if deepest else np.zeros_like(candidates)
-        for parent in candidates[np.lexsort((areas[candidates], preferred))]:
+        bound = worth[candidates] + 1 if deepest else np.zeros(len(candidates))
+        order = np.lexsort((areas[candidates], -bound))
+        for parent, most in zip(candidates[order].tolist(), bound[order].tolist(), strict=True):
+            if parents[child] >= 0 and most <= worth[child]:
+                break
             x0, y0 = low[child, parent]
             x1, y1 = high[child, parent]
             common = np.count_nonzero(
                 _window(masks[child], regions[child], x0, y0, x1, y1)
                 & _window(masks[parent], regions[parent], x0, y0, x1, y1)
             )
-            if common / areas[child] >= cover and common / areas[parent] < cover:
-                parents[child] = parent
-                depth[child] = depth[parent] + 1
-                break
+            share = common / areas[child]
+            if share < cover or common / areas[parent] >= cover:
+                continue
+            if parents[child] < 0 or worth[parent] + share > worth[child]:
+                parents[child], depth[child] = parent, depth[parent] + 1
+                worth[child] = worth[parent] + share if deepest else 0
     return parents, np.minimum(depth, Level.SUBPART).astype(np.uint8) if levels is None else levels
 
 

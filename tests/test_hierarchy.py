@@ -15,7 +15,7 @@ def forest_of(masks: list[np.ndarray], cover: float = 0.9, deepest: bool = False
 
 
 def plain_forest(masks: np.ndarray, cover: float, deepest: bool = False) -> tuple[list[int], list[int]]:
-    """The rule on full-size masks: smallest candidate, or the one with most ancestors; depth = steps to the root."""
+    """The rule on full-size masks: smallest candidate, or that of the best line; depth = steps to the root."""
     n = len(masks)
     flat = masks.reshape(n, -1).astype(np.int64)
     areas = flat.sum(1)
@@ -25,7 +25,13 @@ def plain_forest(masks: np.ndarray, cover: float, deepest: bool = False) -> tupl
     def parent(a: int) -> int:
         if not covering[a]:
             return -1
-        return min(covering[a], key=lambda b: (-depth(b) if deepest else 0, areas[b], b))
+        lines = {b: worth(b) if deepest else 0 for b in covering[a]}
+        gain = covered[a] if deepest else np.zeros(n)
+        return min(covering[a], key=lambda b: (-(lines[b] + gain[b]), -lines[b], areas[b], b))
+
+    def worth(a: int) -> float:
+        """Sum of the coverages from a mask to its root."""
+        return worth(parent(a)) + covered[a, parent(a)] if covering[a] else 0.0
 
     def depth(a: int) -> int:
         return 1 + depth(parent(a)) if covering[a] else 0
@@ -87,6 +93,12 @@ def test_the_deepest_covering_mask_is_the_parent_where_that_is_asked_for():
     assert forest_of(rows(*spans)) == ([-1, 0, -1, 2], [0, 1, 0, 1])
     assert forest_of(rows(*spans), deepest=True) == ([-1, 0, -1, 1], [0, 1, 0, 2])
     assert forest_of(rows((0, 10), (0, 40), (0, 40)), deepest=True)[0][0] == 1  # of equals the first
+
+
+def test_of_lines_of_equal_length_the_one_that_covers_more_wins():
+    spans = [(0, 60), (10, 50), (24, 58), (22, 46)]  # the last lies in the second, and 22 of its 24 in the third
+    assert forest_of(rows(*spans), cover=0.8)[0] == [-1, 0, 0, 2]
+    assert forest_of(rows(*spans), cover=0.8, deepest=True)[0] == [-1, 0, 0, 1]
 
 
 def test_a_subpart_of_a_subpart_keeps_its_parent():
