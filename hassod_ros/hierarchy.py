@@ -4,6 +4,8 @@ import numpy as np
 
 from hassod_ros.instances import Level
 
+_SAME = 0.7  # what fills so much of a mask is the same thing once more, not a part of it
+
 
 def coverage_forest(
     regions: np.ndarray,
@@ -11,13 +13,13 @@ def coverage_forest(
     *,
     cover: float = 0.9,
     levels: np.ndarray | None = None,
-    deepest: bool = False,
+    worth: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Arrange masks into trees of wholes, parts and subparts.
 
-    B covers A when |A & B| / |A| >= cover and |A & B| / |B| < cover; the parent of A is the smallest mask that covers
-    it (the first one on ties). Roots are wholes, their children parts, all deeper descendants subparts, also of each
-    other.
+    B covers A, which is smaller, when |A & B| / |A| >= cover and |A & B| / |B| < cover (0.7 where cover is less: what
+    fills so much of B is the same thing once more); the parent of A is the smallest mask that covers it (the first one
+    on ties). Roots are wholes, their children parts, all deeper descendants subparts, also of each other.
 
     Only pairs whose regions overlap enough are compared, on their common pixels: exact, without full-size masks.
 
@@ -27,9 +29,10 @@ def coverage_forest(
         cover: Coverage threshold in (0, 1]; 0.9 for labels, 0.75 for the teacher's masks.
         levels: (N,) uint8 levels that are known already, from a level head: they stand, and only a mask of a higher
             level can be a parent. Default: levels follow from the depth in the trees.
-        deepest: The parent is the covering mask at the end of the best line of ancestors instead: that whose coverages
-            have the largest sum, so that both many steps and sure ones count. A detector draws one thing several
-            times; a mask between two of them that has left the line would otherwise cut off all that lies in it.
+        worth: (N,) of each mask as an ancestor, not negative. The parent is then the covering mask at the end of the
+            best line of ancestors instead: that with the largest sum of coverage times worth. A detector draws one
+            thing several times; a mask between two of them that has left the line would otherwise cut off all that
+            lies in it.
 
     Returns:
         parents (N,) int32, index or -1, and levels (N,) uint8.
@@ -51,7 +54,7 @@ def coverage_forest(
     low = np.maximum(regions[:, None, :2], regions[None, :, :2])  # (N, N, 2)
     high = np.minimum(regions[:, None, 2:], regions[None, :, 2:])
     overlap = np.prod(np.maximum(high - low, 0), axis=2)
-    # Both conditions together imply |A| < |B|; the common rectangle bounds the intersection.
+    # The common rectangle bounds the intersection.
     possible = (areas[:, None] < areas[None, :]) & (
         np.minimum(overlap, areas[:, None]) >= cover * areas[:, None] - 1e-6
     )
@@ -59,13 +62,15 @@ def coverage_forest(
         possible &= levels[None, :] < levels[:, None]
     # Parents come first: they are larger. Candidates are tried in the order of what they could be worth at most, the
     # smallest first on ties, then the first index.
-    depth, worth = np.zeros(n, np.int64), np.zeros(n)
+    same = max(cover, _SAME)
+    depth, lines = np.zeros(n, np.int64), np.zeros(n)
+    gains = np.zeros(n) if worth is None else np.asarray(worth, np.float64)
     for child in np.argsort(-areas, kind="stable"):
         candidates = np.flatnonzero(possible[child])
-        bound = worth[candidates] + 1 if deepest else np.zeros(len(candidates))
+        bound = lines[candidates] + gains[candidates]
         order = np.lexsort((areas[candidates], -bound))
         for parent, most in zip(candidates[order].tolist(), bound[order].tolist(), strict=True):
-            if parents[child] >= 0 and most <= worth[child]:
+            if parents[child] >= 0 and most <= lines[child]:
                 break
             x0, y0 = low[child, parent]
             x1, y1 = high[child, parent]
@@ -74,11 +79,11 @@ def coverage_forest(
                 & _window(masks[parent], regions[parent], x0, y0, x1, y1)
             )
             share = common / areas[child]
-            if share < cover or common / areas[parent] >= cover:
+            if share < cover or common / areas[parent] >= same:
                 continue
-            if parents[child] < 0 or worth[parent] + share > worth[child]:
+            if parents[child] < 0 or lines[parent] + share * gains[parent] > lines[child]:
                 parents[child], depth[child] = parent, depth[parent] + 1
-                worth[child] = worth[parent] + share if deepest else 0
+                lines[child] = lines[parent] + share * gains[parent]
     return parents, np.minimum(depth, Level.SUBPART).astype(np.uint8) if levels is None else levels
 
 

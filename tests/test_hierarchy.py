@@ -7,31 +7,38 @@ from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances, Level
 
 
-def forest_of(masks: list[np.ndarray], cover: float = 0.9, deepest: bool = False) -> tuple[list[int], list[int]]:
+def forest_of(
+    masks: list[np.ndarray], cover: float = 0.9, worth: np.ndarray | list[float] | None = None
+) -> tuple[list[int], list[int]]:
     instances = Instances.from_dense(np.stack(masks), image_size=masks[0].shape)
-    parents, levels = coverage_forest(instances.regions, instances.masks, cover=cover, deepest=deepest)
+    worth = None if worth is None else np.array(worth)
+    parents, levels = coverage_forest(instances.regions, instances.masks, cover=cover, worth=worth)
     assert (parents.dtype, levels.dtype) == (np.int32, np.uint8)
     return parents.tolist(), levels.tolist()
 
 
-def plain_forest(masks: np.ndarray, cover: float, deepest: bool = False) -> tuple[list[int], list[int]]:
+def plain_forest(masks: np.ndarray, cover: float, worth: np.ndarray | None = None) -> tuple[list[int], list[int]]:
     """The rule on full-size masks: smallest candidate, or that of the best line; depth = steps to the root."""
     n = len(masks)
     flat = masks.reshape(n, -1).astype(np.int64)
     areas = flat.sum(1)
     covered = (flat @ flat.T) / areas[:, None]  # [a, b]: share of a inside b
-    covering = [[b for b in range(n) if covered[a, b] >= cover and covered[b, a] < cover] for a in range(n)]
+    same = max(cover, 0.7)
+    covering = [
+        [b for b in range(n) if areas[a] < areas[b] and covered[a, b] >= cover and covered[b, a] < same]
+        for a in range(n)
+    ]
+    gains = covered * (np.zeros(n) if worth is None else worth)
 
     def parent(a: int) -> int:
         if not covering[a]:
             return -1
-        lines = {b: worth(b) if deepest else 0 for b in covering[a]}
-        gain = covered[a] if deepest else np.zeros(n)
-        return min(covering[a], key=lambda b: (-(lines[b] + gain[b]), -lines[b], areas[b], b))
+        bounds = {b: line(b) + (0 if worth is None else worth[b]) for b in covering[a]}
+        return min(covering[a], key=lambda b: (-(line(b) + gains[a, b]), -bounds[b], areas[b], b))
 
-    def worth(a: int) -> float:
-        """Sum of the coverages from a mask to its root."""
-        return worth(parent(a)) + covered[a, parent(a)] if covering[a] else 0.0
+    def line(a: int) -> float:
+        """What a mask and its ancestors are worth together."""
+        return line(parent(a)) + gains[a, parent(a)] if covering[a] else 0.0
 
     def depth(a: int) -> int:
         return 1 + depth(parent(a)) if covering[a] else 0
@@ -87,18 +94,25 @@ def test_the_smallest_covering_mask_is_the_parent_and_the_first_on_ties():
     assert forest_of(rows((0, 10), (0, 40), (0, 40)))[0][0] == 1
 
 
-def test_the_deepest_covering_mask_is_the_parent_where_that_is_asked_for():
+def test_the_mask_at_the_end_of_the_best_line_is_the_parent_where_masks_have_a_worth():
     # The third is smaller than the second, but reaches out of the first; the fourth lies in all of them.
     spans = [(0, 60), (0, 50), (20, 65), (21, 25)]
     assert forest_of(rows(*spans)) == ([-1, 0, -1, 2], [0, 1, 0, 1])
-    assert forest_of(rows(*spans), deepest=True) == ([-1, 0, -1, 1], [0, 1, 0, 2])
-    assert forest_of(rows((0, 10), (0, 40), (0, 40)), deepest=True)[0][0] == 1  # of equals the first
+    assert forest_of(rows(*spans), worth=np.ones(4)) == ([-1, 0, -1, 1], [0, 1, 0, 2])
+    assert forest_of(rows(*spans), worth=[0.2, 0.2, 0.5, 1]) == ([-1, 0, -1, 2], [0, 1, 0, 1])
+    assert forest_of(rows((0, 10), (0, 40), (0, 40)), worth=np.ones(3))[0][0] == 1  # of equals the first
 
 
 def test_of_lines_of_equal_length_the_one_that_covers_more_wins():
     spans = [(0, 60), (10, 50), (24, 58), (22, 46)]  # the last lies in the second, and 22 of its 24 in the third
     assert forest_of(rows(*spans), cover=0.8)[0] == [-1, 0, 0, 2]
-    assert forest_of(rows(*spans), cover=0.8, deepest=True)[0] == [-1, 0, 0, 1]
+    assert forest_of(rows(*spans), cover=0.8, worth=np.ones(4))[0] == [-1, 0, 0, 1]
+
+
+def test_what_fills_most_of_a_mask_is_no_part_of_it_whatever_the_threshold():
+    assert forest_of(rows((0, 50), (0, 34)), cover=0.5)[0] == [-1, 0]
+    assert forest_of(rows((0, 50), (0, 36)), cover=0.5)[0] == [-1, -1]
+    assert forest_of(rows((0, 50), (0, 36)), cover=0.75)[0] == [-1, 0]  # the threshold of the paper stands
 
 
 def test_a_subpart_of_a_subpart_keeps_its_parent():
@@ -128,10 +142,12 @@ def nested_rectangles(draw) -> np.ndarray:
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(nested_rectangles(), st.sampled_from([0.5, 0.75, 0.9, 1.0]), st.booleans())
-def test_equals_the_plain_rule(masks, cover, deepest):
-    parents, levels = forest_of(list(masks), cover, deepest)
-    assert (parents, levels) == plain_forest(masks, cover, deepest)
+@given(nested_rectangles(), st.sampled_from([0.5, 0.75, 0.9, 1.0]), st.data())
+def test_equals_the_plain_rule(masks, cover, data):
+    shares = st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0]), min_size=len(masks), max_size=len(masks))
+    worth = data.draw(st.none() | shares.map(np.array))
+    parents, levels = forest_of(list(masks), cover, worth)
+    assert (parents, levels) == plain_forest(masks, cover, worth)
     Instances.from_dense(
         masks, image_size=(12, 12), levels=np.array(levels, np.uint8), parents=np.array(parents, np.int32)
     )

@@ -15,6 +15,8 @@ from hassod_ros.runtime.preprocess import Letterbox
 _PRODUCT = (
     250_000  # multiplications up to which OpenBLAS starts no threads: on a busy robot waiting for them costs more
 )
+_CUT = 0.9  # a mask that fills a whole side of its box counts so much less as an ancestor: some things do
+_HALF_CELL = 56  # of a box's side, with maps of 28 cells
 _MIN_SIDE = 1e-3  # pixels; a box clipped away at the border has no mask
 
 
@@ -225,7 +227,18 @@ def find_parents(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n,) int32 index of each mask's parent, or -1, and (n,) uint8 levels, which follow where none are given.
 
-    For `cover` and `deepest` see `coverage_forest`.
+    With `deepest` the parent ends the best line of ancestors (see `coverage_forest`), in which a mask counts the less
+    the more of a side of its box it fills: it was cut off there, and is hardly a whole thing.
     """
     regions = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int64)
-    return coverage_forest(regions, masks, cover=cover, levels=levels, deepest=deepest)
+    worth = 1 - _CUT * np.array([_longest_cut(mask) for mask in masks]) if deepest else None
+    return coverage_forest(regions, masks, cover=cover, levels=levels, worth=worth)
+
+
+def _longest_cut(mask: np.ndarray) -> float:
+    """Largest share of a side of its rectangle that a mask (h, w) fills, half a cell of its map inside: rims fade."""
+    height, width = mask.shape
+    y, x = height // _HALF_CELL, width // _HALF_CELL
+    rows = max(np.count_nonzero(mask[y]), np.count_nonzero(mask[-1 - y]))
+    columns = max(np.count_nonzero(mask[:, x]), np.count_nonzero(mask[:, -1 - x]))
+    return max(rows / width, columns / height)

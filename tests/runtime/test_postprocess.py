@@ -104,6 +104,18 @@ def test_the_deepest_covering_mask_is_the_parent():
     assert found.levels.tolist() == [Level.WHOLE, Level.PART, Level.WHOLE, Level.SUBPART]
 
 
+def test_a_mask_cut_off_by_its_box_is_no_parent_where_a_whole_one_covers_the_part_too():
+    y, x = (np.mgrid[:28, :28] + 0.5) / 14 - 1
+    masks = np.ones((3, 28, 28), np.float32)
+    masks[0] = np.abs(x) + np.abs(y) < 1  # the thing; the second is a window onto a part of it and what is beside
+    # The last lies in the window, and with all but a corner in the thing.
+    boxes = [(4, 4, 60, 60), (30, 2, 62, 34), (34, 14, 46, 26)]
+    placed, options = Letterbox.fit((64, 80), (64, 80)), PostprocessOptions(level_source="coverage")
+    assert to_instances(raw(boxes, masks=masks), 0, placed, options).parents.tolist() == [-1, -1, 0]
+    masks[0, :, :2] = 1  # fills a side as well: then what covers more of the part wins
+    assert to_instances(raw(boxes, masks=masks), 0, placed, options).parents.tolist() == [-1, -1, 1]
+
+
 def test_the_threshold_of_the_level_that_the_masks_tell_counts():
     found = to_instances(
         raw([(0, 0, 30, 30), (2, 2, 12, 12), (40, 4, 46, 9)], scores=[0.9, 0.5, 0.5], levels=[0, 0, 1]),
