@@ -47,6 +47,7 @@ COLUMNS = (
     "covering",
     "nested",
     "nested, all",
+    "nest precision",
     "an image",
     "s/image",
 )
@@ -112,6 +113,7 @@ def _row(scores: dict[str, Any]) -> dict[str, Any]:
         **kind,
         "nested": kind["parents"]["accuracy"],
         "nested, all": kind["parents"]["of_all_parts"],
+        "nest precision": kind["parents"]["precision"],
         "an image": f"{scores['counts']['predictions_per_image']:.1f}",
         "s/image": f"{scores['s/image']:.2f}" if "s/image" in scores else None,
     }

@@ -93,36 +93,48 @@ class LevelScores:
 class ParentScores:
     """Sums over images about the parents of predictions.
 
-    A stated part is found when a prediction overlaps it with IoU >= 0.5; the one that overlaps it most speaks for it.
-    The part is nested right when one of that prediction's ancestors overlaps the stated whole with IoU >= 0.5.
+    An annotation is found when a prediction overlaps it with IoU >= 0.5; the one that overlaps it most speaks for it.
+    It hangs on another annotation when one of that prediction's ancestors overlaps the other with IoU >= 0.5. A stated
+    part is nested right when it hangs on its stated whole. What hangs on anything else does so rightly when that
+    stands above it in the annotations, or at least half of it lies in there: nobody states every part.
     """
 
     parts: int = 0
     found: int = 0
     both_found: int = 0
     nested: int = 0
+    hanging: int = 0
+    hanging_right: int = 0
 
-    def add(self, predicted: Segments, truth: Segments, ious: np.ndarray) -> None:
-        """Add one image with its (D, G) overlaps."""
-        parts = np.flatnonzero((truth.parents >= 0) & ~truth.crowd)
-        self.parts += len(parts)
-        if not len(parts) or not len(predicted):
+    def add(self, predicted: Segments, truth: Segments, ious: np.ndarray, containment: np.ndarray) -> None:
+        """Add one image with its (D, G) overlaps and the (G, G) share of each annotation that lies in each."""
+        stated = np.flatnonzero(~truth.crowd)
+        is_part = truth.parents[stated] >= 0
+        self.parts += int(np.count_nonzero(is_part))
+        if not len(stated) or not len(predicted):
             return
-        speaker = ious[:, parts].argmax(axis=0)
-        found = ious[speaker, parts] >= FOUND
-        parts, speaker = parts[found], speaker[found]
-        wholes = truth.parents[parts]
-        self.found += len(parts)
-        self.both_found += int(np.count_nonzero((ious[:, wholes] >= FOUND).any(axis=0)))
-        nested = np.zeros(len(parts), bool)
+        speaker = ious[:, stated].argmax(axis=0)
+        found = ious[speaker, stated] >= FOUND
+        stated, speaker, is_part = stated[found], speaker[found], is_part[found]
+        hangs = np.zeros((len(stated), len(stated)), bool)
+        on_whole = np.zeros(len(stated), bool)
+        wholes = truth.parents[stated]
         ancestor = predicted.parents[speaker]
         while (ancestor >= 0).any():
-            nested |= (ancestor >= 0) & (ious[ancestor, wholes] >= FOUND)
-            ancestor = np.where(ancestor >= 0, predicted.parents[ancestor], -1)
-        self.nested += int(np.count_nonzero(nested))
+            there = ancestor >= 0
+            hangs |= there[:, None] & (ious[ancestor][:, stated] >= FOUND)
+            on_whole |= there & (ious[ancestor, wholes] >= FOUND)
+            ancestor = np.where(there, predicted.parents[ancestor], -1)
+        self.found += int(np.count_nonzero(is_part))
+        self.both_found += int(np.count_nonzero(is_part & (ious[:, wholes] >= FOUND).any(axis=0)))
+        self.nested += int(np.count_nonzero(is_part & on_whole))
+        np.fill_diagonal(hangs, False)
+        right = hangs & (_above(truth.parents)[np.ix_(stated, stated)] | (containment[np.ix_(stated, stated)] >= FOUND))
+        self.hanging += int(np.count_nonzero(hangs))
+        self.hanging_right += int(np.count_nonzero(right))
 
     def summary(self) -> dict[str, float | int]:
-        """Part-in-whole accuracy among found parts, among those whose whole was found too, and among all parts."""
+        """Shares of parts nested right: among found ones, where the whole was found too, of all; and the precision."""
         return {
             "parts": self.parts,
             "found": self.found,
@@ -131,7 +143,20 @@ class ParentScores:
             "accuracy": _share(self.nested, self.found),
             "accuracy_where_whole_found": _share(self.nested, self.both_found),
             "of_all_parts": _share(self.nested, self.parts),
+            "hanging": self.hanging,
+            "precision": _share(self.hanging_right, self.hanging),
         }
+
+
+def _above(parents: np.ndarray) -> np.ndarray:
+    """(G, G) bool: whether the column is an ancestor of the row."""
+    above = np.zeros((len(parents), len(parents)), bool)
+    rows, ancestor = np.arange(len(parents)), parents
+    while (ancestor >= 0).any():
+        rows, ancestor = rows[ancestor >= 0], ancestor[ancestor >= 0]
+        above[rows, ancestor] = True
+        ancestor = parents[ancestor]
+    return above
 
 
 def _counted(assigned: np.ndarray, ignored: np.ndarray) -> np.ndarray:

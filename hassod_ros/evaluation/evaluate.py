@@ -14,7 +14,7 @@ from hassod_ros.evaluation.calibration import Calibration
 from hassod_ros.evaluation.composition import LevelScores, ParentScores
 from hassod_ros.evaluation.covering import Covering
 from hassod_ros.evaluation.detection_scores import DetectionScores
-from hassod_ros.evaluation.matching import HIT, SIZES, THRESHOLDS, fates, match, overlaps
+from hassod_ros.evaluation.matching import HIT, SIZES, THRESHOLDS, containment, fates, match, overlaps
 
 PICTURE_DETECTIONS = 100  # predictions that count for the ranking of pictures
 
@@ -98,7 +98,7 @@ def _add(sums: _Sums, kind: str, image_id: int, predicted: Segments, truth: Segm
     sums.calibration.add(predicted.scores, fate[0, 0])
     sums.covering.add(image_id, ious, truth.areas, counted=~ignored[0], crowd=truth.crowd)
     sums.levels.add(predicted, truth, ious, assigned[0], ignored[0])
-    sums.parents.add(predicted, truth, ious)
+    sums.parents.add(predicted, truth, ious, containment(truth, kind))
     hits = np.count_nonzero(fate[0, :, :PICTURE_DETECTIONS] == HIT)
     return hits / (len(THRESHOLDS) * positives[0]) if positives[0] else math.nan
 

@@ -27,6 +27,12 @@ def overlaps(predicted: Segments, truth: Segments, kind: str) -> np.ndarray:
     return np.asarray(rle.iou(first, second, truth.crowd.astype(np.uint8).tolist()))
 
 
+def containment(truth: Segments, kind: str) -> np.ndarray:
+    """(G, G) float64, the share of each annotation (row) that lies in each (column), of masks or of boxes."""
+    areas = truth.masks if kind == "mask" else truth.boxes
+    return np.asarray(rle.iou(areas, areas, [1] * len(truth))) if len(truth) else np.zeros((0, 0))
+
+
 @njit(cache=True, nogil=True)
 def match(ious: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Give each prediction, best score first, the free annotation that it overlaps most.

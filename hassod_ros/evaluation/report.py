@@ -216,7 +216,8 @@ def _composition(scores: Mapping[str, Any], main: str) -> str:
             f"<h2>Parts in wholes ({main})</h2>"
             '<p class="note">A part is found when a prediction overlaps it with IoU 0.5 or more; it is nested right '
             "when an ancestor of the best such prediction overlaps the true whole with IoU 0.5 or more. accuracy: "
-            "among found parts; of_all_parts: among all, so recall counts too.</p>"
+            "among found parts; of_all_parts: among all, so recall counts too. precision: of all found things that "
+            "hang on another one, the share that belongs there.</p>"
             f"{_table({'parts': parents}, list(parents))}"
         )
     return html

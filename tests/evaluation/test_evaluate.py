@@ -49,6 +49,20 @@ def test_a_parent_that_misses_the_whole_does_not_count(car, entry):
     assert math.isnan(found["accuracy_where_whole_found"])
 
 
+def test_what_hangs_on_another_thing_should_lie_in_it(car, entry):
+    beside = [*car, entry((5, 5, 15, 10), id=5), entry((50, 30, 60, 40), id=6)]  # half of the fifth lies in the second
+    predictions = [
+        entry((0, 0, 40, 20), id=1, level=0),
+        entry((0, 0, 10, 10), id=2, level=1, parent_id=1),  # on its whole
+        entry((5, 5, 15, 10), id=5, level=2, parent_id=2),  # on the second, as half of it lies there, and on the whole
+        entry((20, 0, 30, 10), id=3, level=2, parent_id=2),  # on the whole, and wrongly on the second
+        entry((50, 30, 60, 40), id=6, level=1, parent_id=1),  # wrongly on the whole
+    ]
+    found = run(beside, predictions)["mask"]["parents"]
+    assert (found["found"], found["nested_right"], found["hanging"]) == (2, 2, 6)
+    assert found["precision"] == pytest.approx(4 / 6)
+
+
 def test_levels(car, entry):
     predictions = [
         entry((0, 0, 40, 20), id=1, score=0.9, level=0),
