@@ -554,10 +554,11 @@ def _set_thresholds(segmenter: ImageSegmenter, options: dict[str, Any]) -> None:
     """Thresholds above 0 replace the model's own, upwards and downwards."""
     if not isinstance(segmenter, Segmenter):
         return
-    wanted = tuple(options[f"score_thresholds.{name}"] for name in LEVEL_NAMES)
-    wanted = tuple(chosen or own for own, chosen in zip(segmenter.info.score_thresholds, wanted, strict=True))
-    if wanted != segmenter.options.score_thresholds:
-        segmenter.options = replace(segmenter.options, score_thresholds=wanted)
+    scores = tuple(options[f"score_thresholds.{name}"] for name in LEVEL_NAMES)
+    scores = tuple(chosen or own for own, chosen in zip(segmenter.info.score_thresholds, scores, strict=True))
+    wanted = replace(segmenter.options, score_thresholds=scores, cover=options["cover"] or segmenter.info.cover)
+    if wanted != segmenter.options:
+        segmenter.options = wanted
 
 
 def _select(instances: Instances, options: dict[str, Any]) -> Instances:

@@ -71,6 +71,14 @@ PARAMETERS = (
         for name in LEVEL_NAMES
     ),
     Parameter(
+        name="cover",
+        default=0.0,
+        low=0.0,
+        high=1.0,
+        description="Share of a mask that its parent must contain, in place of the model's own; 0 = the model's own. "
+        "Higher: fewer parts, more wholes.",
+    ),
+    Parameter(
         name="levels",
         default=list(LEVEL_NAMES),
         choices=LEVEL_NAMES,

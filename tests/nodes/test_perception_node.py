@@ -706,6 +706,31 @@ def test_an_exported_model_is_run_and_exchanged_for_another_file(ros, model_file
     ros.until(lambda: answered("other.onnx") and [found.level for found in answers[-1].instances] == [0, 1, 2, 0])
 
 
+def test_the_coverage_of_a_parent_can_be_asked_for(ros, model_file):
+    model = onnx.load(model_file)
+    (boxes,) = (value for value in model.graph.initializer if value.name == "boxes_1")
+    values = onnx.numpy_helper.to_array(boxes).copy()
+    values[:, 1] = [34, 8, 54, 24]  # half of the part lies in the whole
+    boxes.CopyFrom(onnx.numpy_helper.from_array(values, boxes.name))
+    onnx.save(model, model_file)
+    ros.start("hassod_ros.nodes.perception_node", model=model_file, autostart=True)
+    answers = ros.collect(InstanceArray, f"/{NODE}/instances")
+    camera = ros.node.create_publisher(Image, "/image", 10)
+
+    def on_the_whole() -> bool | None:
+        camera.publish(image("rgb8", np.full((HEIGHT, WIDTH, 3), 250, np.uint8)))
+        if not answers:
+            return None
+        whole, part = answers[-1].instances[:2]
+        return part.parent_id == whole.id
+
+    ros.until(lambda: on_the_whole() is False)  # the model asks for 0.75
+    assert set_parameters(ros, cover=0.4)[0].successful
+    ros.until(lambda: on_the_whole() is True)
+    assert set_parameters(ros, cover=0.0)[0].successful
+    ros.until(lambda: on_the_whole() is False)
+
+
 def test_lifecycle(ros):
     child = ros.start("threshold_node.py", model="threshold")
     camera = ros.node.create_publisher(Image, "/image", qos_profile_sensor_data)
