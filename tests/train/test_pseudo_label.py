@@ -138,16 +138,18 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     )
 
     # Its own process group: the kill hits Ray's processes too, as a power cut would.
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL)
+    errors = tmp_path / "stderr"
+    with errors.open("wb") as file:
+        process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=file)
     parts = out.with_name("labels.json.parts")
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 300
     while len(list(parts.glob("0*.json"))) < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
     finished = {path.name: path.read_bytes() for path in parts.glob("0*.json")}
-    assert 3 <= len(finished) < 11
+    assert 3 <= len(finished) < 11, errors.read_text()
     assert not out.exists()
     changed = {path: path.stat().st_mtime_ns for path in parts.glob("0*.json")}
     resumed = request(images, out, **fields)
