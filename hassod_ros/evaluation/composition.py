@@ -11,6 +11,7 @@ from hassod_ros.evaluation.matching import THRESHOLDS, match
 from hassod_ros.instances import Level
 
 FOUND = 0.5  # IoU from which on an annotation counts as found
+_INSIDE = 0.5  # share of an annotation that has to lie in another one to belong there
 
 
 @dataclass
@@ -116,22 +117,16 @@ class ParentScores:
         speaker = ious[:, stated].argmax(axis=0)
         found = ious[speaker, stated] >= FOUND
         stated, speaker, is_part = stated[found], speaker[found], is_part[found]
-        hangs = np.zeros((len(stated), len(stated)), bool)
-        on_whole = np.zeros(len(stated), bool)
         wholes = truth.parents[stated]
-        ancestor = predicted.parents[speaker]
-        while (ancestor >= 0).any():
-            there = ancestor >= 0
-            hangs |= there[:, None] & (ious[ancestor][:, stated] >= FOUND)
-            on_whole |= there & (ious[ancestor, wholes] >= FOUND)
-            ancestor = np.where(there, predicted.parents[ancestor], -1)
+        # (F, G): an ancestor of what speaks for it overlaps the other.
+        hangs = _above(predicted.parents)[speaker].astype(np.float32) @ (ious >= FOUND).astype(np.float32) > 0
         self.found += int(np.count_nonzero(is_part))
         self.both_found += int(np.count_nonzero(is_part & (ious[:, wholes] >= FOUND).any(axis=0)))
-        self.nested += int(np.count_nonzero(is_part & on_whole))
-        np.fill_diagonal(hangs, False)
-        right = hangs & (_above(truth.parents)[np.ix_(stated, stated)] | (containment[np.ix_(stated, stated)] >= FOUND))
-        self.hanging += int(np.count_nonzero(hangs))
-        self.hanging_right += int(np.count_nonzero(right))
+        self.nested += int(np.count_nonzero(is_part & hangs[np.arange(len(stated)), wholes]))
+        others = hangs[:, stated] & ~np.eye(len(stated), dtype=bool)
+        belongs = _above(truth.parents) | (containment >= _INSIDE)
+        self.hanging += int(np.count_nonzero(others))
+        self.hanging_right += int(np.count_nonzero(others & belongs[np.ix_(stated, stated)]))
 
     def summary(self) -> dict[str, float | int]:
         """Shares of parts nested right: among found ones, where the whole was found too, of all; and the precision."""
@@ -149,7 +144,7 @@ class ParentScores:
 
 
 def _above(parents: np.ndarray) -> np.ndarray:
-    """(G, G) bool: whether the column is an ancestor of the row."""
+    """(N, N) bool: whether the column is an ancestor of the row."""
     above = np.zeros((len(parents), len(parents)), bool)
     rows, ancestor = np.arange(len(parents)), parents
     while (ancestor >= 0).any():

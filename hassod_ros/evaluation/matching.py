@@ -1,5 +1,7 @@
 """Who found whom: COCO's greedy assignment of predictions to ground truth, compiled."""
 
+from dataclasses import replace
+
 import numpy as np
 from numba import njit
 from pycocotools import mask as rle
@@ -29,8 +31,7 @@ def overlaps(predicted: Segments, truth: Segments, kind: str) -> np.ndarray:
 
 def containment(truth: Segments, kind: str) -> np.ndarray:
     """(G, G) float64, the share of each annotation (row) that lies in each (column), of masks or of boxes."""
-    areas = truth.masks if kind == "mask" else truth.boxes
-    return np.asarray(rle.iou(areas, areas, [1] * len(truth))) if len(truth) else np.zeros((0, 0))
+    return overlaps(truth, replace(truth, crowd=np.ones(len(truth), bool)), kind)
 
 
 @njit(cache=True, nogil=True)
