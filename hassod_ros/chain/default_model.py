@@ -67,6 +67,7 @@ class ExportConfig:
     proposals: int = 300
     detections: int = 50
     score_thresholds: tuple[float, float, float] = (0.5, 0.5, 0.5)  # recommended ones: whole, part, subpart
+    rpn_nms: float | None = None  # IoU of proposals that exclude each other; null: as trained
     nms: float | None = None  # IoU of detections that exclude each other; null: as trained
     mask_threshold: float | None = None  # probability of a mask's pixels; null: as trained
     level_source: Literal["head", "coverage"] = "head"  # who tells levels: the level head or the masks
@@ -432,7 +433,9 @@ def _export(recipe: DefaultModelRecipe, pool: Step, checkpoint: Path, precision:
         cover=wanted.cover,
         color_weight=wanted.color_weight,
     )
-    config = read_config(checkpoint).changed(nms=wanted.nms, mask_threshold=wanted.mask_threshold)
+    config = read_config(checkpoint).changed(
+        rpn_nms=wanted.rpn_nms, nms=wanted.nms, mask_threshold=wanted.mask_threshold
+    )
     name = MODEL if full else INT8
     export_onnx(open_detector(checkpoint, config), folder / name, options, weights_sha256=sha256(checkpoint))
 

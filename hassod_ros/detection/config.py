@@ -107,6 +107,9 @@ class DetectorConfig:
             raise InputError(f"backbone_width changes ResNets only; set it to 1 for {self.backbone}")
         if not 0 < self.mask_threshold < 1:
             raise InputError(f"mask_threshold must lie between 0 and 1, it is {self.mask_threshold}")
+        for name in ("rpn_nms", "nms"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie above 0 and not above 1, it is {getattr(self, name)}")
         if self.fpn_norm not in NORMS:
             raise InputError(f"fpn_norm is {self.fpn_norm!r}; choose one of {', '.join(NORMS)}")
         if len(self.anchor_sizes) != 5:

@@ -26,6 +26,7 @@ from hassod_ros.chain.default_model import (
     plan,
 )
 from hassod_ros.chain.steps import Step
+from hassod_ros.deploy import onnx_export
 from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights
 from hassod_ros.detection.config import DetectorConfig
@@ -214,10 +215,15 @@ def test_a_second_round_learns_from_what_the_detector_finds(recipe, tmp_path):
     assert saved["settings"]["run.seed"] == recipe.run.seed + 1
 
 
-def test_export_and_report_follow_a_trained_model(recipe, photos, tmp_path):
+def test_export_and_report_follow_a_trained_model(recipe, photos, tmp_path, monkeypatch):
     dev = {"annotations": str(tmp_path / "dev.json"), "images": str(photos), "count": 3}
     int8 = {"int8": True, "int8_size": (96, 128), "int8_detections": 5, "int8_score_thresholds": (0.4, 0.4, 0.4)}
-    recipe = _with(recipe, dev=dev, labels={"features": "handcrafted"}, export=int8)
+    export = {"rpn_nms": 0.7, "nms": 0.6, "mask_threshold": 0.4, **int8}
+    recipe = _with(recipe, dev=dev, labels={"features": "handcrafted"}, export=export)
+    real, configs = onnx_export.export_onnx, []
+    monkeypatch.setattr(
+        onnx_export, "export_onnx", lambda model, *args, **kw: (configs.append(model.config), real(model, *args, **kw))
+    )
     steps = _place_labels(recipe, tmp_path)
     assert list(steps) == ["pool", "labels", "burn_in", "mean_teacher", "export", "report", "export_int8"]
     torch.manual_seed(0)
@@ -227,6 +233,7 @@ def test_export_and_report_follow_a_trained_model(recipe, photos, tmp_path):
     folders = make_default_model(recipe, said.append)
     assert list(folders) == list(steps)
     assert said[-1].startswith("export_int8: ")
+    assert configs == [recipe.model.changed(rpn_nms=0.7, nms=0.6, mask_threshold=0.4)] * 2
     info = read_model_info(steps["export"].path("model.onnx"))
     assert (info.recipe, info.input_size, info.detections) == ("default_model", (64, 96), 10)
     assert info.score_thresholds == (0.5, 0.5, 0.5)

@@ -14,6 +14,8 @@ from hassod_ros.errors import InputError
         ({"stage_ious": (0.5, 0.6, 0.7, 0.8)}, "stage_ious"),
         ({"fpn_channels": 0}, "at least 1"),
         ({"detections": 0}, "at least 1"),
+        ({"rpn_nms": 0.0}, "rpn_nms must lie above 0"),
+        ({"nms": 1.1}, "^nms must lie above 0"),
         ({"pixel_std": (0.0, 1.0, 1.0)}, "pixel_std"),
     ],
 )
