@@ -43,6 +43,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--annotations", help="COCO file that fp16, int8 and --store-half are measured on")
     parser.add_argument("--annotated-images", help="folder of its images")
     parser.add_argument("--score-thresholds", type=float, nargs=3, default=(0.5, 0.5, 0.5), metavar=("W", "P", "S"))
+    parser.add_argument(
+        "--sampling-ratio",
+        type=int,
+        help="samples along the side of a pooled cell, 0: by its size; default: as trained",
+    )
     parser.add_argument("--rpn-nms", type=float, help="IoU of proposals that exclude each other; default: as trained")
     parser.add_argument("--nms", type=float, help="IoU of detections that exclude each other; default: as trained")
     parser.add_argument("--mask-threshold", type=float, help="probability of a mask's pixels; default: as trained")
@@ -79,7 +84,12 @@ def main(arguments: list[str] | None = None) -> int:
             color_weight=given.color_weight,
         )
         config = DetectorConfig() if given.hassod else read_config(given.checkpoint)
-        config = config.changed(rpn_nms=given.rpn_nms, nms=given.nms, mask_threshold=given.mask_threshold)
+        config = config.changed(
+            rpn_nms=given.rpn_nms,
+            nms=given.nms,
+            mask_threshold=given.mask_threshold,
+            sampling_ratio=given.sampling_ratio,
+        )
         model = open_detector(given.checkpoint, config, network=given.network)
         export_onnx(model, given.out, options, weights_sha256=sha256(given.checkpoint))
     except InputError as error:

@@ -69,6 +69,7 @@ class ExportConfig:
     score_thresholds: tuple[float, float, float] = (0.5, 0.5, 0.5)  # recommended ones: whole, part, subpart
     rpn_nms: float | None = None  # IoU of proposals that exclude each other; null: as trained
     nms: float | None = None  # IoU of detections that exclude each other; null: as trained
+    sampling_ratio: int | None = None  # samples along each side of a pooled cell, 0: by its size; null: as trained
     mask_threshold: float | None = None  # probability of a mask's pixels; null: as trained
     level_source: Literal["head", "coverage"] = "head"  # who tells levels: the level head or the masks
     color_weight: float = 0.0  # how far outlines follow the picture's colours
@@ -434,7 +435,10 @@ def _export(recipe: DefaultModelRecipe, pool: Step, checkpoint: Path, precision:
         color_weight=wanted.color_weight,
     )
     config = read_config(checkpoint).changed(
-        rpn_nms=wanted.rpn_nms, nms=wanted.nms, mask_threshold=wanted.mask_threshold
+        rpn_nms=wanted.rpn_nms,
+        nms=wanted.nms,
+        mask_threshold=wanted.mask_threshold,
+        sampling_ratio=wanted.sampling_ratio,
     )
     name = MODEL if full else INT8
     export_onnx(open_detector(checkpoint, config), folder / name, options, weights_sha256=sha256(checkpoint))

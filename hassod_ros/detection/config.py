@@ -39,6 +39,8 @@ class DetectorConfig:
         canonical_box: Side in pixels from which a box is pooled from p4; from half of it p3, from twice of it p5.
             Pictures of 320 pixels want less than the published 224: boxes then span fewer cells, which is faster.
         canonical_mask: The same for the features of masks, whose outlines want more cells; null: canonical_box.
+        sampling_ratio: Samples along each side of a pooled cell; 0: one for each cell of the map that it spans, as in
+            Detectron2. 1 is faster, and where boxes span few cells it costs no recall (docs/model_card.md).
         box_pool: Side of the pooled features of a box.
         box_layers: Fully connected layers of a box head.
         box_width: Their width.
@@ -83,6 +85,7 @@ class DetectorConfig:
     box_positive: float = 0.5
     canonical_box: float = 224.0
     canonical_mask: float | None = None
+    sampling_ratio: int = 0
     box_pool: int = 7
     box_layers: int = 2
     box_width: int = 1024
@@ -121,6 +124,8 @@ class DetectorConfig:
         counts = (self.fpn_channels, self.box_layers, self.box_width, self.mask_layers, self.mask_channels)
         if min(*counts, self.detections, *self.rpn_pre_nms, *self.rpn_post_nms) < 1:
             raise InputError("channels, layers, widths and numbers of boxes must be at least 1")
+        if self.sampling_ratio < 0:
+            raise InputError(f"sampling_ratio must be 0 (by size) or a number of samples, it is {self.sampling_ratio}")
         for name in ("canonical_box", "canonical_mask"):
             if (side := getattr(self, name)) is not None and side <= 0:
                 raise InputError(f"{name} must be above 0 pixels, it is {side}")

@@ -17,9 +17,9 @@ from torch import Tensor
 
 
 def roi_align_pyramid(
-    maps: Sequence[Tensor], rois: Tensor, levels: Tensor, strides: Sequence[int], side: int
+    maps: Sequence[Tensor], rois: Tensor, levels: Tensor, strides: Sequence[int], side: int, sampling_ratio: int = 0
 ) -> Tensor:
-    """What `torchvision.ops.roi_align(sampling_ratio=0, aligned=True)` gives, each box from its own map.
+    """What `torchvision.ops.roi_align(aligned=True)` gives, each box from its own map.
 
     Args:
         maps: (B, C, H, W) float32 on the CPU; fastest in channels_last.
@@ -27,25 +27,32 @@ def roi_align_pyramid(
         levels: (M,) int64, index into `maps`.
         strides: Image pixels per cell of each map.
         side: Cells of the output along each side.
+        sampling_ratio: Samples along each side of such a cell; 0: one for each cell of the map that it spans.
 
     Returns:
         (M, C, side, side) float32, channels_last.
 
     """
-    return _RoiAlign.apply(rois, levels, tuple(strides), side, *maps)  # type: ignore[no-untyped-call]
+    return _RoiAlign.apply(rois, levels, tuple(strides), side, sampling_ratio, *maps)  # type: ignore[no-untyped-call]
 
 
 class _RoiAlign(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, rois: Tensor, levels: Tensor, strides: tuple[int, ...], side: int, *maps: Tensor
+        ctx: Any,
+        rois: Tensor,
+        levels: Tensor,
+        strides: tuple[int, ...],
+        side: int,
+        sampling_ratio: int,
+        *maps: Tensor,
     ) -> Tensor:
         ctx.boxes, ctx.levels = rois.detach().numpy(), levels.numpy()
-        ctx.strides, ctx.shapes = strides, [each.shape for each in maps]
+        ctx.strides, ctx.shapes, ctx.sampling_ratio = strides, [each.shape for each in maps], sampling_ratio
         pooled = torch.zeros(len(rois), side, side, maps[0].shape[1])
         for i, (stride, cells) in enumerate(zip(strides, maps, strict=True)):
             last = cells.detach().permute(0, 2, 3, 1).contiguous().numpy()
-            _walk(last, pooled.numpy(), ctx.boxes, np.flatnonzero(ctx.levels == i), 1 / stride, False)
+            _walk(last, pooled.numpy(), ctx.boxes, np.flatnonzero(ctx.levels == i), 1 / stride, sampling_ratio, False)
         return pooled.permute(0, 3, 1, 2)
 
     @staticmethod
@@ -55,9 +62,10 @@ class _RoiAlign(torch.autograd.Function):
         for i, (stride, shape) in enumerate(zip(ctx.strides, ctx.shapes, strict=True)):
             batch, channels, height, width = shape
             last = torch.zeros(batch, height, width, channels)
-            _walk(last.numpy(), pooled, ctx.boxes, np.flatnonzero(ctx.levels == i), 1 / stride, True)
+            rows = np.flatnonzero(ctx.levels == i)
+            _walk(last.numpy(), pooled, ctx.boxes, rows, 1 / stride, ctx.sampling_ratio, True)
             gradients.append(last.permute(0, 3, 1, 2))
-        return None, None, None, None, *gradients
+        return None, None, None, None, None, *gradients
 
 
 @njit(cache=True, nogil=True)
@@ -73,7 +81,7 @@ def _corner(at: float, length: int) -> tuple[int, int, float]:
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def _walk(cells, pooled, rois, rows, scale, backward):  # type: ignore[no-untyped-def]
+def _walk(cells, pooled, rois, rows, scale, samples, backward):  # type: ignore[no-untyped-def]
     """Average `cells` (B, H, W, C) into `pooled` (M, S, S, C), or, backward, spread `pooled` over `cells`."""
     side, channels = pooled.shape[1], pooled.shape[3]
     height, width = cells.shape[1:3]
@@ -81,7 +89,7 @@ def _walk(cells, pooled, rois, rows, scale, backward):  # type: ignore[no-untype
         image = int(rois[m, 0])
         left, top = rois[m, 1] * scale - 0.5, rois[m, 2] * scale - 0.5
         bin_w, bin_h = (rois[m, 3] - rois[m, 1]) * scale / side, (rois[m, 4] - rois[m, 2]) * scale / side
-        samples_x, samples_y = math.ceil(bin_w), math.ceil(bin_h)
+        samples_x, samples_y = samples or math.ceil(bin_w), samples or math.ceil(bin_h)
         share = 1.0 / max(samples_x * samples_y, 1)
         for v in range(side):
             for sv in range(samples_y):

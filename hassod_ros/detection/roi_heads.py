@@ -38,7 +38,9 @@ def assign_levels(boxes: Tensor, canonical: float = 224.0) -> Tensor:
     return level.clamp(2, 5).long() - 2
 
 
-def pool_features(pyramid: Sequence[Tensor], rois: Tensor, side: int, canonical: float = 224.0) -> Tensor:
+def pool_features(
+    pyramid: Sequence[Tensor], rois: Tensor, side: int, canonical: float = 224.0, sampling_ratio: int = 0
+) -> Tensor:
     """RoIAlign, each box from the level that suits it.
 
     Args:
@@ -46,6 +48,7 @@ def pool_features(pyramid: Sequence[Tensor], rois: Tensor, side: int, canonical:
         rois: (M, 5) float32, image index and box in image pixels.
         side: Cells of the output along each side.
         canonical: See `DetectorConfig.canonical_box` and `canonical_mask`.
+        sampling_ratio: See `DetectorConfig`.
 
     Returns:
         (M, C, side, side) float32.
@@ -56,14 +59,13 @@ def pool_features(pyramid: Sequence[Tensor], rois: Tensor, side: int, canonical:
         from hassod_ros.detection.roi_align import roi_align_pyramid  # compiled: only training needs numba
 
         maps = [each.float() for each in pyramid[:4]]
-        return roi_align_pyramid(maps, rois, level, STRIDES[:4], side)
+        return roi_align_pyramid(maps, rois, level, STRIDES[:4], side, sampling_ratio)
     pooled = rois.new_zeros(len(rois), pyramid[0].shape[1], side, side)
     for i, stride in enumerate(STRIDES[:4]):
         chosen = torch.nonzero(level == i)[:, 0]
         if len(chosen):
             # float32 also under autocast: box coordinates need it.
-            part = roi_align(pyramid[i].float(), rois[chosen], side, 1 / stride, sampling_ratio=0, aligned=True)
-            pooled[chosen] = part
+            pooled[chosen] = roi_align(pyramid[i].float(), rois[chosen], side, 1 / stride, sampling_ratio, aligned=True)
     return pooled
 
 
@@ -127,7 +129,8 @@ class RoiHeads(nn.Module):
 
     def box_stage(self, stage: int, pyramid: Sequence[Tensor], rois: Tensor) -> StageOutput:
         """Predictions of one stage for `rois` (M, 5)."""
-        pooled = pool_features(pyramid, rois, self.config.box_pool, self.config.canonical_box)
+        config = self.config
+        pooled = pool_features(pyramid, rois, config.box_pool, config.canonical_box, config.sampling_ratio)
         if pooled.requires_grad:
             # The losses of the stages are added; the pyramid under them gets their mean (Detectron2).
             pooled.register_hook(lambda gradient: gradient / len(self.box_head))
@@ -156,7 +159,8 @@ class RoiHeads(nn.Module):
 
     def masks(self, pyramid: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mask logits (M, S, S) of `rois` (M, 5), and their predicted IoU (M,) where the head for it exists."""
-        pooled = pool_features(pyramid, rois, self.config.mask_pool, self.config.mask_scale)
+        config = self.config
+        pooled = pool_features(pyramid, rois, config.mask_pool, config.mask_scale, config.sampling_ratio)
         logits = self.mask_head(pooled)
         quality = None if self.mask_iou_head is None else self.mask_iou_head(pooled, logits.detach())
         return logits, quality

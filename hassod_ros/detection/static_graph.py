@@ -219,7 +219,7 @@ class StaticDetector(nn.Module):
         boxes = boxes / self.strides[level][..., None] + torch.cat([origin, origin], dim=-1)
         image = torch.arange(self.batch, dtype=torch.float32).repeat_interleave(boxes.shape[1])
         rois = torch.cat([image[:, None], boxes.flatten(0, 1)], dim=1)
-        return roi_align(atlas, rois, side, 1.0, sampling_ratio=0, aligned=True).to(self.dtype)
+        return roi_align(atlas, rois, side, 1.0, self.config.sampling_ratio, aligned=True).to(self.dtype)
 
 
 class SubpixelMaskHead(nn.Module):

@@ -218,8 +218,8 @@ def test_a_second_round_learns_from_what_the_detector_finds(recipe, tmp_path):
 def test_export_and_report_follow_a_trained_model(recipe, photos, tmp_path, monkeypatch):
     dev = {"annotations": str(tmp_path / "dev.json"), "images": str(photos), "count": 3}
     int8 = {"int8": True, "int8_size": (96, 128), "int8_detections": 5, "int8_score_thresholds": (0.4, 0.4, 0.4)}
-    export = {"rpn_nms": 0.7, "nms": 0.6, "mask_threshold": 0.4, **int8}
-    recipe = _with(recipe, dev=dev, labels={"features": "handcrafted"}, export=export)
+    changes = {"rpn_nms": 0.7, "nms": 0.6, "mask_threshold": 0.4, "sampling_ratio": 1}
+    recipe = _with(recipe, dev=dev, labels={"features": "handcrafted"}, export=changes | int8)
     real, configs = onnx_export.export_onnx, []
     monkeypatch.setattr(
         onnx_export, "export_onnx", lambda model, *args, **kw: (configs.append(model.config), real(model, *args, **kw))
@@ -233,7 +233,7 @@ def test_export_and_report_follow_a_trained_model(recipe, photos, tmp_path, monk
     folders = make_default_model(recipe, said.append)
     assert list(folders) == list(steps)
     assert said[-1].startswith("export_int8: ")
-    assert configs == [recipe.model.changed(rpn_nms=0.7, nms=0.6, mask_threshold=0.4)] * 2
+    assert configs == [recipe.model.changed(**changes)] * 2
     info = read_model_info(steps["export"].path("model.onnx"))
     assert (info.recipe, info.input_size, info.detections) == ("default_model", (64, 96), 10)
     assert info.score_thresholds == (0.5, 0.5, 0.5)

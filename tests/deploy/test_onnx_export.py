@@ -301,11 +301,14 @@ def test_script_says_what_is_wrong(tmp_path, capsys):
     assert "not HEIGHTxWIDTH" in capsys.readouterr().err
 
 
-def test_the_script_changes_what_is_suppressed(model, tmp_path, monkeypatch):
+def test_the_script_changes_what_was_trained(model, tmp_path, monkeypatch):
     save_weights(model, tmp_path / "model.pth")
     configs: list[DetectorConfig] = []
     monkeypatch.setattr(to_onnx, "export_onnx", lambda model, *_, **__: configs.append(model.config))
     given = [str(tmp_path / "model.pth"), "--images", str(tmp_path), "--out", str(tmp_path / "m.onnx")]
-    for more in ([], ["--rpn-nms", "0.7", "--nms", "0.6", "--mask-threshold", "0.4"]):
+    for more in ([], ["--rpn-nms", "0.7", "--nms", "0.6", "--mask-threshold", "0.4", "--sampling-ratio", "1"]):
         assert to_onnx.main([*given, *more]) == 0
-    assert configs == [model.config, model.config.changed(rpn_nms=0.7, nms=0.6, mask_threshold=0.4)]
+    assert configs == [
+        model.config,
+        model.config.changed(rpn_nms=0.7, nms=0.6, mask_threshold=0.4, sampling_ratio=1),
+    ]

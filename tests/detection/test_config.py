@@ -16,6 +16,7 @@ from hassod_ros.errors import InputError
         ({"detections": 0}, "at least 1"),
         ({"rpn_nms": 0.0}, "rpn_nms must lie above 0"),
         ({"nms": 1.1}, "^nms must lie above 0"),
+        ({"sampling_ratio": -1}, "sampling_ratio must be 0"),
         ({"pixel_std": (0.0, 1.0, 1.0)}, "pixel_std"),
     ],
 )

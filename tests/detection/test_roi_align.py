@@ -13,17 +13,20 @@ def _maps() -> list[torch.Tensor]:
     return [torch.randn(2, 5, 64 // stride, 96 // stride) for stride in STRIDES]
 
 
-def _oracle(maps: list[torch.Tensor], rois: torch.Tensor, levels: torch.Tensor, side: int) -> torch.Tensor:
+def _oracle(
+    maps: list[torch.Tensor], rois: torch.Tensor, levels: torch.Tensor, side: int, samples: int
+) -> torch.Tensor:
     found = torch.zeros(len(rois), maps[0].shape[1], side, side)
     for i, stride in enumerate(STRIDES):
         chosen = torch.nonzero(levels == i)[:, 0]
-        part = roi_align(maps[i], rois[chosen], side, 1 / stride, sampling_ratio=0, aligned=True)
+        part = roi_align(maps[i], rois[chosen], side, 1 / stride, samples, aligned=True)
         found = found.index_put((chosen,), part)
     return found
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_values_and_gradients_are_torchvisions(layout: torch.memory_format) -> None:
+@pytest.mark.parametrize("samples", [0, 1, 3])
+def test_values_and_gradients_are_torchvisions(layout: torch.memory_format, samples: int) -> None:
     torch.manual_seed(0)
     corner = torch.rand(60, 2) * torch.tensor([110.0, 76.0]) - 8  # some boxes reach outside
     size = torch.rand(60, 2) * 70
@@ -33,9 +36,9 @@ def test_values_and_gradients_are_torchvisions(layout: torch.memory_format) -> N
     maps = [each.contiguous(memory_format=layout).requires_grad_() for each in _maps()]
     weight = torch.randn(60, 5, 7, 7)
 
-    ours = roi_align_pyramid(maps, rois, levels, STRIDES, 7)
+    ours = roi_align_pyramid(maps, rois, levels, STRIDES, 7, samples)
     ours_gradient = torch.autograd.grad((ours * weight).sum(), maps)
-    theirs = _oracle(maps, rois, levels, 7)
+    theirs = _oracle(maps, rois, levels, 7, samples)
     theirs_gradient = torch.autograd.grad((theirs * weight).sum(), maps)
 
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

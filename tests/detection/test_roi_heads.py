@@ -27,14 +27,15 @@ def test_a_smaller_canonical_box_moves_boxes_to_coarser_maps():
     assert assign_levels(boxes, 112.0).tolist() == [0, 1, 1, 2, 3]
 
 
+@pytest.mark.parametrize("samples", [0, 1])
 @pytest.mark.parametrize("canonical", [224.0, 80.0])
-def test_pooling_takes_each_box_from_its_level(canonical):
+def test_pooling_takes_each_box_from_its_level(canonical, samples):
     maps = pyramid()
     boxes = torch.tensor([[3.0, 4, 30, 50], [0, 0, 150, 120], [10, 0, 190, 127]])
     rois = torch.cat([torch.tensor([[1.0], [0.0], [1.0]]), boxes], dim=1)
-    pooled = pool_features(maps, rois, 7, canonical)
+    pooled = pool_features(maps, rois, 7, canonical, samples)
     for i, level in enumerate(assign_levels(boxes, canonical).tolist()):
-        expected = roi_align(maps[level], rois[i : i + 1], 7, 0.25 / 2**level, sampling_ratio=0, aligned=True)
+        expected = roi_align(maps[level], rois[i : i + 1], 7, 0.25 / 2**level, samples, aligned=True)
         torch.testing.assert_close(pooled[i : i + 1], expected)
 
 

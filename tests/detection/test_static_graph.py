@@ -154,10 +154,10 @@ def test_invalid_boxes_neither_stay_nor_suppress():
     assert keep.tolist() == [False, True, True, True]
 
 
-@pytest.mark.parametrize("canonical", [224.0, 100.0])
+@pytest.mark.parametrize(("canonical", "samples"), [(224.0, 0), (100.0, 0), (100.0, 1)])
 @torch.no_grad()
-def test_one_atlas_pools_like_the_pyramid_also_at_the_border(canonical):
-    static = StaticDetector(detector(), input_size=(160, 256))
+def test_one_atlas_pools_like_the_pyramid_also_at_the_border(canonical, samples):
+    static = StaticDetector(detector(sampling_ratio=samples), input_size=(160, 256))
     generator = torch.Generator().manual_seed(3)
     pyramid = [torch.randn(1, 5, 160 // s, 256 // s, generator=generator) for s in (4, 8, 16, 32)]
     corner = torch.rand(60, 2, generator=generator) * torch.tensor([256, 160])
@@ -166,9 +166,9 @@ def test_one_atlas_pools_like_the_pyramid_also_at_the_border(canonical):
     boxes[:3] = torch.tensor([[0.0, 0, 256, 160], [0, 0, 3, 2], [250, 150, 256, 160]])
     from hassod_ros.detection.static_graph import _pack
 
-    expected = pool_features(pyramid, torch.cat([torch.zeros(60, 1), boxes], dim=1), 7, canonical)
+    expected = pool_features(pyramid, torch.cat([torch.zeros(60, 1), boxes], dim=1), 7, canonical, samples)
     torch.testing.assert_close(static._pool(_pack(pyramid), boxes[None], 7, canonical), expected, atol=1e-4, rtol=0)
-    direct = roi_align(pyramid[0], [boxes[1:2]], 7, 0.25, aligned=True)
+    direct = roi_align(pyramid[0], [boxes[1:2]], 7, 0.25, samples, aligned=True)
     torch.testing.assert_close(static._pool(_pack(pyramid), boxes[None, 1:2], 7, canonical), direct, atol=1e-5, rtol=0)
 
 
