@@ -1,5 +1,9 @@
 import numpy as np
 import pytest
+from scipy.ndimage import binary_fill_holes, label
+from skimage import data
+from skimage.filters import sobel
+from skimage.segmentation import watershed
 
 from hassod_ros.errors import InputError
 from hassod_ros.runtime import default_model
@@ -21,14 +25,19 @@ def test_a_missing_file_is_named_with_what_there_is(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["default", "default-int8"])
-def test_the_shipped_models_find_what_stands_out(name):
-    frame = np.full((240, 320, 3), 90, np.uint8)
-    frame[60:180, 100:220] = (200, 40, 30)
-    found = open_segmenter(name)(frame)
-    truth = np.zeros((240, 320), bool)
-    truth[60:180, 100:220] = True
-    overlap = [(mask & truth).sum() / (mask | truth).sum() for mask in found.dense().astype(bool)]
-    assert max(overlap, default=0) > 0.7
+def test_the_shipped_models_find_each_coin_of_a_photograph(name):
+    """At the recommended thresholds; the truth is a watershed between dark cloth and bright metal."""
+    photo = data.coins()
+    markers = np.select([photo < 30, photo > 150], [1, 2])
+    coins = binary_fill_holes(watershed(sobel(photo), markers) == 2)
+    labels, count = label(coins)
+    truths = [labels == i for i in range(1, count + 1) if (labels == i).sum() > 600]
+    found = open_segmenter(name)(np.repeat(photo[..., None], 3, axis=2))
+    masks = found.dense().astype(bool)
+    best = [max((mask & truth).sum() / (mask | truth).sum() for mask in masks) for truth in truths]
+    assert len(truths) == 24
+    assert min(best) > 0.8
+    assert len(found) < 40
 
 
 def test_the_package_stays_small():
