@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,12 @@ from hassod_ros.learning.pretraining.config import PretrainConfig
 LABELS, MODEL, INT8, SCORES = "labels.json", "model.onnx", "model_int8.onnx", "scores.json"
 _FEATURES, _BURN_IN, _MEAN_TEACHER = "features.safetensors", "burn_in/model.pth", "mean_teacher/model.pth"
 _AVERAGE = "model.pth"
+_PACKAGES = {  # what steps import when they begin, maybe hours later
+    "features": ("lightly", "timm"),
+    "labels": ("ray", "numba", "scipy", "pycocotools"),
+    "burn_in": ("pycocotools", "tensorboard"),
+    "export": ("onnx", "onnxscript"),
+}
 
 
 @dataclass(frozen=True)
@@ -117,8 +124,23 @@ def make_default_model(recipe: DefaultModelRecipe, say: Callable[[str], None] = 
 
     """
     steps = plan(recipe)
-    run_steps(steps, until=recipe.until or steps[-1].name, say=say)
+    until = recipe.until or steps[-1].name
+    _require_packages(steps, until)
+    run_steps(steps, until=until, say=say)
     return {step.name: step.folder for step in steps if step.done}
+
+
+def _require_packages(steps: Sequence[Step], until: str) -> None:
+    """Raises: InputError: A step up to `until` that is not done needs a package that is not installed."""
+    names = [step.name for step in steps]
+    ahead = steps[: names.index(until) + 1] if until in names else ()
+    needed = {
+        package: step.name for step in reversed(ahead) if not step.done for package in _PACKAGES.get(step.name, ())
+    }
+    missing = {package: step for package, step in needed.items() if find_spec(package) is None}
+    if missing:
+        named = ", ".join(f"{package} (step {step})" for package, step in sorted(missing.items()))
+        raise InputError(f"packages are missing: {named}; run pip install 'hassod_ros[train]'")
 
 
 def plan(recipe: DefaultModelRecipe) -> list[Step]:

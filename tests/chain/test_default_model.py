@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from hassod_ros.train import default_model as script
 from PIL import Image
 
+from hassod_ros.chain import default_model as module
 from hassod_ros.chain.default_model import (
     DefaultModelRecipe,
     ExportConfig,
@@ -309,6 +311,15 @@ def test_what_is_wrong_is_said_before_the_work(recipe, tmp_path, sections, messa
     with pytest.raises(InputError, match=message):
         make_default_model(_with(recipe, **sections))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_package_is_named_before_the_work(recipe, tmp_path, monkeypatch):
+    lacking = {"ray", "onnxscript"}
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name in lacking else find_spec(name))
+    with pytest.raises(InputError, match=r"missing: onnxscript \(step export\), ray \(step labels\); run pip install"):
+        make_default_model(recipe)
+    assert not (tmp_path / "run").exists()
+    make_default_model(dataclasses.replace(recipe, until="pool"))  # needs none of them
 
 
 def test_the_script_says_what_is_wrong(recipe, tmp_path, capsys):
