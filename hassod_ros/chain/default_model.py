@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,12 +24,10 @@ from hassod_ros.learning.pretraining.config import PretrainConfig
 LABELS, MODEL, INT8, SCORES = "labels.json", "model.onnx", "model_int8.onnx", "scores.json"
 _FEATURES, _BURN_IN, _MEAN_TEACHER = "features.safetensors", "burn_in/model.pth", "mean_teacher/model.pth"
 _AVERAGE = "model.pth"
-_PACKAGES = {  # what steps import when they begin, maybe hours later
-    "features": ("lightly", "timm"),
-    "labels": ("ray", "numba", "scipy", "pycocotools"),
-    "burn_in": ("pycocotools", "tensorboard"),
-    "export": ("onnx", "onnxscript"),
-}
+# What steps import when they begin.
+_DISCOVERY = ("ray", "numba", "scipy", "pycocotools")
+_TRAINING = ("pycocotools", "tensorboard")
+_EXPORT = ("onnx", "onnxscript")
 
 
 @dataclass(frozen=True)
@@ -124,23 +121,8 @@ def make_default_model(recipe: DefaultModelRecipe, say: Callable[[str], None] = 
 
     """
     steps = plan(recipe)
-    until = recipe.until or steps[-1].name
-    _require_packages(steps, until)
-    run_steps(steps, until=until, say=say)
+    run_steps(steps, until=recipe.until or steps[-1].name, say=say)
     return {step.name: step.folder for step in steps if step.done}
-
-
-def _require_packages(steps: Sequence[Step], until: str) -> None:
-    """Raises: InputError: A step up to `until` that is not done needs a package that is not installed."""
-    names = [step.name for step in steps]
-    ahead = steps[: names.index(until) + 1] if until in names else ()
-    needed = {
-        package: step.name for step in reversed(ahead) if not step.done for package in _PACKAGES.get(step.name, ())
-    }
-    missing = {package: step for package, step in needed.items() if find_spec(package) is None}
-    if missing:
-        named = ", ".join(f"{package} (step {step})" for package, step in sorted(missing.items()))
-        raise InputError(f"packages are missing: {named}; run pip install 'hassod_ros[train]'")
 
 
 def plan(recipe: DefaultModelRecipe) -> list[Step]:
@@ -173,7 +155,8 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
     features: Step | None = None
     if TINY in recipe.labels.features.split("+") and not recipe.labels.weights:
         about = f"pre-train a ViT-Ti/{config.patch_size}, {config.iterations} steps of {config.batch_size} photographs"
-        features = Step("features", about, root, config.settings(), (pool,), (_FEATURES,), partial(_pretrain, config))
+        run = partial(_pretrain, config)
+        features = Step("features", about, root, config.settings(), (pool,), (_FEATURES,), run, ("lightly", "timm"))
         steps.append(features)
     labels = Step(
         "labels",
@@ -186,6 +169,7 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
         (pool, features) if features else (pool,),
         (LABELS,),
         partial(_label, recipe, pool, features),
+        _DISCOVERY,
     )
     steps.append(labels)
     learned = chosen("model.", "data.", "run.seed", "run.deterministic", "processes")
@@ -226,6 +210,7 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
         (pool, detector),
         (MODEL,),
         partial(_export, recipe, pool, detector.path(checkpoint), "fp32"),
+        _EXPORT,
     )
     steps.append(export)
     if not recipe.dev.annotations:
@@ -250,6 +235,7 @@ def plan(recipe: DefaultModelRecipe) -> list[Step]:
             (pool, detector),
             (INT8,),
             partial(_export, recipe, pool, detector.path(checkpoint), "int8"),
+            _EXPORT,
         )
         steps.append(int8)
     return steps
@@ -273,6 +259,7 @@ def _stages(
         (pool, labels, start) if start else (pool, labels),
         (_BURN_IN,),
         partial(_burn_in, recipe, pool, labels),
+        _TRAINING,
     )
     mean_teacher = Step(
         f"mean_teacher{suffix}",
@@ -282,6 +269,7 @@ def _stages(
         (pool, labels, burn_in),
         (_MEAN_TEACHER,),
         partial(_mean_teacher, recipe, pool, labels, burn_in),
+        _TRAINING,
     )
     return [burn_in, mean_teacher]
 

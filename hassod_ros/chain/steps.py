@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Step:
         needs: The steps before that it reads from.
         outputs: Files in its folder that exist when it is done.
         run: Does it, given its folder; continues where a part is there.
+        packages: Python packages that it imports, maybe hours after the first step began.
 
     """
 
@@ -47,6 +49,7 @@ class Step:
     needs: tuple[Step, ...]
     outputs: tuple[str, ...]
     run: Callable[[Path], None]
+    packages: tuple[str, ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -75,17 +78,20 @@ def run_steps(steps: Sequence[Step], *, until: str, say: Callable[[str], None] =
     Each step leaves `step.json` beside its files: settings, seconds, machine, fingerprints of the files.
 
     Raises:
-        InputError: There is no step `until`, or a step raised it. What was done is kept.
+        InputError: There is no step `until`, a package is missing (said before the first step), or a step raised it.
+            What was done is kept.
 
     """
     names = [step.name for step in steps]
     if until not in names:
         raise InputError(f"there is no step {until!r}; choose one of {', '.join(names)}")
+    ahead = steps[: names.index(until) + 1]
+    _require_packages([step for step in ahead if not step.done])
     width = max(map(len, names))
-    for step in steps[: names.index(until) + 1]:
+    for step in ahead:
         state = "done" if step.done else "continue" if step.folder.exists() else "to do"
         say(f"{step.name:{width}}  {state:8}  {step.about}")
-    for step in steps[: names.index(until) + 1]:
+    for step in ahead:
         if step.done:
             continue
         say(f"\n{step.name}: {step.about} -> {step.folder}")
@@ -108,6 +114,13 @@ def run_steps(steps: Sequence[Step], *, until: str, say: Callable[[str], None] =
         }
         write_json(step.folder / RECORD, record, indent=1)
         say(f"{step.name}: {duration(seconds)}")
+
+
+def _require_packages(steps: Sequence[Step]) -> None:
+    needed = {package: step.name for step in reversed(steps) for package in step.packages}
+    missing = [f"{package} (step {name})" for package, name in sorted(needed.items()) if find_spec(package) is None]
+    if missing:
+        raise InputError(f"packages are missing: {', '.join(missing)}; run pip install 'hassod_ros[train]'")
 
 
 def machine() -> str:

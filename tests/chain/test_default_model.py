@@ -17,7 +17,7 @@ import torch
 from hassod_ros.train import default_model as script
 from PIL import Image
 
-from hassod_ros.chain import default_model as module
+from hassod_ros.chain import steps
 from hassod_ros.chain.default_model import (
     DefaultModelRecipe,
     ExportConfig,
@@ -315,7 +315,7 @@ def test_what_is_wrong_is_said_before_the_work(recipe, tmp_path, sections, messa
 
 def test_a_missing_package_is_named_before_the_work(recipe, tmp_path, monkeypatch):
     lacking = {"ray", "onnxscript"}
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name in lacking else find_spec(name))
+    monkeypatch.setattr(steps, "find_spec", lambda name: None if name in lacking else find_spec(name))
     with pytest.raises(InputError, match=r"missing: onnxscript \(step export\), ray \(step labels\); run pip install"):
         make_default_model(recipe)
     assert not (tmp_path / "run").exists()
