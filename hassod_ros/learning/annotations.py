@@ -17,6 +17,7 @@ from pycocotools import mask as rle
 from hassod_ros.errors import InputError
 from hassod_ros.images import list_images
 from hassod_ros.instances import Level
+from hassod_ros.learning.run_lengths import decode
 
 _FAULTS_NAMED = 5
 _FILES_PROBED = 100
@@ -65,17 +66,17 @@ class Annotations:
         start, end = _span(self.image_ends, index)
         return end - start
 
-    def masks(self, index: int) -> np.ndarray:
-        """(N, H, W) uint8 masks of 0 and 1 of image `index`."""
-        first, last = _span(self.image_ends, index)
+    def masks(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        """(N, h, w) uint8 masks of 0 and 1 of image `index`, resized to `size` where it is given.
+
+        Raises: ValueError: A mask is damaged.
+        """
         height, width = self.sizes[index].tolist()
-        if first == last:
-            return np.zeros((0, height, width), np.uint8)
-        codes = []
-        for i in range(first, last):
-            start, end = _span(self.code_ends, i)
-            codes.append({"size": [height, width], "counts": self.codes[start:end]})
-        return np.ascontiguousarray(rle.decode(codes).transpose(2, 0, 1))
+        first, last = _span(self.image_ends, index)
+        start = _span(self.code_ends, first)[0] if first < last else 0
+        ends = self.code_ends[first:last] - start
+        codes = np.frombuffer(self.codes, np.uint8, offset=start) if first < last else np.zeros(0, np.uint8)
+        return decode(codes, ends, height, width, size or (height, width))
 
     def mask_levels(self, index: int) -> np.ndarray:
         """(N,) uint8 levels of the masks of image `index`."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from hassod_ros.hierarchy import coverage_forest
+from hassod_ros.learning.run_lengths import nearest
 
 _PASTE_SCALE = (0.3, 1.0)  # of the target picture's sides
 _PASTE_HIDES = 0.5  # a mask that hides this share of another one is not pasted
@@ -32,26 +34,6 @@ class Sample:
     image: tv_tensors.Image
     masks: Tensor
     levels: Tensor
-
-
-class ShortestSide(v2.RandomShortestSize):
-    """`RandomShortestSize` whose masks stay in place: torchvision's shift by up to half a pixel, Pillow's do not."""
-
-    def transform(self, inpt: Tensor, params: dict) -> Tensor:
-        """Resize a picture or masks to the drawn size."""
-        if isinstance(inpt, tv_tensors.Mask):
-            return tv_tensors.Mask(_resize_masks(inpt.as_subclass(Tensor), params["size"]))
-        return super().transform(inpt, params)
-
-
-def geometry(short_sides: Sequence[int], max_side: int, flip: float) -> v2.Transform:
-    """Resize to a random short side (longest side at most `max_side`), then mirror with probability `flip`."""
-    return v2.Compose(
-        [
-            ShortestSide(list(short_sides), max_size=max_side, antialias=True),
-            v2.RandomHorizontalFlip(flip),
-        ]
-    )
 
 
 def drop_empty(sample: Sample) -> Sample:
@@ -89,10 +71,9 @@ def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False
     top = int(torch.randint(height - size[0] + 1, ()))
     left = int(torch.randint(width - size[1] + 1, ()))
 
-    pasted = _resize_masks(source.masks[chosen].view(torch.uint8), size).view(torch.bool)  # (k, h, w)
+    pasted = _resize_masks(source.masks[chosen].numpy(), size)  # (k, h, w)
     window = (..., slice(top, top + size[0]), slice(left, left + size[1]))
-    below = target.masks[window]
-    hidden = torch.einsum("khw,ghw->kg", pasted.float(), below.float())
+    hidden = torch.from_numpy(_hidden(pasted.numpy().view(np.uint8), target.masks.numpy().view(np.uint8), top, left))
     areas = torch.from_numpy(target.masks.numpy().view(np.uint8).sum(2, dtype=np.int32).sum(1, dtype=np.int64))
     fits = _any_pixel(pasted) & (hidden < _PASTE_HIDES * areas).all(1)
     if not fits.any():
@@ -135,9 +116,33 @@ def _any_pixel(masks: Tensor) -> Tensor:
     return torch.from_numpy(masks.numpy().any(axis=(1, 2)))
 
 
-def _resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """(G, H, W) uint8 masks at another (height, width): the value at the nearest pixel's centre."""
-    return F.resize_image(masks, list(size), interpolation=v2.InterpolationMode.NEAREST_EXACT)
+@njit(cache=True, nogil=True)
+def _hidden(pasted: np.ndarray, masks: np.ndarray, top: int, left: int) -> np.ndarray:
+    """(K, G) int64 pixels of (G, H, W) uint8 masks under (K, h, w) uint8 ones whose corner lies at `top`, `left`."""
+    counts = np.zeros((len(pasted), len(masks)), np.int64)
+    height, width = pasted.shape[1:]
+    for y in range(height):  # row by row: those of all masks fit into the cache together
+        for k in range(len(pasted)):
+            first, past = 0, width
+            while first < past and not pasted[k, y, first]:
+                first += 1
+            while first < past and not pasted[k, y, past - 1]:
+                past -= 1
+            line = pasted[k, y, first:past]
+            if len(line):
+                for g in range(len(masks)):
+                    below = masks[g, top + y, left + first : left + past]
+                    count = 0
+                    for x in range(len(line)):
+                        count += line[x] & below[x]
+                    counts[k, g] += count
+    return counts
+
+
+def _resize_masks(masks: np.ndarray, size: Sequence[int]) -> Tensor:
+    """(G, H, W) bool masks at another (height, width): the value at the nearest pixel's centre."""
+    rows, columns = map(nearest, masks.shape[1:], size)
+    return torch.from_numpy(masks.take(rows, axis=1).take(columns, axis=2))
 
 
 class StrongView(v2.Transform):

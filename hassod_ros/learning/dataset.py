@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from hassod_ros.errors import InputError
 from hassod_ros.images import read_image
 from hassod_ros.learning.annotations import Annotations
-from hassod_ros.learning.augmentation import Sample, StrongView, boxes_of, copy_paste, drop_empty, geometry
+from hassod_ros.learning.augmentation import Sample, StrongView, boxes_of, copy_paste, drop_empty
 from hassod_ros.learning.config import DataConfig
 from hassod_ros.learning.losses import Targets
 
@@ -106,7 +107,8 @@ class TrainingBatches(Dataset):
         self.key = (seed, stream)
         self.group = group or batch_size * world
         self.rank, self.world = rank, world
-        self._geometry = geometry(config.short_sides, config.max_side, config.flip)
+        self._resize = v2.RandomShortestSize(list(config.short_sides), max_size=config.max_side, antialias=True)
+        self._flip = v2.RandomHorizontalFlip(config.flip)
         self._strong = StrongView() if strong else None
         self._epoch, self._order = -1, np.zeros(0, np.int64)
 
@@ -151,16 +153,13 @@ class TrainingBatches(Dataset):
                 f"{path} is {pixels.shape[:2]} (height, width), its annotations were made for {expected}; "
                 "make the labels again from these pictures"
             )
+        image = self._resize(tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)))
+        size = int(image.shape[-2]), int(image.shape[-1])
         try:
-            masks = self.annotations.masks(index) if count else np.zeros((0, *pixels.shape[:2]), np.uint8)
+            masks = self.annotations.masks(index, size)
         except ValueError as error:
             raise InputError(f"a mask of {path} cannot be decoded ({error}); make the labels again") from error
-        views = self._geometry(
-            {
-                "image": tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)),
-                "masks": tv_tensors.Mask(torch.from_numpy(masks)),
-            }
-        )
+        views = self._flip({"image": image, "masks": tv_tensors.Mask(torch.from_numpy(masks))})
         levels = torch.from_numpy(self.annotations.mask_levels(index).astype(np.int64))
         return drop_empty(Sample(views["image"], views["masks"].as_subclass(Tensor).view(torch.bool), levels))
 

@@ -43,6 +43,22 @@ def test_batch_holds_padded_pictures_and_their_masks(toy_set):
         assert part[reds].all()  # the parts are painted in this colour and nothing else
 
 
+def test_resized_and_mirrored_pictures_keep_their_masks(toy_set):
+    batches, seen = _batches(toy_set), {}
+    for k in range(12):
+        batch = batches[k]
+        for image, (height, width), target, name in zip(
+            batch.images, batch.sizes, batch.targets, batch.names, strict=True
+        ):
+            view, things = image[:, :height, :width].float(), target.masks.any(0)
+            assert view[:, ~things].mean() < 45  # the ground is 40
+            assert view[:, things].mean() > 70
+            column = torch.nonzero(things)[:, 1].float().mean() / width
+            seen.setdefault(name, set()).add((min(height, width), round(float(column), 1)))
+    assert {side for views in seen.values() for side, _ in views} == {48, 64, 80}
+    assert any(len({column for _, column in views}) > 1 for views in seen.values())  # mirrored and not
+
+
 def test_a_batch_depends_on_seed_stream_and_number_alone(toy_set):
     options = {"copy_paste_rate": 1.0, "strong": True, "seed": 3}
     forward = [_batches(toy_set, **options)[k] for k in range(4)]
