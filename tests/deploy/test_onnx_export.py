@@ -215,6 +215,10 @@ def test_weights_stored_as_float16(exported, model, options, annotated, tmp_path
     export_onnx(model, tmp_path / "half.onnx", given, weights_sha256="", report=silent)
     assert (tmp_path / "half.onnx").stat().st_size < 0.7 * exported[0].stat().st_size
     assert read_model_info(tmp_path / "half.onnx").precision == "fp32"
+    large = [value for value in onnx.load(tmp_path / "half.onnx").graph.initializer if np.prod(value.dims) >= 1024]
+    kept = [value for value in large if value.data_type == onnx.TensorProto.FLOAT]
+    assert 0 < len(kept) < len(large) / 2
+    assert {value.dims[-1] for value in kept} == {4}  # anchors: half a pixel is too coarse for coordinates
     image = np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3)).astype(np.uint8)
     plain, half = (open_backend(path).infer(image) for path in (exported[0], tmp_path / "half.onnx"))
     np.testing.assert_allclose(half.scores[0, :3], plain.scores[0, :3], atol=5e-3)
