@@ -395,7 +395,7 @@ def _relabel(recipe: DefaultModelRecipe, pool: Step, detector: Step, folder: Pat
         detector.path(_MEAN_TEACHER),
         folder / LABELS,
         recipe.self_training.relabel,
-        processes=recipe.processes,
+        processes=max(recipe.processes, recipe.run.workers),  # one GPU serves many; outlines are the CPU's work
         device=recipe.run.device,
     )
     print(summary)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 RADIUS = 2.5  # standard deviation of a patch's neighbourhood, patches
+_MOST_CHANNELS = 128  # of an array that OpenCV 5 filters; OpenCV 4 took 512
 RIDGE = 0.2  # of the patches' mean variance: keeps directions out that are rare rather than steady
 
 
@@ -31,7 +32,9 @@ def co_occurrence(features: np.ndarray, dim: int) -> np.ndarray:
     """
     height, width, channels = features.shape
     centred = features - features.mean(axis=(0, 1))
-    around = cv2.GaussianBlur(centred, (0, 0), RADIUS, borderType=cv2.BORDER_REPLICATE)
+    parts = np.array_split(centred, -(-channels // _MOST_CHANNELS), axis=2)
+    blurred = [cv2.GaussianBlur(part, (0, 0), RADIUS, borderType=cv2.BORDER_REPLICATE) for part in parts]
+    around = np.concatenate([part.reshape(height, width, -1) for part in blurred], axis=2)  # cv2 drops a lone channel
     patches, around = centred.reshape(-1, channels), around.reshape(-1, channels)
     within = (patches.T @ patches).astype(np.float64) / len(patches)
     between = (patches.T @ around).astype(np.float64) / len(patches)
