@@ -10,13 +10,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
-from hassod_ros.deploy.quantization import TARGETS
-from hassod_ros.detection.checkpoints import open_detector, read_config
-from hassod_ros.detection.config import DetectorConfig
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
+from hassod_ros.packages import required
 from hassod_ros.runtime.model_info import LEVEL_SOURCES, PRECISIONS
+
+with required("train"):
+    from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
+    from hassod_ros.deploy.quantization import TARGETS
+    from hassod_ros.detection.checkpoints import open_detector, read_config
+    from hassod_ros.detection.config import DetectorConfig
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hassod_ros.errors import InputError
+from hassod_ros.packages import required
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         # torch loads slowly: --help answers without it.
-        from hassod_ros.detection.checkpoints import save_weights
-        from hassod_ros.learning.averaging import average
+        with required("train"):
+            from hassod_ros.detection.checkpoints import save_weights
+            from hassod_ros.learning.averaging import average
 
         save_weights(average(options.checkpoints), options.out)
     except InputError as error:

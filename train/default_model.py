@@ -9,9 +9,12 @@ was stopped goes on where it stood. --until NAME ends after a step; --labels.fea
 
 import sys
 
-from hassod_ros.chain.default_model import DefaultModelRecipe, make_default_model
 from hassod_ros.errors import InputError
-from hassod_ros.learning.config import read_settings
+from hassod_ros.packages import required
+
+with required("train"):
+    from hassod_ros.chain.default_model import DefaultModelRecipe, make_default_model
+    from hassod_ros.learning.config import read_settings
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,8 +9,11 @@ Started again with the same values, a run that was stopped goes on where it stoo
 import sys
 
 from hassod_ros.errors import InputError
-from hassod_ros.learning.config import read_recipe
-from hassod_ros.learning.stages import burn_in
+from hassod_ros.packages import required
+
+with required("train"):
+    from hassod_ros.learning.config import read_recipe
+    from hassod_ros.learning.stages import burn_in
 
 
 def main(argv: list[str] | None = None) -> int:

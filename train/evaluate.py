@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hassod_ros.errors import InputError
-from hassod_ros.evaluation.annotations import load_annotations, load_predictions, parse_predictions
-from hassod_ros.evaluation.evaluate import evaluate
-from hassod_ros.evaluation.predict import Finder, open_checkpoint, open_exported, predict
-from hassod_ros.evaluation.report import write_report
-from hassod_ros.evaluation.tables import format_scores
 from hassod_ros.files import revision, sha256, write_json
+from hassod_ros.packages import required
+
+with required("train"):
+    from hassod_ros.evaluation.annotations import load_annotations, load_predictions, parse_predictions
+    from hassod_ros.evaluation.evaluate import evaluate
+    from hassod_ros.evaluation.predict import Finder, open_checkpoint, open_exported, predict
+    from hassod_ros.evaluation.report import write_report
+    from hassod_ros.evaluation.tables import format_scores
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,8 +10,11 @@ stopped goes on where it stood.
 import sys
 
 from hassod_ros.errors import InputError
-from hassod_ros.learning.config import read_recipe
-from hassod_ros.learning.stages import mean_teacher
+from hassod_ros.packages import required
+
+with required("train"):
+    from hassod_ros.learning.config import read_recipe
+    from hassod_ros.learning.stages import mean_teacher
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,7 +8,10 @@ import argparse
 import sys
 
 from hassod_ros.errors import InputError
-from hassod_ros.learning.sources import SOURCES, Options, prepare
+from hassod_ros.packages import required
+
+with required("train"):
+    from hassod_ros.learning.sources import SOURCES, Options, prepare
 
 
 def main(argv: list[str] | None = None) -> int:

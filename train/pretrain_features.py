@@ -10,8 +10,11 @@ Started again with the same values, a run that was stopped goes on where it stoo
 import sys
 
 from hassod_ros.errors import InputError
-from hassod_ros.learning.config import read_settings
-from hassod_ros.learning.pretraining.config import PretrainConfig
+from hassod_ros.packages import required
+
+with required("train"):
+    from hassod_ros.learning.config import read_settings
+    from hassod_ros.learning.pretraining.config import PretrainConfig
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
             prog="pretrain_features",
             description=__doc__ or "",
         )
-        from hassod_ros.learning.pretraining.run import pretrain  # lightly loads slowly: --help answers without it
+        with required("train"):  # lightly loads slowly: --help answers without it
+            from hassod_ros.learning.pretraining.run import pretrain
 
         print(pretrain(config))
     except InputError as error:

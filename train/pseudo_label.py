@@ -18,6 +18,7 @@ from typing import Any
 
 from hassod_ros.discovery.features import DEFAULT
 from hassod_ros.errors import InputError
+from hassod_ros.packages import required
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         # Ray and torch load slowly: --help answers without them.
-        from hassod_ros.discovery.pseudo_label import Request, pseudo_label
+        with required("train"):
+            from hassod_ros.discovery.pseudo_label import Request, pseudo_label
 
         summary = pseudo_label(Request(**vars(options) | {"options": dict(options.options)}))
     except InputError as error:

@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hassod_ros.errors import InputError
-from hassod_ros.learning.config import RelabelConfig, read_settings
+from hassod_ros.packages import required
+
+with required("train"):
+    from hassod_ros.learning.config import RelabelConfig, read_settings
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("checkpoint", "images", "out"):
             if not getattr(command, name):
                 raise InputError(f"--{name} is missing; see relabel --help")
-        from hassod_ros.learning.relabel import relabel  # torch loads slowly: --help answers without it
+        with required("train"):  # torch loads slowly: --help answers without it
+            from hassod_ros.learning.relabel import relabel
 
         paths = (Path(command.images), Path(command.checkpoint), Path(command.out))
         print(relabel(*paths, command.relabel, processes=command.processes, device=command.device))

@@ -26,6 +26,7 @@ from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path
 from hassod_ros.images import list_images, read_image
 from hassod_ros.instances import Instances
+from hassod_ros.packages import required
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +66,8 @@ def _labelled(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray, In
 
 
 def _discovered(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray, Instances]]:
-    from hassod_ros.discovery.hassod import discover  # compiles: not needed to draw labels
+    with required("train"):  # compiles: not needed to draw labels
+        from hassod_ros.discovery.hassod import discover
 
     features = load_features(options.features, options.weights)
     root = options.images if options.images.is_dir() else options.images.parent
