@@ -17,7 +17,7 @@ from pycocotools import mask as rle
 from hassod_ros.errors import InputError
 from hassod_ros.images import list_images
 from hassod_ros.instances import Level
-from hassod_ros.learning.run_lengths import decode
+from hassod_ros.learning.run_lengths import damaged, decode
 
 _FAULTS_NAMED = 5
 _FILES_PROBED = 100
@@ -72,11 +72,13 @@ class Annotations:
         Raises: ValueError: A mask is damaged.
         """
         height, width = self.sizes[index].tolist()
+        size = size or (height, width)
         first, last = _span(self.image_ends, index)
-        start = _span(self.code_ends, first)[0] if first < last else 0
-        ends = self.code_ends[first:last] - start
-        codes = np.frombuffer(self.codes, np.uint8, offset=start) if first < last else np.zeros(0, np.uint8)
-        return decode(codes, ends, height, width, size or (height, width))
+        if first == last:
+            return np.zeros((0, *size), np.uint8)
+        start, _ = _span(self.code_ends, first)
+        codes = np.frombuffer(self.codes, np.uint8, offset=start)
+        return decode(codes, self.code_ends[first:last] - start, height, width, size)
 
     def mask_levels(self, index: int) -> np.ndarray:
         """(N,) uint8 levels of the masks of image `index`."""
@@ -159,9 +161,13 @@ class _Packer:
                 elif code is not None:
                     codes.append(code)
                     levels.append(int(annotation.get("level", Level.WHOLE)))
-            broken = _broken_codes(codes, size)
-            faults += [f"a mask of {image['file_name']} is damaged (its runs do not add up)"] * len(broken)
-            kept = [i for i in range(len(codes)) if i not in broken]
+            broken = damaged(
+                np.frombuffer(b"".join(codes), np.uint8),
+                np.cumsum([len(code) for code in codes], dtype=np.int64),
+                *size,
+            )
+            faults += [f"a mask of {image['file_name']} is damaged (its runs do not add up)"] * int(broken.sum())
+            kept = np.flatnonzero(~broken).tolist()
             if kept:
                 self.add_image(image["file_name"], *size, [codes[i] for i in kept], [levels[i] for i in kept])
         if faults and not drop_faulty:
@@ -264,38 +270,6 @@ def _family_fault(annotation: Mapping[str, Any], family: Mapping[Any, Mapping[st
     if "level" in annotation and above in tuple(Level) and above >= level and level < Level.SUBPART:
         return f"has level {level}, its parent level {above}; a parent stands higher (smaller)"
     return ""
-
-
-def _broken_codes(codes: Sequence[bytes], size: tuple[int, int]) -> frozenset[int]:
-    """Indices of codes whose runs do not fill the image; pycocotools would decode those to random pixels.
-
-    COCO writes each run as base-32 digits, lowest first, in characters from '0' on; bit 5 of a character says that
-    more follow, bit 4 of the last one is the sign. From the fourth run on, the difference to the run two before is
-    written: number j therefore counts once for itself and once for every second number after it.
-    """
-    if not codes:
-        return frozenset()
-    lengths = np.array([len(code) for code in codes])
-    if not lengths.all():
-        return frozenset(np.flatnonzero(lengths == 0).tolist())
-    characters = np.frombuffer(b"".join(codes), np.uint8).astype(np.int64) - 48
-    last = (characters & 32) == 0
-    code_ends = np.cumsum(lengths)
-    broken = ~last[code_ends - 1] | np.logical_or.reduceat((characters < 0) | (characters > 63), code_ends - lengths)
-    last[code_ends - 1] = True  # keep the numbers of one code apart from the next one's
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    digits = np.arange(len(characters)) - np.repeat(starts, ends - starts + 1)
-    broken |= np.maximum.reduceat(digits, code_ends - lengths) > 9  # beyond any image
-    values = np.add.reduceat((characters & 31) << np.minimum(5 * digits, 50), starts)
-    negative = (characters[ends] & 16) > 0
-    values = values - np.where(negative, np.int64(1) << np.minimum(5 * (ends - starts + 1), 55), 0)
-    number_ends = np.searchsorted(ends, code_ends - 1) + 1
-    counts = np.diff(number_ends, prepend=0)
-    position = np.arange(len(values)) - np.repeat(number_ends - counts, counts)
-    times = np.where(position == 0, 1, (np.repeat(counts, counts) - 1 - position) // 2 + 1)
-    totals = np.add.reduceat(values * times, number_ends - counts)
-    return frozenset(np.flatnonzero(broken | (totals != size[0] * size[1])).tolist())
 
 
 def _require_files(annotations: Annotations) -> None:

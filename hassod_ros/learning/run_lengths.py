@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-_CHUNK, _MORE, _SIGN, _BITS, _FIRST = 0x1F, 0x20, 0x10, 5, 48  # a character: 5 bits of a number, and whether it goes on
+_CHUNK, _MORE, _SIGN, _BITS = 0x1F, 0x20, 0x10, 5  # of a character
+_FIRST, _LARGEST = ord("0"), 63  # the character of 0, and the largest value of one
+_MOST_DIGITS = 10  # of a number; more are beyond any image
 
 
 def decode(codes: np.ndarray, ends: np.ndarray, height: int, width: int, size: tuple[int, int]) -> np.ndarray:
@@ -22,18 +24,23 @@ def decode(codes: np.ndarray, ends: np.ndarray, height: int, width: int, size: t
         (N, h, w) uint8 of 0 and 1.
 
     Raises:
-        ValueError: The runs of a mask do not add up to its pixels.
+        ValueError: A code is damaged.
 
     """
     masks = np.zeros((len(ends), *size), np.uint8)
-    # In column c of the result is what in its column columns[c] was: the first ones that show column x or a later one.
-    rows, columns = nearest(height, size[0]), nearest(width, size[1])
-    first_row = np.searchsorted(rows, np.arange(height + 1))
-    first_column = np.searchsorted(columns, np.arange(width + 1))
-    broken = _fill(codes, ends, first_row, first_column, masks)
-    if broken >= 0:
-        raise ValueError(f"the runs of mask {broken} do not add up to {height}x{width} pixels")
+    # Pixel x of a source line is seen by the pixels first[x] ... first[x + 1] - 1 of the resized one.
+    first_row = np.searchsorted(nearest(height, size[0]), np.arange(height + 1))
+    first_column = np.searchsorted(nearest(width, size[1]), np.arange(width + 1))
+    broken = np.flatnonzero(_fill(codes, ends, first_row, first_column, masks))
+    if len(broken):
+        raise ValueError(f"the runs of mask {broken[0]} do not add up to {height}x{width} pixels")
     return masks
+
+
+def damaged(codes: np.ndarray, ends: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(N,) bool, which codes `decode` would refuse; pycocotools makes random pixels of those. Arguments as there."""
+    nowhere = np.zeros((len(ends), 0, 0), np.uint8)
+    return _fill(codes, ends, np.zeros(height + 1, np.int64), np.zeros(width + 1, np.int64), nowhere)
 
 
 def nearest(source: int, target: int) -> np.ndarray:
@@ -49,16 +56,22 @@ def nearest(source: int, target: int) -> np.ndarray:
 @njit(cache=True, nogil=True)
 def _fill(
     codes: np.ndarray, ends: np.ndarray, first_row: np.ndarray, first_column: np.ndarray, masks: np.ndarray
-) -> int:
-    """Set the pixels of all masks; the number of the first broken one, or -1."""
+) -> np.ndarray:
+    """Set the pixels of all masks; (N,) bool, which codes are damaged.
+
+    COCO writes each run as base-32 digits, lowest first, in characters from '0' on; bit 5 of a character says that more
+    follow, bit 4 of the last one is the sign. From the fourth run on the difference to the run two before is written.
+    """
     height, width = len(first_row) - 1, len(first_column) - 1
+    broken = np.zeros(len(ends), np.bool_)
     place = 0
     for n in range(len(ends)):
         start, run, before, last = 0, 0, 0, 0  # pixels so far, number of the run, lengths of the two runs before
         while place < ends[n]:
             length, shift, more = 0, 0, True
-            while more and place < ends[n]:
+            while more and place < ends[n] and shift < _BITS * _MOST_DIGITS:
                 character = int(codes[place]) - _FIRST
+                broken[n] |= character < 0 or character > _LARGEST
                 place += 1
                 length |= (character & _CHUNK) << shift
                 shift += _BITS
@@ -66,11 +79,12 @@ def _fill(
                 if not more and character & _SIGN:
                     length |= -1 << shift
             if run > 2:
-                length += before  # stored as differences from the run before the last
+                length += before
             before, last = last, length
             stop = start + length
-            if more or length < 0 or stop > height * width:
-                return n
+            if broken[n] or more or length < 0 or stop > height * width:
+                broken[n] = True
+                break
             if run % 2:  # every second run is of pixels inside; they go down the columns
                 position = start
                 while position < stop:
@@ -83,6 +97,6 @@ def _fill(
                                 masks[n, y, column] = 1
                     position += bottom - top
             start, run = stop, run + 1
-        if start != height * width:
-            return n
-    return -1
+        broken[n] |= start != height * width
+        place = ends[n]
+    return broken
