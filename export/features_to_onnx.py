@@ -12,9 +12,12 @@ import sys
 
 from hassod_ros.export.to_onnx import parse_size
 
-from hassod_ros.deploy.feature_export import export_features
-from hassod_ros.discovery.vit import load_vit
 from hassod_ros.errors import InputError
+from hassod_ros.packages import required
+
+with required("train"):
+    from hassod_ros.deploy.feature_export import export_features
+    from hassod_ros.discovery.vit import load_vit
 
 
 def build_parser() -> argparse.ArgumentParser:
