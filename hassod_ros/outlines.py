@@ -8,6 +8,8 @@ all masks of an image take some milliseconds.
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -18,6 +20,7 @@ _CHROMA_STEP = 10  # of 256, finer than that of luma: things differ less in chro
 _PRIOR = 5.0  # cells of either kind that each colour is given: rare ones decide nothing
 _SURE = 0.02  # probabilities count as at least so far from 0 and 1
 _LEAST = 0.05  # cells below it stay outside
+_FAINT = 0.7  # a mask's cells are this likely on average, or raised to it: below 0.5 its own colours speak against it
 
 _LUMA = np.arange(256, dtype=np.int32) * _SHADES // 256
 _CHROMA = np.clip((np.arange(256, dtype=np.int32) - 128) // _CHROMA_STEP + _SHADES // 2, 0, _SHADES - 1)
@@ -28,13 +31,13 @@ def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarra
     """Mask probabilities that agree with the colours of the image.
 
     To a cell's log-odds come `weight` times the log-odds that its colour is the mask's, counted in the box and a little
-    around it; then each is the mean of 3 x 3.
+    around it; then each is the mean of 3 x 3. A mask that is faint all over, as a young detector's are, is raised.
 
     Args:
         probabilities: (N, M, M) float32, of masks within their boxes.
         image: (H, W, 3) uint8 RGB.
         boxes: (N, 4) xyxy in pixels of the image.
-        weight: 0: nothing changes but the mean of 3 x 3; 3 does well.
+        weight: 0: colours count nothing; 3 does well.
 
     Returns:
         (N, M, M) float32.
@@ -44,7 +47,7 @@ def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarra
     if not count:
         return probabilities
     margin = max(1, round(_MARGIN * side))
-    mask = np.pad(probabilities, ((0, 0), (margin, margin), (margin, margin)))
+    mask = np.pad(_raised(probabilities), ((0, 0), (margin, margin), (margin, margin)))
     colors = _sample(_quantised(image), boxes, side, margin)
     colors += np.arange(count, dtype=colors.dtype)[:, None, None] * _COLORS  # a histogram for each mask
     bins = count * _COLORS
@@ -58,6 +61,20 @@ def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarra
     mean = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
     kept = slice(margin - 1, margin - 1 + side)
     return mean[:, kept, kept]
+
+
+def _raised(probabilities: np.ndarray) -> np.ndarray:
+    """Masks (N, M, M) whose mean probability, weighted by itself, is `_FAINT` or more: faint ones are shifted to it."""
+    weight = probabilities.sum((1, 2))
+    likely = np.einsum("nij,nij->n", probabilities, probabilities) / np.maximum(weight, 1e-6)
+    faint = np.flatnonzero(likely < _FAINT)
+    if not len(faint):
+        return probabilities
+    masks = probabilities[faint]
+    odds = _log_odds(masks) + (math.log(_FAINT / (1 - _FAINT)) - _log_odds(likely[faint]))[:, None, None]
+    raised = probabilities.copy()
+    raised[faint] = np.where(masks < _LEAST, masks, 1 / (1 + np.exp(-odds)))
+    return raised
 
 
 def _quantised(image: np.ndarray) -> np.ndarray:

@@ -38,6 +38,19 @@ def test_outlines_follow_the_image(radius, side, colors):
     assert iou(after) > iou(before) + 0.15
 
 
+def test_a_faint_mask_does_not_vanish():
+    truth = disc(120, 160, (60, 80), 34)
+    image = np.where(truth[..., None], (200, 60, 40), (50, 90, 120)).astype(np.uint8)
+    boxes = np.array([[40, 20, 120, 100]], np.float32)
+    sure = rough(0.8)[None]
+    faint = 0.4 * sure  # nowhere above 0.4, as if every second label had left the cell out
+    (mask,) = paste_masks(follow_colors(faint, image, boxes, 3.0), boxes, 0.3)
+    inside = truth[20:100, 40:120]
+    assert (mask & inside).sum() / (mask | inside).sum() > 0.85
+    both = follow_colors(np.concatenate([sure, faint]), image, boxes[[0, 0]], 3.0)
+    np.testing.assert_array_equal(both[0], follow_colors(sure, image, boxes, 3.0)[0])
+
+
 def test_each_mask_has_colours_of_its_own():
     image = np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
     boxes = np.array([[-5, 3, 40, 50], [30.5, 10.2, 88, 70], [0, 0, 7, 5]], np.float32)
@@ -52,7 +65,7 @@ def test_each_mask_has_colours_of_its_own():
 
 def test_where_colours_tell_nothing_the_mask_is_only_smoothed():
     image = np.full((60, 90, 3), 90, np.uint8)
-    maps = rough(0.6)[None]
+    maps = np.clip(rough(0.8, steep=8.0), 0.02, 0.98)[None]  # as sure as probabilities count
     after = follow_colors(maps, image, np.array([[10, 10, 50, 50]], np.float32), 0.0)[0]
     mean = sum(maps[0, 8 + y : 20 + y, 8 + x : 20 + x] for y in (-1, 0, 1) for x in (-1, 0, 1)) / 9
     np.testing.assert_allclose(after[8:-8, 8:-8], mean, atol=1e-5)

@@ -491,4 +491,7 @@ def _report(recipe: DefaultModelRecipe, features: Step | None, export: Step, fol
     kind = "mask" if annotated.has_masks else "box"
     rows = {name: {**found[kind], "nested": found[kind]["parents"]["accuracy"]} for name, found in scores.items()}
     print(format_table(rows, ("AR@10", "AR@100", "AP", "best_iou@100", "nested"), corner=f"{kind}, per cent"))
+    first, last = (rows[name]["AR@100"] for name in ("labels", "model"))
+    if first > 0:
+        print(f"AR@100 of the model is {last / first:.2f} times that of the method of its first labels")
     write_json(folder / SCORES, clean(scores), indent=1)

@@ -90,7 +90,7 @@ class RelabelConfig:
     nms: float = 0.6  # IoU from which detections are of one thing
     detections: int = 100  # most of a picture
     color_weight: float = 3.0  # how far outlines follow the picture's colours; 0: not
-    mask_threshold: float = 0.45  # probability from which a pixel belongs to a mask
+    mask_threshold: float = 0.3  # probability from which a pixel belongs to a mask
     min_side: int = 4  # px of a mask's rectangle
     cover: float = 0.9  # share of a mask that its parent must contain
 

@@ -217,7 +217,7 @@ def test_a_second_round_learns_from_what_the_detector_finds(recipe, tmp_path):
     assert saved["settings"]["run.seed"] == recipe.run.seed + 1
 
 
-def test_export_and_report_follow_a_trained_model(recipe, photos, tmp_path, monkeypatch):
+def test_export_and_report_follow_a_trained_model(recipe, photos, tmp_path, monkeypatch, capsys):
     dev = {"annotations": str(tmp_path / "dev.json"), "images": str(photos), "count": 3}
     int8 = {"int8": True, "int8_size": (96, 128), "int8_detections": 5, "int8_score_thresholds": (0.4, 0.4, 0.4)}
     changes = {"rpn_nms": 0.7, "nms": 0.6, "mask_threshold": 0.4, "sampling_ratio": 1}
@@ -246,6 +246,8 @@ def test_export_and_report_follow_a_trained_model(recipe, photos, tmp_path, monk
     assert list(scores) == ["labels", "model"]
     assert all(found["counts"]["images"] == 3 for found in scores.values())
     assert scores["labels"]["mask"]["AR@100"] > 0.1
+    ratio = scores["model"]["mask"]["AR@100"] / scores["labels"]["mask"]["AR@100"]
+    assert f"AR@100 of the model is {ratio:.2f} times" in capsys.readouterr().out
     for name in scores:
         assert (steps["report"].folder / name / "report.html").is_file()
     other = {step.name: step.folder for step in plan(_with(recipe, export={"int8_size": None}))}
