@@ -20,7 +20,7 @@ _CHROMA_STEP = 10  # of 256, finer than that of luma: things differ less in chro
 _PRIOR = 5.0  # cells of either kind that each colour is given: rare ones decide nothing
 _SURE = 0.02  # probabilities count as at least so far from 0 and 1
 _LEAST = 0.05  # cells below it stay outside
-_FAINT = 0.7  # a mask's cells are this likely on average, or raised to it: below 0.5 its own colours speak against it
+_FAINT = 0.7  # a mask's cells are at least so likely on average, or raised to it
 
 _LUMA = np.arange(256, dtype=np.int32) * _SHADES // 256
 _CHROMA = np.clip((np.arange(256, dtype=np.int32) - 128) // _CHROMA_STEP + _SHADES // 2, 0, _SHADES - 1)
@@ -31,13 +31,14 @@ def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarra
     """Mask probabilities that agree with the colours of the image.
 
     To a cell's log-odds come `weight` times the log-odds that its colour is the mask's, counted in the box and a little
-    around it; then each is the mean of 3 x 3. A mask that is faint all over, as a young detector's are, is raised.
+    around it; then each is the mean of 3 x 3. A mask that is faint all over, as a young detector's are, is raised
+    before, or its own colours would speak against it.
 
     Args:
         probabilities: (N, M, M) float32, of masks within their boxes.
         image: (H, W, 3) uint8 RGB.
         boxes: (N, 4) xyxy in pixels of the image.
-        weight: 0: colours count nothing; 3 does well.
+        weight: 0: nothing changes but the mean of 3 x 3; 3 does well.
 
     Returns:
         (N, M, M) float32.
@@ -47,7 +48,7 @@ def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarra
     if not count:
         return probabilities
     margin = max(1, round(_MARGIN * side))
-    mask = np.pad(_raised(probabilities), ((0, 0), (margin, margin), (margin, margin)))
+    mask = np.pad(_raised(probabilities) if weight else probabilities, ((0, 0), (margin, margin), (margin, margin)))
     colors = _sample(_quantised(image), boxes, side, margin)
     colors += np.arange(count, dtype=colors.dtype)[:, None, None] * _COLORS  # a histogram for each mask
     bins = count * _COLORS
