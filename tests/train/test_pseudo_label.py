@@ -132,7 +132,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     pseudo_label(request(images, tmp_path / "whole.json", **fields))
     out = tmp_path / "killed" / "labels.json"
     code = (
-        "from pathlib import Path; import hassod_ros.discovery.pseudo_label as p;"
+        "import time; from pathlib import Path; import hassod_ros.discovery.pseudo_label as p;"
+        # Parts that waited for a slow first image would all be written before the kill comes.
+        "write = p.Shards.write; p.Shards.write = lambda *part: (time.sleep(0.2), write(*part));"
         f"p.pseudo_label(p.Request(images=Path({str(images)!r}), out=Path({str(out)!r}), options={FAST!r},"
         "features='handcrafted', cpus=2, shard=4, batch=1))"
     )
