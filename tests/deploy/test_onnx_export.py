@@ -92,6 +92,22 @@ def annotated(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def kept_recall(monkeypatch):
+    """A recall that is the same for every model: that of random weights is chance, another one on every kind of CPU.
+
+    The files whose recall was asked for, by their names.
+    """
+    asked = []
+
+    def average_recall(model, *_):
+        asked.append(model.name)
+        return 0.5
+
+    monkeypatch.setattr(onnx_export, "average_recall", average_recall)
+    return asked
+
+
 def test_the_file_says_what_it_is(exported):
     path, info = exported
     assert read_model_info(path) == info
@@ -179,12 +195,13 @@ def test_a_loss_of_recall_is_refused(options, annotated, monkeypatch):
 
 
 @pytest.mark.parametrize(("target", "bits"), [("x86", 8), ("x86_avx2", 7), ("tensorrt", 8)])
-def test_int8(exported, model, options, annotated, tmp_path, target, bits, monkeypatch):
+def test_int8(exported, model, options, annotated, tmp_path, target, bits, monkeypatch, kept_recall):
     monkeypatch.setattr(onnx_export, "trace", lambda *_: onnx.load(exported[0]))  # traced once is enough
     given = dataclasses.replace(
         options, precision="int8", target=target, annotations=annotated / "set.json", annotated_images=annotated
     )
     export_onnx(model, tmp_path / "int8.onnx", given, weights_sha256="", report=silent)
+    assert kept_recall == ["fp32.onnx", "int8.onnx"]
     graph = onnx.load(tmp_path / "int8.onnx")
     assert read_model_info(tmp_path / "int8.onnx").precision == "int8"
     initializers = {value.name: value for value in graph.graph.initializer}
@@ -207,7 +224,7 @@ def test_int8(exported, model, options, annotated, tmp_path, target, bits, monke
     )
 
 
-def test_weights_stored_as_float16(exported, model, options, annotated, tmp_path, monkeypatch):
+def test_weights_stored_as_float16(exported, model, options, annotated, tmp_path, monkeypatch, kept_recall):
     monkeypatch.setattr(onnx_export, "trace", lambda *_: onnx.load(exported[0]))
     given = dataclasses.replace(
         options, store_half=True, annotations=annotated / "set.json", annotated_images=annotated
@@ -224,7 +241,7 @@ def test_weights_stored_as_float16(exported, model, options, annotated, tmp_path
     np.testing.assert_allclose(half.scores[0, :3], plain.scores[0, :3], atol=5e-3)
 
 
-def test_fp16(exported, model, options, annotated, tmp_path, monkeypatch):
+def test_fp16(exported, model, options, annotated, tmp_path, monkeypatch, kept_recall):
     real = onnx_export.trace
 
     def trace(detector, info):
