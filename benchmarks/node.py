@@ -45,13 +45,13 @@ from std_msgs.msg import Header
 from hassod_msgs.msg import Instance, InstanceArray
 from hassod_ros.errors import InputError
 from hassod_ros.files import write_json
+from hassod_ros.footage.sources import fill
 from hassod_ros.images import read_image
 from hassod_ros.instances import Instances
 from hassod_ros.nodes.convert import array_to_image
 from hassod_ros.nodes.demo import end_node
 from hassod_ros.nodes.perception_node import PerceptionNode
 from hassod_ros.nodes.run import run
-from hassod_ros.nodes.sources import fill
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = "/perception_node/instances"

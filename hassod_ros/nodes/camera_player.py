@@ -18,10 +18,10 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from hassod_ros.errors import InputError
+from hassod_ros.footage.sources import open_source
 from hassod_ros.nodes.convert import array_to_image
 from hassod_ros.nodes.parameters import Parameter, declare, values
 from hassod_ros.nodes.run import reliability, run
-from hassod_ros.nodes.sources import open_source
 
 GRACE = 0.5  # s that a new subscriber needs to be connected
 

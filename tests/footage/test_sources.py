@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from hassod_ros.errors import InputError
-from hassod_ros.nodes.sources import fill, open_source, pan_zoom
+from hassod_ros.footage.sources import fill, open_source, pan_zoom
 
 
 @pytest.fixture

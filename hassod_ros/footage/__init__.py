@@ -1,0 +1,1 @@
+"""Frames from photographs, videos and recordings."""
