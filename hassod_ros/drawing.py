@@ -55,6 +55,8 @@ def draw(
 ) -> np.ndarray:
     """Lay instances over an image: translucent fills and solid outlines, parts above wholes and small above large.
 
+    Scene has an outline only, beneath everything else.
+
     Args:
         image: (H, W, 3) uint8 RGB; not changed.
         instances: Instances of that image.
@@ -74,7 +76,7 @@ def draw(
     chosen = np.flatnonzero(np.isin(instances.levels, list(levels)))
     if not len(chosen):
         return image.copy()
-    chosen = chosen[np.lexsort((-instances.areas[chosen], instances.levels[chosen]))]
+    chosen = chosen[np.lexsort((-instances.areas[chosen], instances.levels[chosen], ~instances.scene[chosen]))]
     # Painting numbers and colouring them once is cheaper than blending every crop, and fills do not add up.
     top = np.zeros(instances.image_size, np.uint16)
     regions = instances.regions
@@ -85,8 +87,9 @@ def draw(
     palette[1:] = colours(instances)[chosen]
     layer = palette.take(top, axis=0)
     covered = (top > 0).view(np.uint8)
+    filled = (top > np.count_nonzero(instances.scene[chosen])).view(np.uint8)
     picture = image.copy()
-    cv2.copyTo(cv2.addWeighted(image, 1 - alpha, layer, alpha, 0), covered, picture)
+    cv2.copyTo(cv2.addWeighted(image, 1 - alpha, layer, alpha, 0), filled, picture)
     if outline:
         kernel = np.ones((2 * outline + 1, 2 * outline + 1), np.uint8)
         border = (cv2.dilate(top, kernel) != cv2.erode(top, kernel)).view(np.uint8) & covered

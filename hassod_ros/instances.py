@@ -36,6 +36,7 @@ class Instances:
         parents: (N,) int32, index of the instance that this one is a part of, or -1. A parent stands higher than its
             child (smaller level), or both are subparts; no cycles. Default: -1.
         ids: (N,) uint32, stable over time within a run; 0 = untracked. Default: 0.
+        scene: (N,) bool, background or support: wall, floor, sky, table top. Nobody's ancestor. Default: False.
 
     Raises:
         ValueError: An invariant does not hold; the message names it and the first offending instance.
@@ -54,6 +55,7 @@ class Instances:
     levels: np.ndarray
     parents: np.ndarray
     ids: np.ndarray
+    scene: np.ndarray
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class Instances:
         levels: np.ndarray | None = None,
         parents: np.ndarray | None = None,
         ids: np.ndarray | None = None,
+        scene: np.ndarray | None = None,
     ) -> None:
         n = len(masks)
         fields = {
@@ -75,6 +78,7 @@ class Instances:
             "levels": np.zeros(n, np.uint8) if levels is None else _as_integers("levels", levels, np.uint8),
             "parents": np.full(n, -1, np.int32) if parents is None else _as_integers("parents", parents, np.int32),
             "ids": np.zeros(n, np.uint32) if ids is None else _as_integers("ids", ids, np.uint32),
+            "scene": np.zeros(n, bool) if scene is None else _as_integers("scene", scene, np.bool_),
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
@@ -85,7 +89,8 @@ class Instances:
         height, width = self.image_size
         if height < 1 or width < 1:
             raise ValueError(f"image_size must be positive, got {self.image_size}")
-        for name, shape in (("boxes", (n, 4)), ("scores", (n,)), ("levels", (n,)), ("parents", (n,)), ("ids", (n,))):
+        shapes = {"boxes": (n, 4)} | dict.fromkeys(("scores", "levels", "parents", "ids", "scene"), (n,))
+        for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} must have shape {shape} for {n} masks, got {getattr(self, name).shape}")
         if n == 0:
@@ -106,6 +111,7 @@ class Instances:
                 break
             ancestor = np.where(ancestor >= 0, links[ancestor], -1)
         _require(ancestor < 0, "line of parents that ends")
+        _require(orphan | ~self.scene[self.parents], "parent that is no scene")
         tracked = self.ids[self.ids > 0]
         if len(np.unique(tracked)) != len(tracked):
             raise ValueError("two instances share one id; ids must be unique or 0")
@@ -162,8 +168,7 @@ class Instances:
         new_index = np.full(len(self) + 1, -1, np.int32)  # the last entry answers for "no parent"
         new_index[index] = np.arange(len(index), dtype=np.int32)
         parents = self.parents[index]
-        for _ in range(len(Level)):
-            gone = (parents >= 0) & (new_index[parents] < 0)
+        while (gone := (parents >= 0) & (new_index[parents] < 0)).any():
             parents = np.where(gone, self.parents[parents], parents)
         return Instances(
             image_size=self.image_size,
@@ -173,6 +178,7 @@ class Instances:
             levels=self.levels[index],
             parents=new_index[parents],
             ids=self.ids[index],
+            scene=self.scene[index],
         )
 
     def dense(self) -> np.ndarray:
@@ -188,17 +194,20 @@ class Instances:
         return (value % _LABEL_MAX + 1).astype(np.uint16)
 
     def to_label_map(self, level: Level) -> np.ndarray:
-        """(H, W) uint16 map of one level: `labels()` of the instance at each pixel, 0 = none; higher scores on top."""
+        """(H, W) uint16 map of one level: `labels()` of the instance at each pixel, 0 = none; higher scores on top.
+
+        Scene is left out: it would cover what stands before it.
+        """
         label_map = np.zeros(self.image_size, np.uint16)
         labels, regions = self.labels(), self.regions
-        chosen = np.flatnonzero(self.levels == level)
+        chosen = np.flatnonzero((self.levels == level) & ~self.scene)
         for i in chosen[np.argsort(self.scores[chosen], kind="stable")]:
             x0, y0, x1, y1 = regions[i]
             np.copyto(label_map[y0:y1, x0:x1], labels[i], where=self.masks[i].view(bool))
         return label_map
 
     def to_coco(self, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
-        """COCO annotations, one per instance, with `level`, `parent_id` (an annotation id, 0 = none) and `score`.
+        """COCO annotations, one per instance, with `level`, `parent_id` (an annotation id, 0 = none), `score`, `scene`.
 
         Args:
             image_id: Id of the image in the COCO file.
@@ -230,6 +239,7 @@ class Instances:
                     "level": int(self.levels[i]),
                     "parent_id": first_id + int(self.parents[i]) if self.parents[i] >= 0 else 0,
                     "score": round(float(self.scores[i]), 6),
+                    "scene": bool(self.scene[i]),
                 }
             )
         return annotations
@@ -238,7 +248,7 @@ class Instances:
     def from_coco(cls, annotations: Sequence[Mapping[str, Any]], image_size: tuple[int, int]) -> Instances:
         """Instances of one image's COCO annotations (RLE or polygons); boxes are the masks' extents.
 
-        Missing `level`, `parent_id` and `score` take the constructor's defaults.
+        Missing `level`, `parent_id`, `score` and `scene` take the constructor's defaults.
 
         Raises:
             ValueError: An empty mask, a mask of another size, a parent that is not among `annotations`, or a level or
@@ -275,6 +285,7 @@ class Instances:
             scores=np.array([annotation.get("score", 1.0) for annotation in annotations], np.float32),
             levels=np.array([annotation.get("level", 0) for annotation in annotations], np.int64),
             parents=parents,
+            scene=np.array([annotation.get("scene", False) for annotation in annotations], bool),
         )
 
 

@@ -76,6 +76,24 @@ def test_fill_outline_and_untouched_background(scene):
     assert (picture != image).any(axis=2).sum() == scene.dense().any(axis=0).sum()
 
 
+def test_scene_has_an_outline_and_no_fill_and_hides_nothing(scene):
+    floor = np.zeros((1, 40, 60), bool)
+    floor[0, :38, :58] = True
+    both = Instances.from_dense(
+        np.concatenate([floor, scene.dense()]),
+        image_size=(40, 60),
+        levels=np.array([0, *scene.levels]),
+        parents=np.array([-1, *np.where(scene.parents >= 0, scene.parents + 1, -1)]),
+        scene=np.array([True] + [False] * 5),
+    )
+    image = np.full((40, 60, 3), 100, np.uint8)
+    picture = draw(image, both, outline=1)
+    np.testing.assert_array_equal(picture[2, 2], image[2, 2])
+    np.testing.assert_array_equal(picture[37, 30], colours(both)[0])
+    things = draw(image, both.select(np.arange(1, 6)), outline=0)
+    np.testing.assert_array_equal(draw(image, both, outline=0) == image, things == image)
+
+
 def test_levels_are_chosen_and_no_outline_means_none(scene):
     image = np.zeros((40, 60, 3), np.uint8)
     picture = draw(image, scene, levels=[Level.PART], alpha=1, outline=0)

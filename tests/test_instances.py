@@ -22,9 +22,10 @@ def instances(draw) -> Instances:
         mask[:] = draw(arrays.arrays(bool, (height, width)))
         mask[draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))] = True
     levels = np.array(draw(st.lists(st.sampled_from(list(Level)), min_size=n, max_size=n)), np.uint8)
+    scene = np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)), bool)
     parents = np.full(n, -1, np.int32)
     for i in range(n):
-        higher = np.flatnonzero(levels < levels[i]).tolist()
+        higher = np.flatnonzero((levels < levels[i]) & ~scene).tolist()
         parents[i] = draw(st.sampled_from([-1, *higher]))
     ids = draw(st.lists(st.integers(1, 2**32 - 1), min_size=n, max_size=n, unique=True))
     tracked = draw(st.lists(st.booleans(), min_size=n, max_size=n))
@@ -35,6 +36,7 @@ def instances(draw) -> Instances:
         levels=levels,
         parents=parents,
         ids=np.where(tracked, np.array(ids, np.uint32), 0).astype(np.uint32) if n else None,
+        scene=scene,
     )
 
 
@@ -44,6 +46,7 @@ def assert_equal(a: Instances, b: Instances, *, scores_to: float = 0.0, ids: boo
     np.testing.assert_array_equal(a.boxes, b.boxes)
     np.testing.assert_array_equal(a.levels, b.levels)
     np.testing.assert_array_equal(a.parents, b.parents)
+    np.testing.assert_array_equal(a.scene, b.scene)
     np.testing.assert_allclose(a.scores, b.scores, rtol=0, atol=scores_to)
     if ids:
         np.testing.assert_array_equal(a.ids, b.ids)
@@ -59,6 +62,7 @@ def test_dense_round_trip(before):
         levels=before.levels,
         parents=before.parents,
         ids=before.ids,
+        scene=before.scene,
     )
     assert_equal(again, before)
     np.testing.assert_array_equal(before.areas, before.dense().sum((1, 2)))
@@ -79,7 +83,7 @@ def test_label_maps_show_each_instance_where_nothing_lies_on_it(before):
     assert labels.min(initial=1) >= 1
     for level in Level:
         label_map = before.to_label_map(level)
-        chosen = np.flatnonzero(before.levels == level)
+        chosen = np.flatnonzero((before.levels == level) & ~before.scene)
         np.testing.assert_array_equal(label_map > 0, dense[chosen].any(0))
         for i in chosen:
             higher = dense[[j for j in chosen if before.scores[j] > before.scores[i]]].any(0)
@@ -98,7 +102,7 @@ def test_disjoint_label_map_round_trip(before):
         if not (mask & taken).any():
             keep.append(i)
             taken |= mask
-    disjoint = before.select(np.array(keep, np.int64))
+    disjoint = before.select(np.array([i for i in keep if not before.scene[i]], np.int64))
     labels = disjoint.labels()
     if len(np.unique(labels)) < len(labels):
         return  # two ids fold into one label
@@ -114,7 +118,7 @@ def test_select_keeps_fields_and_the_nearest_ancestor(before, data):
     index = np.array(order[: data.draw(st.integers(0, len(before)))], np.int64)
     chosen = before.select(index)
     np.testing.assert_array_equal(chosen.dense(), before.dense()[index])
-    for name in ("scores", "levels", "ids", "boxes"):
+    for name in ("scores", "levels", "ids", "boxes", "scene"):
         np.testing.assert_array_equal(getattr(chosen, name), getattr(before, name)[index])
     for new, old in enumerate(index):
         ancestor = before.parents[old]
@@ -181,12 +185,14 @@ def test_from_coco_reads_polygons_and_uncompressed_rle():
     annotations = [
         {"id": 5, "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]]},
         {"id": 9, "segmentation": {"size": [4, 6], "counts": [0, 2, 22]}, "level": 1, "parent_id": 5, "score": 0.25},
+        {"id": 10, "segmentation": {"size": [4, 6], "counts": [0, 24]}, "scene": True},
     ]
     found = Instances.from_coco(annotations, (4, 6))
-    assert found.boxes.tolist() == [[1, 1, 4, 3], [0, 0, 1, 2]]
-    assert found.parents.tolist() == [-1, 0]
-    assert found.levels.tolist() == [0, 1]
-    assert found.scores.tolist() == [1, 0.25]
+    assert found.boxes.tolist() == [[1, 1, 4, 3], [0, 0, 1, 2], [0, 0, 6, 4]]
+    assert found.parents.tolist() == [-1, 0, -1]
+    assert found.levels.tolist() == [0, 1, 0]
+    assert found.scores.tolist() == [1, 0.25, 1]
+    assert found.scene.tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -235,6 +241,8 @@ def test_pycocotools_reads_what_to_coco_writes():
         ({"levels": np.array([1]), "parents": np.array([0])}, "parent of a higher level"),
         ({"parents": np.array([1])}, "parent of -1 or an index below 1"),
         ({"parents": np.array([-2])}, "parent of -1 or an index below 1"),
+        ({"scene": np.array([2])}, "scene must be"),
+        ({"scene": np.array([False, True])}, "scene must have shape"),
         ({"ids": np.array([-1])}, "whole numbers"),
         ({"ids": np.array([2**32])}, "whole numbers"),
         ({"masks": (np.ones((1, 2), bool),)}, "must be uint8"),
@@ -265,6 +273,14 @@ def test_a_cycle_is_impossible():
     Instances(**subparts, parents=[-1, 0, 1])
     with pytest.raises(ValueError, match=r"instance 0 .* line of parents that ends"):
         Instances(**subparts, parents=[2, 0, 1])
+
+
+def test_scene_is_nobodys_ancestor():
+    boxes = np.repeat(BOX, 2, axis=0)
+    two = {"image_size": (1, 2), "boxes": boxes, "masks": MASK * 2, "levels": [0, 1], "parents": [-1, 0]}
+    assert Instances(**two, scene=[0, 1]).scene.tolist() == [False, True]
+    with pytest.raises(ValueError, match=r"instance 1 .* parent that is no scene"):
+        Instances(**two, scene=[True, False])
 
 
 def test_from_dense_names_the_empty_mask():

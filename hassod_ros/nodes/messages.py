@@ -32,14 +32,16 @@ def instance_array(instances: Instances, header: Header, *, model_name: str, mod
             id=instance_id,
             parent_id=parent_id,
             level=level,
+            scene=scene,
             score=score,
             roi=RegionOfInterest(x_offset=x0, y_offset=y0, width=x1 - x0, height=y1 - y0),
             mask=array_to_image(mask * np.uint8(255), "mono8", header),
         )
-        for instance_id, parent_id, level, score, (x0, y0, x1, y1), mask in zip(
+        for instance_id, parent_id, level, scene, score, (x0, y0, x1, y1), mask in zip(
             ids.tolist(),
             parent_ids.tolist(),
             instances.levels.tolist(),
+            instances.scene.tolist(),
             instances.scores.tolist(),
             instances.regions.tolist(),
             instances.masks,
@@ -50,5 +52,5 @@ def instance_array(instances: Instances, header: Header, *, model_name: str, mod
 
 
 def label_image(instances: Instances, level: Level, header: Header) -> Image:
-    """16UC1 image of one level: 0 = none, else (id - 1) % 65535 + 1 of the instance at the pixel."""
+    """16UC1 image of one level without scene: 0 = none, else (id - 1) % 65535 + 1 of the instance at the pixel."""
     return array_to_image(instances.to_label_map(level), "16UC1", header)
