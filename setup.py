@@ -34,6 +34,7 @@ TRAIN = [
     "onnx>=1.16",
     "onnxscript>=0.3",
 ]
+FOOTAGE = ["rosbags>=0.11.1,<0.12", "mcap>=1.2,<2"]  # bags of cameras; both are pure Python
 TENSORRT = ["tensorrt>=10.3", "cuda-python>=12.6"]
 DEV = [
     "pydensecrf2>=1.1",
@@ -64,7 +65,7 @@ setup(
         *((f"share/{NAME}/{folder[:-1]}", glob(f"{folder}*.*")) for folder in glob("config/*/")),
     ],
     install_requires=CORE,
-    extras_require={"train": TRAIN, "tensorrt": TENSORRT, "dev": DEV},
+    extras_require={"footage": FOOTAGE, "train": TRAIN, "tensorrt": TENSORRT, "dev": DEV},
     zip_safe=False,
     entry_points={
         "console_scripts": [

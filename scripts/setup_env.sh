@@ -64,7 +64,7 @@ if [[ ! -x "$VENV/bin/uv" ]]; then
 fi
 say "installing the Python packages (5 GB the first time, torch is most of it: some minutes)"
 step "a Python package could not be installed; check the network and the free disk space, then run this again" \
-  "$VENV/bin/uv" pip install --python "$PYTHON" "${REQUIREMENTS[@]}" -e '.[train,dev]'
+  "$VENV/bin/uv" pip install --python "$PYTHON" "${REQUIREMENTS[@]}" -e '.[footage,train,dev]'
 
 if [[ -z "${ROS_DISTRO:-}" ]]; then
   # The CMake files in the wheels name folders of the machine that built the wheels.
