@@ -29,8 +29,8 @@ import numpy as np
 
 from hassod_ros.discovery.clustering import merge_regions
 from hassod_ros.discovery.crf import refine_label_maps
+from hassod_ros.discovery.filters import Masks, select_masks
 from hassod_ros.discovery.hassod import HassodConfig, discover_from_features, resize, working_size
-from hassod_ros.discovery.postprocess import Masks, select_masks
 from hassod_ros.errors import InputError
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.images import list_images, read_image

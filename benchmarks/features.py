@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hassod_ros.discovery.vit import ViTFeatures, build, choose_device, choose_precision, resize_positions
+from hassod_ros.discovery.features.vit import ViTFeatures, build, choose_device, choose_precision, resize_positions
 
 
 def published(model: Any, images: torch.Tensor) -> torch.Tensor:

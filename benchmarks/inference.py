@@ -34,14 +34,15 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 from hassod_ros.deploy.onnx_export import trace
 from hassod_ros.deploy.photographs import load_batches
 from hassod_ros.deploy.quantization import quantize
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
-from hassod_ros.detection.config import DetectorConfig
-from hassod_ros.detection.static_graph import StaticDetector, with_limits
-from hassod_ros.discovery.methods import parse_option
+from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
+from hassod_ros.detection.cascade.static_graph import StaticDetector, with_limits
+from hassod_ros.discovery.method import parse_option
 from hassod_ros.errors import InputError
 from hassod_ros.images import list_images, read_image
 from hassod_ros.instances import Instances
-from hassod_ros.runtime.backends import Backend, open_backend
+from hassod_ros.runtime.backends import open_backend
+from hassod_ros.runtime.backends.base import Backend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend, describe
 from hassod_ros.runtime.postprocess import PostprocessOptions, RawDetections, draw, find_parents, select_rows
 from hassod_ros.runtime.preprocess import Letterbox, letterbox

@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from hassod_ros.discovery.features import HANDCRAFTED, load_features
+from hassod_ros.discovery.features import load_features
+from hassod_ros.discovery.features.base import HANDCRAFTED
 from hassod_ros.discovery.hassod import HassodConfig, discover
-from hassod_ros.discovery.methods import change, parse_option
+from hassod_ros.discovery.method import change, parse_option
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation import baselines
 from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations, load_predictions, parse_predictions

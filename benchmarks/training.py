@@ -19,14 +19,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
-from hassod_ros.detection.config import DetectorConfig
+from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.cascade.losses import detection_losses
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.errors import InputError
 from hassod_ros.learning.annotations import load_annotations
 from hassod_ros.learning.config import DataConfig
 from hassod_ros.learning.dataset import Batch, TrainingBatches, iterate
 from hassod_ros.learning.loop import autocast
-from hassod_ros.learning.losses import detection_losses
 from hassod_ros.learning.monitor import memory
 
 _WARM_UP = 2  # steps that are not counted

@@ -17,7 +17,7 @@ from hassod_ros.packages import required
 
 with required("train"):
     from hassod_ros.deploy.feature_export import export_features
-    from hassod_ros.discovery.vit import load_vit
+    from hassod_ros.discovery.features.vit import load_vit
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -18,8 +18,8 @@ from hassod_ros.runtime.model_info import LEVEL_SOURCES, PRECISIONS
 with required("train"):
     from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
     from hassod_ros.deploy.quantization import TARGETS
+    from hassod_ros.detection.cascade.config import DetectorConfig
     from hassod_ros.detection.checkpoints import open_detector, read_config
-    from hassod_ros.detection.config import DetectorConfig
 
 
 def parse_size(text: str) -> tuple[int, int]:

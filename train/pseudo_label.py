@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--crf",
         dest="options",
-        metavar="native|pydensecrf|torch",
+        metavar="native|pydensecrf",
         action="append",
         default=[],
         type=lambda method: ("crf_method", method),
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _option(text: str) -> tuple[str, Any]:
-    from hassod_ros.discovery.methods import parse_option
+    from hassod_ros.discovery.method import parse_option
 
     try:
         return parse_option(text)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hassod_ros.chain.steps import Step, run_steps
-from hassod_ros.discovery.features import TINY
+from hassod_ros.discovery.features.base import TINY
 from hassod_ros.discovery.hassod import HassodConfig
-from hassod_ros.discovery.methods import change, find_method, parse_option
+from hassod_ros.discovery.method import change, find_method, parse_option
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
 from hassod_ros.images import list_images

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from hassod_ros.deploy.onnx_export import OPSET, check_graph
-from hassod_ros.discovery.onnx_features import METADATA_KEY, SCHEMA
-from hassod_ros.discovery.vit import ViTFeatures
+from hassod_ros.discovery.features.onnx import METADATA_KEY, SCHEMA
+from hassod_ros.discovery.features.vit import ViTFeatures
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, revision
 from hassod_ros.images import list_images, read_image

@@ -19,8 +19,8 @@ from hassod_ros.deploy.parity import ParityLimits, compare
 from hassod_ros.deploy.photographs import load_batches
 from hassod_ros.deploy.quantization import TARGETS, quantize
 from hassod_ros.deploy.tensorrt_support import offences
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
-from hassod_ros.detection.static_graph import OUTPUTS, StaticDetector, with_limits
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
+from hassod_ros.detection.cascade.static_graph import OUTPUTS, StaticDetector, with_limits
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path
 from hassod_ros.images import list_images

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hassod_ros.errors import InputError
-from hassod_ros.runtime.backends import Backend
+from hassod_ros.runtime.backends.base import Backend
 from hassod_ros.runtime.postprocess import RawDetections
 
 

@@ -22,8 +22,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
-from hassod_ros.detection.config import DetectorConfig
+from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path
 

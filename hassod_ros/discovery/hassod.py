@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from hassod_ros.discovery.clustering import check_thresholds, merge_regions
-from hassod_ros.discovery.crf import PAPER, CRFConfig, Method, interpolate, refine_label_maps
-from hassod_ros.discovery.features import Features
-from hassod_ros.discovery.postprocess import FilterConfig, Masks, drop_duplicates, select_masks
+from hassod_ros.discovery.crf import interpolate, refine_label_maps
+from hassod_ros.discovery.crf.config import PAPER, CRFConfig, Method
+from hassod_ros.discovery.features.base import Features
+from hassod_ros.discovery.filters import FilterConfig, Masks, drop_duplicates, select_masks
 from hassod_ros.errors import InputError
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
@@ -32,7 +33,6 @@ class HassodConfig:
     cover: float = 0.9  # coverage that makes one mask a part of another
     crf: CRFConfig | None = PAPER  # None: regions stay as coarse as the patches
     crf_method: Method = "native"
-    device: str = "cpu"  # where crf_method "torch" runs
     filters: FilterConfig = field(default_factory=FilterConfig)
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ def discover_from_features(image: np.ndarray, features: np.ndarray, config: Hass
     if config.crf is None:
         refined = [interpolate(label_map, small.shape[:2]) for label_map in label_maps]
     else:
-        refined = refine_label_maps(small, label_maps, config.crf, method=config.crf_method, device=config.device)
+        refined = refine_label_maps(small, label_maps, config.crf, method=config.crf_method)
     pairs = zip(label_maps, refined, strict=True)
     image_size = (image.shape[0], image.shape[1])
     masks = Masks.concatenate([select_masks(*pair, image_size, config.filters) for pair in pairs])

@@ -26,8 +26,9 @@ import ray
 import ray.data
 from tqdm import tqdm
 
-from hassod_ros.discovery.features import DEFAULT, HANDCRAFTED, Features, load_features
-from hassod_ros.discovery.methods import change, find_method
+from hassod_ros.discovery.features import DEFAULT, load_features
+from hassod_ros.discovery.features.base import HANDCRAFTED, Features
+from hassod_ros.discovery.method import change, find_method
 from hassod_ros.discovery.shards import Shards, Summary, check_target
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision

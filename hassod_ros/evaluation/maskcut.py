@@ -12,7 +12,7 @@ from scipy.ndimage import binary_fill_holes, label
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from hassod_ros.discovery.crf import refine
-from hassod_ros.discovery.features import Features
+from hassod_ros.discovery.features.base import Features
 from hassod_ros.instances import Instances
 
 _FAINT = 1e-5  # weight of an edge between unlike patches: keeps the graph connected

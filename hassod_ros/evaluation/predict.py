@@ -91,8 +91,8 @@ def open_checkpoint(
     import torch  # exported models and files of predictions do without
     from torchvision.transforms import v2
 
+    from hassod_ros.detection.cascade.config import DetectorConfig
     from hassod_ros.detection.checkpoints import open_detector, read_config
-    from hassod_ros.detection.config import DetectorConfig
     from hassod_ros.detection.detections import to_instances
 
     config = DetectorConfig() if published else read_config(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.optim.swa_utils import AveragedModel
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, read_config
 from hassod_ros.errors import InputError
 

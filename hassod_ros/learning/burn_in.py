@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.learning.config import StageConfig
 from hassod_ros.learning.dataset import Batch
 from hassod_ros.learning.loop import Lesson

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import jsonargparse
 import yaml
 
-from hassod_ros.detection.config import DetectorConfig
+from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.errors import InputError
 from hassod_ros.files import write_text
 

@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from hassod_ros.detection.cascade.losses import Targets
 from hassod_ros.errors import InputError
 from hassod_ros.images import read_image
 from hassod_ros.learning.annotations import Annotations
 from hassod_ros.learning.augmentation import Sample, StrongView, boxes_of, copy_paste, drop_empty
 from hassod_ros.learning.config import DataConfig
-from hassod_ros.learning.losses import Targets
 
 
 @dataclass(frozen=True, eq=False)

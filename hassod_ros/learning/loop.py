@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.losses import Targets, detection_losses
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import write_tensors
 from hassod_ros.errors import InputError
 from hassod_ros.learning.config import RunConfig, StageConfig
 from hassod_ros.learning.dataset import Batch, TrainingBatches, iterate, seed_of
 from hassod_ros.learning.distributed import World
-from hassod_ros.learning.losses import Targets, detection_losses
 from hassod_ros.learning.monitor import Monitor
 from hassod_ros.learning.preview import preview
 from hassod_ros.learning.resume import load_state

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.losses import Targets
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.detections import Detections, to_instances
 from hassod_ros.learning.config import MeanTeacherConfig
 from hassod_ros.learning.dataset import Batch
 from hassod_ros.learning.distributed import World, share_buffers
 from hassod_ros.learning.loop import Lesson
-from hassod_ros.learning.losses import Targets
 from hassod_ros.learning.schedules import branch_weights
 
 

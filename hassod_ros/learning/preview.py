@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.detections import to_instances
 from hassod_ros.drawing import draw
 from hassod_ros.instances import Instances

@@ -23,7 +23,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, read_config
 from hassod_ros.detection.detections import Detections, draw
 from hassod_ros.discovery.shards import Shards, Summary, check_target

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import load_weights, save_weights
 from hassod_ros.errors import InputError
 from hassod_ros.learning.annotations import load_annotations, unlabelled

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from hassod_ros.discovery.features import HANDCRAFTED, load_features
-from hassod_ros.discovery.handcrafted import THRESHOLDS
+from hassod_ros.discovery.features import load_features
+from hassod_ros.discovery.features.base import HANDCRAFTED
+from hassod_ros.discovery.features.handcrafted import THRESHOLDS
 from hassod_ros.discovery.hassod import HassodConfig, discover
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances

@@ -29,9 +29,9 @@ from hassod_ros.chain.default_model import (
 )
 from hassod_ros.chain.steps import Step
 from hassod_ros.deploy import onnx_export
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights
-from hassod_ros.detection.config import DetectorConfig
 from hassod_ros.discovery.features import load_features
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances

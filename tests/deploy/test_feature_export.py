@@ -6,7 +6,7 @@ import torch
 
 from hassod_ros.deploy.feature_export import export_features
 from hassod_ros.discovery.features import load_features
-from hassod_ros.discovery.vit import ViTFeatures
+from hassod_ros.discovery.features.vit import ViTFeatures
 from hassod_ros.errors import InputError
 
 SIZE = (48, 80)

@@ -14,9 +14,9 @@ from hassod_ros.deploy import onnx_export
 from hassod_ros.deploy.onnx_export import ExportOptions, check_graph, check_recall, export_onnx
 from hassod_ros.deploy.parity import Parity, ParityLimits, compare
 from hassod_ros.deploy.photographs import load_batches
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights
-from hassod_ros.detection.config import DetectorConfig
 from hassod_ros.errors import InputError
 from hassod_ros.runtime.backends import open_backend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.cascade.losses import Targets, detection_losses
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import load_weights, save_weights
-from hassod_ros.detection.config import DetectorConfig
-from hassod_ros.learning.losses import Targets, detection_losses
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed; it cannot be compared with")
 

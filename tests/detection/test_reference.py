@@ -10,8 +10,8 @@ from pycocotools import mask as rle
 from torchvision.ops import box_iou
 
 from hassod_ros.detection.boxes import to_rois
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
-from hassod_ros.detection.config import DetectorConfig
+from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.detections import to_instances
 from hassod_ros.images import read_image
 

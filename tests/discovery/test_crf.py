@@ -1,4 +1,4 @@
-"""hassod_ros.discovery.crf and .lattice against pydensecrf and against what a CRF must keep."""
+"""hassod_ros.discovery.crf against pydensecrf and against what a CRF must keep."""
 
 from pathlib import Path
 
@@ -9,7 +9,8 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from skimage import data
 
-from hassod_ros.discovery.crf import CRFConfig, interpolate, refine, refine_label_maps
+from hassod_ros.discovery.crf import interpolate, refine, refine_label_maps
+from hassod_ros.discovery.crf.config import CRFConfig
 from hassod_ros.errors import InputError
 
 
@@ -103,7 +104,7 @@ def test_any_memory_layout() -> None:
     frozen, transposed = image.copy(), np.ascontiguousarray(masks.transpose(2, 1, 0)).transpose(2, 1, 0)
     frozen.setflags(write=False)
     transposed.setflags(write=False)
-    for method in ("native", "pydensecrf", "torch"):
+    for method in ("native", "pydensecrf"):
         same = [refine(picture, [transposed], method=method)[0] for picture in (strided, frozen)]
         assert agreement(same[0], expected) >= 0.999
         np.testing.assert_array_equal(*same)
@@ -113,10 +114,9 @@ def test_any_memory_layout() -> None:
 def test_tiny_images(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     masks = np.random.default_rng(1).dirichlet(np.ones(3), size).transpose(2, 0, 1).astype(np.float32)
-    for method in ("native", "torch"):
-        refined = refine(image, [masks], method=method)[0]
-        np.testing.assert_allclose(refined, refine(image, [masks], method="pydensecrf")[0], atol=0.01)
-        np.testing.assert_allclose(refined.sum(0), 1, atol=1e-5)
+    refined = refine(image, [masks])[0]
+    np.testing.assert_allclose(refined, refine(image, [masks], method="pydensecrf")[0], atol=0.01)
+    np.testing.assert_allclose(refined.sum(0), 1, atol=1e-5)
 
 
 def test_dense_probabilities_and_many_labels() -> None:
@@ -144,30 +144,6 @@ def test_thread_count_changes_nothing() -> None:
     for group in zip(*results, strict=True):
         for other in group[1:]:
             np.testing.assert_array_equal(other, group[0])
-
-
-def check_torch(device: str) -> None:
-    image = photo("chelsea", 120)
-    for config in (CRFConfig(), CRFConfig(stop_at=2e-3)):
-        native = refine_label_maps(image, MAPS, config)
-        for ours, theirs in zip(
-            refine_label_maps(image, MAPS, config, method="torch", device=device), native, strict=True
-        ):
-            assert agreement(ours, theirs) >= 0.999
-            np.testing.assert_allclose(ours.sum(0), 1, atol=1e-4)
-
-
-def test_torch_gives_equal_labels() -> None:
-    pytest.importorskip("torch")
-    check_torch("cpu")
-
-
-@pytest.mark.gpu
-def test_torch_gives_equal_labels_on_a_gpu() -> None:
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    check_torch("cuda")
 
 
 @pytest.mark.parametrize(
@@ -201,5 +177,3 @@ def test_bad_input_is_named() -> None:
         refine(image, [np.ones((1, 20, 20), np.float32)], method="fast")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="too small for an image"):
         refine_label_maps(image, MAPS, CRFConfig(bilateral_srgb=0.1))
-    with pytest.raises(InputError, match="cannot use the device"):
-        refine(image, [np.ones((1, 20, 20), np.float32)], method="torch", device="no_such_device")

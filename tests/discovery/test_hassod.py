@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hassod_ros.discovery.features import load_features
+from hassod_ros.discovery.filters import FilterConfig
 from hassod_ros.discovery.hassod import (
     HassodConfig,
     discover,
@@ -11,7 +12,6 @@ from hassod_ros.discovery.hassod import (
     network_input,
     working_size,
 )
-from hassod_ros.discovery.postprocess import FilterConfig
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Level
 

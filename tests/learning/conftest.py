@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hassod_ros.detection.config import DetectorConfig
+from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hassod_ros.train import average as script
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, read_config, save_weights
 from hassod_ros.errors import InputError
 from hassod_ros.learning.averaging import average

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.detections import Detections
 from hassod_ros.learning.annotations import load_annotations
 from hassod_ros.learning.config import DataConfig, MeanTeacherConfig

@@ -16,7 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hassod_ros.discovery.features import load_features
-from hassod_ros.discovery.tiny import read_tiny
+from hassod_ros.discovery.features.tiny import read_tiny
 from hassod_ros.errors import InputError
 from hassod_ros.learning.config import save_recipe
 from hassod_ros.learning.pretraining import views

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hassod_ros.train import relabel as script
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights
 from hassod_ros.errors import InputError
 from hassod_ros.images import read_image

@@ -12,9 +12,9 @@ from hassod_ros.train.evaluate import main
 from PIL import Image
 from pycocotools import mask as rle
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights
-from hassod_ros.detection.config import DetectorConfig
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 from hassod_ros.discovery.features import load_features
 from hassod_ros.discovery.hassod import HassodConfig, discover
-from hassod_ros.discovery.methods import change
+from hassod_ros.discovery.method import change
 from hassod_ros.discovery.pseudo_label import Request, pseudo_label
 from hassod_ros.discovery.shards import Shards
 from hassod_ros.errors import InputError
@@ -229,7 +229,7 @@ def test_nothing_to_label(tmp_path, capsys):
         ({"options": {"colour": 1}}, "no option 'colour'"),
         ({"options": {"filters.colour": 1}}, "no option 'colour'; FilterConfig has"),
         ({"options": {"filters": 3}}, "group of options"),
-        ({"options": {"crf_method": "guided"}}, "no CRF method 'guided'; choose one of native, pydensecrf, torch"),
+        ({"options": {"crf_method": "guided"}}, "no CRF method 'guided'; choose one of native, pydensecrf"),
         ({"features": "vit_none"}, "knows no model"),
         ({"features": "vit_tiny_patch16_224", "weights": Path("none.pth")}, "none.pth do not exist"),
         ({"device": "tpu"}, "cpu or cuda, not 'tpu'"),

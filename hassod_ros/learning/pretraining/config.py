@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hassod_ros.discovery.tiny import TinyViT
+from hassod_ros.discovery.features.tiny import TinyViT
 from hassod_ros.errors import InputError
 
 

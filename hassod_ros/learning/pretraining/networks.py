@@ -11,7 +11,7 @@ from lightly.models.modules.heads import DINOProjectionHead
 from lightly.models.modules.masked_vision_transformer_timm import MaskedVisionTransformerTIMM
 from torch import Tensor, nn
 
-from hassod_ros.discovery.tiny import build_tiny
+from hassod_ros.discovery.features.tiny import build_tiny
 from hassod_ros.learning.pretraining.config import PretrainConfig
 
 

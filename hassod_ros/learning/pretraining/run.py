@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hassod_ros.detection.checkpoints import write_tensors
-from hassod_ros.discovery.tiny import centre_keys, save_tiny
+from hassod_ros.discovery.features.tiny import centre_keys, save_tiny
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision
 from hassod_ros.images import list_images, read_image

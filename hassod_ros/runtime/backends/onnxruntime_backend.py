@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from hassod_ros.errors import InputError
-from hassod_ros.runtime.backends import blank_images, check_images
+from hassod_ros.runtime.backends.base import blank_images, check_images
 from hassod_ros.runtime.engine_cache import default_cache_folder, private_folder
 from hassod_ros.runtime.model_info import ModelInfo, read_model_info
 from hassod_ros.runtime.postprocess import RawDetections

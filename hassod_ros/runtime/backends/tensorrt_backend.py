@@ -13,7 +13,7 @@ import tensorrt as trt
 from cuda.bindings import runtime as cudart
 
 from hassod_ros.errors import InputError
-from hassod_ros.runtime.backends import blank_images, check_images
+from hassod_ros.runtime.backends.base import blank_images, check_images
 from hassod_ros.runtime.cuda import Buffer, check
 from hassod_ros.runtime.model_info import ModelInfo, read_model_info
 from hassod_ros.runtime.postprocess import RawDetections

@@ -9,14 +9,14 @@ from datetime import datetime, timezone
 import numpy as np
 import torch
 
-from hassod_ros.detection.cascade_mask_rcnn import CascadeMaskRCNN
+from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector
-from hassod_ros.detection.config import DetectorConfig
 from hassod_ros.detection.detections import Detections
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256
 from hassod_ros.instances import Level
-from hassod_ros.runtime.backends import blank_images, check_images
+from hassod_ros.runtime.backends.base import blank_images, check_images
 from hassod_ros.runtime.model_info import ModelInfo
 from hassod_ros.runtime.postprocess import RawDetections
 

@@ -1,0 +1,309 @@
+"""Losses of the detector: proposals, box stages, levels, masks (HASSOD, sections 3.2 and 4.1, appendix J).
+
+Normalisers and sampling are Detectron2's. DropLoss: Wang et al., "Cut and Learn for Unsupervised Object Detection and
+Instance Segmentation", section 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torchvision.ops import roi_align, sigmoid_focal_loss
+
+from hassod_ros.detection.boxes import box_limits, clip_boxes, encode_boxes, has_area, pairwise_iou
+from hassod_ros.detection.cascade.assignment import IGNORED, POSITIVE, match, sample
+from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
+from hassod_ros.detection.cascade.roi_heads import BACKGROUND, OBJECT, RoiHeads, StageOutput
+from hassod_ros.detection.cascade.rpn import RPN_BOX_WEIGHTS, AnchorPredictions
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """G objects of one image.
+
+    Attributes:
+        boxes: (G, 4) float32 xyxy in pixels of the network's input, each with an area.
+        levels: (G,) int64, values of `Level`.
+        masks: (G, H, W) bool or uint8 0/1 at the network's input size (padding may be left out); None where the mask
+            losses are off.
+
+    """
+
+    boxes: Tensor
+    levels: Tensor
+    masks: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PaddedObjects:
+    """Boxes (B, G, 4) and levels (B, G) of B images' objects, G >= 1; after its own count an image has empty boxes."""
+
+    boxes: Tensor
+    levels: Tensor
+    counts: list[int]
+
+    @classmethod
+    def of(cls, targets: Sequence[Targets]) -> PaddedObjects:
+        """Objects of all images, whose overlaps one operation can compute."""
+        boxes = pad_sequence([target.boxes for target in targets], batch_first=True)
+        levels = pad_sequence([target.levels for target in targets], batch_first=True)
+        if not boxes.shape[1]:
+            boxes, levels = boxes.new_zeros(len(targets), 1, 4), levels.new_zeros(len(targets), 1)
+        return cls(boxes, levels, [len(target.boxes) for target in targets])
+
+    def iou(self, images: Tensor, boxes: Tensor) -> Tensor:
+        """(G, M) overlaps of boxes (M, 4) with the objects of their images (M,)."""
+        return pairwise_iou(self.boxes[images.long()], boxes[:, None])[..., 0].T
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledRois:
+    """M boxes of B images with what they should become.
+
+    Attributes:
+        rois: (M, 5) float32, image index and box.
+        positive: (M,) bool, foreground.
+        boxes: (M, 4) float32, the matched object's box; of no meaning where the box is not foreground, as all below.
+        levels: (M,) int64, the matched object's level.
+        objects: (M,) int64, the matched object's index in its image.
+
+    """
+
+    rois: Tensor
+    positive: Tensor
+    boxes: Tensor
+    levels: Tensor
+    objects: Tensor
+
+
+def detection_losses(
+    model: CascadeMaskRCNN,
+    images: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    targets: Sequence[Targets],
+    *,
+    drop_loss_iou: float | None = None,
+    mask_weight: float = 1.0,
+    level_weight: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """All losses of a batch, weighted, under Detectron2's names; train on their sum.
+
+    Every parameter gets a gradient, also where an image or the whole batch has no object.
+
+    Args:
+        model: In training mode.
+        images: (B, 3, H, W) RGB 0 ... 255, padded.
+        sizes: (height, width) of each image.
+        targets: Of each image.
+        drop_loss_iou: DropLoss: boxes whose IoU with every object is at most this do not count as background, for the
+            labels miss objects. HASSOD: 0.01. None: off.
+        mask_weight: Weight of the mask losses; 0 leaves the masks out of the targets (HASSOD's teacher branch).
+        level_weight: Weight of the level loss.
+        generator: Source of chance for sampling, on the model's device; default: torch's own.
+
+    Returns:
+        `loss_rpn_cls`, `loss_rpn_loc`, for each stage k `loss_cls_stage{k}`, `loss_box_reg_stage{k}` and
+        `loss_level_stage{k}` (with a level head), `loss_mask`, `loss_mask_iou` (with a mask IoU head): scalars.
+
+    """
+    heads, config = model.roi_heads, model.config
+    objects = PaddedObjects.of(targets)
+    pyramid = model.pyramid(images, sizes)
+    found = model.proposal_generator(pyramid)
+    losses = rpn_losses(found, objects, config, generator)
+    proposals = model.proposal_generator.propose(found, sizes)
+    first = label_proposals([each.boxes for each in proposals], objects, config, generator)
+
+    labelled = first
+    for stage in range(len(config.stage_ious)):
+        output = heads.box_stage(stage, pyramid, labelled.rois)
+        predicted = heads.decode(stage, labelled.rois, output).detach()
+        weights = None
+        if drop_loss_iou is not None:
+            weights = drop_loss_weights(labelled.rois[:, 0], predicted, objects, drop_loss_iou)
+        terms = stage_losses(labelled, output, config.stage_box_weights[stage], weights)
+        if "loss_level" in terms:
+            terms["loss_level"] = terms["loss_level"] * level_weight
+        losses.update({f"{name}_stage{stage}": value for name, value in terms.items()})
+        if stage + 1 < len(config.stage_ious):
+            labelled = _relabel(labelled.rois[:, 0], predicted, sizes, objects, config.stage_ious[stage + 1])
+
+    masked = torch.nonzero(first.positive)[:, 0] if mask_weight else first.objects[:0]
+    terms = mask_losses(heads, pyramid, first.rois[masked], first.objects[masked], targets)
+    return losses | {name: value * mask_weight for name, value in terms.items()}
+
+
+def rpn_losses(
+    found: AnchorPredictions,
+    objects: PaddedObjects,
+    config: DetectorConfig,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Objectness (cross entropy) and boxes (L1) of sampled anchors, over the number of samples asked for."""
+    anchors = found.anchors
+    # Image by image, without what only fills up: overlaps of all objects with all anchors are many.
+    matches = [
+        match(pairwise_iou(boxes[:count], anchors), *config.rpn_ious, low_quality=True)
+        for boxes, count in zip(objects.boxes, objects.counts, strict=True)
+    ]
+    index, label = (torch.stack(each) for each in zip(*matches, strict=True))  # (B, A)
+    places, drawn = sample(label, config.rpn_samples, config.rpn_positive, generator)
+    row, column = torch.nonzero(drawn, as_tuple=True)
+    place = places[row, column]
+    positive = label[row, place] == POSITIVE
+    entropy = F.binary_cross_entropy_with_logits(found.logits[row, place].float(), positive.float(), reduction="sum")
+    foreground = torch.nonzero(positive)[:, 0]
+    row, place = row[foreground], place[foreground]
+    goal = encode_boxes(anchors[place], objects.boxes[row, index[row, place]], RPN_BOX_WEIGHTS)
+    distance = (found.deltas[row, place].float() - goal).abs().sum()
+    count = config.rpn_samples * len(objects.counts)
+    return {"loss_rpn_cls": entropy / count, "loss_rpn_loc": distance / count}
+
+
+@torch.no_grad()
+def label_proposals(
+    proposals: Sequence[Tensor],
+    objects: PaddedObjects,
+    config: DetectorConfig,
+    generator: torch.Generator | None = None,
+) -> LabelledRois:
+    """The first stage's boxes: proposals (R, 4) of each image and its objects' own boxes, matched and sampled."""
+    boxes = torch.cat([pad_sequence(list(proposals), batch_first=True), objects.boxes], dim=1)  # (B, N, 4)
+    index, label = match(pairwise_iou(objects.boxes, boxes), config.stage_ious[0], config.stage_ious[0])
+    label = label.where(has_area(boxes), IGNORED)  # what only fills up
+    places, drawn = sample(label, config.box_samples, config.box_positive, generator)
+    row, column = torch.nonzero(drawn, as_tuple=True)
+    place = places[row, column]
+    rois = torch.cat([row[:, None].float(), boxes[row, place]], dim=1)
+    return _labelled(rois, label[row, place] == POSITIVE, index[row, place], objects)
+
+
+@torch.no_grad()
+def _relabel(
+    images: Tensor, boxes: Tensor, sizes: Sequence[tuple[int, int]], objects: PaddedObjects, iou: float
+) -> LabelledRois:
+    """A later stage's boxes: all that the stage before predicted, clipped to their images, matched anew."""
+    boxes = clip_boxes(boxes, box_limits(sizes, boxes)[images.long()])
+    valid = torch.nonzero(has_area(boxes))[:, 0]
+    images, boxes = images[valid], boxes[valid]
+    index, label = match(objects.iou(images, boxes), iou, iou)
+    return _labelled(torch.cat([images[:, None], boxes], dim=1), label == POSITIVE, index, objects)
+
+
+def _labelled(rois: Tensor, positive: Tensor, index: Tensor, objects: PaddedObjects) -> LabelledRois:
+    images = rois[:, 0].long()
+    return LabelledRois(rois, positive, objects.boxes[images, index], objects.levels[images, index], index)
+
+
+@torch.no_grad()
+def drop_loss_weights(images: Tensor, boxes: Tensor, objects: PaddedObjects, iou: float) -> Tensor:
+    """DropLoss: what may be an object that the labels miss does not count in the class loss.
+
+    The comparison is with all objects of the image; HASSOD's code takes those that happened to be matched.
+
+    Args:
+        images: (M,) float, index of each box's image.
+        boxes: (M, 4), as a stage predicts them.
+        objects: Of all images.
+        iou: At most this with every object: weight 0.
+
+    Returns:
+        (M,) float32 of 0 and 1; all 0 in an image without objects.
+
+    """
+    return (objects.iou(images, boxes).amax(dim=0) > iou).float()
+
+
+def stage_losses(
+    labelled: LabelledRois, output: StageOutput, box_weights: Sequence[float], weights: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Class, box and level losses of one box stage.
+
+    Args:
+        labelled: M boxes and their goals.
+        output: Predictions for them.
+        box_weights: See `encode_boxes`.
+        weights: (M,) of each box in the class loss, whose mean is over all M (DropLoss); default: 1.
+
+    Returns:
+        `loss_cls` (cross entropy), `loss_box_reg` (L1 over the foreground, over M), `loss_level` (sigmoid focal loss,
+        mean over the foreground) where the stage predicts levels.
+
+    """
+    count, positive = max(len(labelled.rois), 1), torch.nonzero(labelled.positive)[:, 0]
+    label = torch.where(labelled.positive, OBJECT, BACKGROUND)
+    entropy = F.cross_entropy(output.class_logits.float(), label, reduction="none")
+    goal = encode_boxes(labelled.rois[positive, 1:], labelled.boxes[positive], box_weights)
+    losses = {
+        "loss_cls": (entropy if weights is None else entropy * weights).sum() / count,
+        "loss_box_reg": (output.deltas[positive].float() - goal).abs().sum() / count,
+    }
+    if output.level_logits is not None:
+        logits = output.level_logits[positive].float()
+        one_hot = F.one_hot(labelled.levels[positive], logits.shape[1]).float()
+        total = sigmoid_focal_loss(logits, one_hot, alpha=0.25, gamma=2, reduction="sum")
+        losses["loss_level"] = total / max(logits.numel(), 1)
+    return losses
+
+
+def mask_losses(
+    heads: RoiHeads, pyramid: Sequence[Tensor], rois: Tensor, objects: Tensor, targets: Sequence[Targets]
+) -> dict[str, Tensor]:
+    """Losses of the masks of foreground boxes.
+
+    Args:
+        heads: With a mask head.
+        pyramid: p2 ... p6.
+        rois: (M, 5) foreground boxes, image by image.
+        objects: (M,) the object of each in its image.
+        targets: Of each image, with masks unless M is 0.
+
+    Returns:
+        `loss_mask` (cross entropy, mean over all cells), and `loss_mask_iou` (squared error of the predicted IoU of
+        mask and object, mean) where there is a head for it.
+
+    """
+    logits, quality = heads.masks(pyramid, rois)
+    logits = logits.float()
+    counts = torch.bincount(rois[:, 0].long(), minlength=len(targets)).tolist()
+    chosen = [
+        _masks_of(i, target, mine) for i, (target, mine) in enumerate(zip(targets, objects.split(counts), strict=True))
+    ]
+    inside = torch.cat(
+        [_crop(masks, part[:, 1:], logits.shape[-1]) for masks, part in zip(chosen, rois.split(counts), strict=True)]
+    )
+    count = max(logits.numel(), 1)
+    losses = {"loss_mask": F.binary_cross_entropy_with_logits(logits, inside.float(), reduction="sum") / count}
+    if quality is not None:
+        predicted = logits.detach() > 0
+        common, covered = (predicted & inside).sum((1, 2)), predicted.sum((1, 2))
+        cell = (rois[:, 3:] - rois[:, 1:3]).prod(dim=1) / logits.shape[-1] ** 2
+        # The object counts whole, also beyond the box.
+        areas = torch.cat([masks.flatten(1).sum(1) for masks in chosen])
+        iou = common / (covered + areas / cell - common).clamp(min=1)
+        losses["loss_mask_iou"] = (quality.float() - iou).square().sum() / max(len(quality), 1)
+    return losses
+
+
+def _masks_of(image: int, target: Targets, objects: Tensor) -> Tensor:
+    """(M, H, W) float32 masks of some of an image's objects, also of the same one more than once."""
+    if target.masks is None:
+        if len(objects):
+            raise ValueError(f"image {image} has objects without masks; give them or set mask_weight to 0")
+        return target.boxes.new_zeros(0, 1, 1)
+    return target.masks[objects].float()
+
+
+@torch.no_grad()
+def _crop(masks: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """(M, side, side) bool of masks (M, H, W) within their boxes (M, 4)."""
+    index = torch.arange(len(boxes), dtype=boxes.dtype, device=boxes.device)[:, None]
+    rois = torch.cat([index, boxes], dim=1)
+    return roi_align(masks[:, None], rois, side, 1.0, sampling_ratio=0, aligned=True)[:, 0] >= 0.5

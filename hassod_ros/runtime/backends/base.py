@@ -1,0 +1,62 @@
+"""What every backend promises, and what they share."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+import numpy as np
+
+from hassod_ros.errors import InputError
+from hassod_ros.runtime.model_info import ModelInfo
+from hassod_ros.runtime.postprocess import RawDetections
+
+
+class Backend(Protocol):
+    """A loaded model. Instances come from `load`, a class method of each implementation.
+
+    Attributes:
+        info: The model's metadata.
+        name: What runs it, for people.
+
+    """
+
+    info: ModelInfo
+    name: str
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Backend:
+        """Load a model file (implementations add options); raises `InputError` where that is impossible."""
+        ...
+
+    def infer(self, images: np.ndarray) -> RawDetections:
+        """Run uint8 RGB images of shape (B, H, W, 3), exactly the model's batch and input size.
+
+        The arrays that come back belong to the caller.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Run once on a blank input, so that the first frame is not the slow one."""
+        ...
+
+    def close(self) -> None:
+        """Give memory and device back; the backend is then unusable."""
+        ...
+
+
+def check_images(images: np.ndarray, info: ModelInfo) -> None:
+    """Refuse a batch that the model does not take.
+
+    Raises:
+        InputError: Wrong dtype or shape.
+
+    """
+    expected = (info.batch, *info.input_size, 3)
+    if images.dtype != np.uint8 or images.shape != expected:
+        raise InputError(f"the model takes uint8 images of shape {expected}, got {images.dtype} {images.shape}")
+
+
+def blank_images(info: ModelInfo) -> np.ndarray:
+    """A batch of grey images."""
+    return np.full((info.batch, *info.input_size, 3), 127, np.uint8)

@@ -1,0 +1,282 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hassod_ros.detection.boxes import encode_boxes
+from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.cascade.losses import (
+    LabelledRois,
+    PaddedObjects,
+    Targets,
+    detection_losses,
+    drop_loss_weights,
+    label_proposals,
+    mask_losses,
+    rpn_losses,
+    stage_losses,
+)
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
+from hassod_ros.detection.cascade.roi_heads import StageOutput
+from hassod_ros.detection.cascade.rpn import AnchorPredictions
+
+CONFIG = DetectorConfig(
+    backbone="resnet18",
+    fpn_channels=16,
+    box_width=32,
+    mask_layers=1,
+    mask_channels=16,
+    rpn_pre_nms=(200, 100),
+    rpn_post_nms=(200, 50),
+    box_samples=32,
+)
+SIZES = [(96, 128), (90, 110)]
+NOTHING = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 96, 128, dtype=torch.bool))
+
+
+def objects() -> Targets:
+    masks = torch.zeros(3, 96, 128, dtype=torch.bool)
+    masks[0, 10:60, 20:90] = True
+    masks[1, 30:50, 30:60] = True
+    masks[2, 40:80, 60:100] = True
+    boxes = torch.tensor([[20, 10, 90, 60], [30, 30, 60, 50], [60, 40, 100, 80]], dtype=torch.float32)
+    return Targets(boxes, torch.tensor([0, 1, 2]), masks)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return CascadeMaskRCNN(CONFIG).train()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0)) * 255
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def test_rpn_losses_by_hand():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 20], [50, 50, 60, 60], [0, 0, 10, 14]])
+    logits = torch.tensor([[0.3, -0.2, 1.5, 9.0], [0.1, 0.2, 0.3, 0.4]])
+    deltas = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
+    goal = torch.tensor([[0.0, 0, 10, 20]])  # IoU 0.5, 1, 0, 0.7
+    targets = [Targets(goal, torch.zeros(1, dtype=torch.int64)), NOTHING]
+    losses = rpn_losses(AnchorPredictions(anchors, logits, deltas, (4,)), PaddedObjects.of(targets), CONFIG)
+    # Anchor 0 is ignored; 1 and 3 are foreground; in the second image all are background.
+    entropy = -math.log(sigmoid(-0.2)) - math.log(sigmoid(9.0)) - math.log(1 - sigmoid(1.5))
+    entropy -= sum(math.log(1 - sigmoid(value)) for value in (0.1, 0.2, 0.3, 0.4))
+    assert losses["loss_rpn_cls"].item() == pytest.approx(entropy / (256 * 2), rel=1e-5)
+    distance = deltas[0, 1].abs().sum()
+    distance += (deltas[0, 3] - torch.tensor([0, 3 / 14, 0, math.log(20 / 14)])).abs().sum()
+    assert losses["loss_rpn_loc"].item() == pytest.approx(distance.item() / (256 * 2), rel=1e-5)
+
+
+def labelled() -> LabelledRois:
+    rois = torch.tensor([[0.0, 0, 0, 10, 10], [0, 5, 5, 20, 20], [1, 0, 0, 8, 8], [1, 3, 3, 9, 9]])
+    boxes = torch.tensor([[0.0, 0, 12, 10], [5, 5, 25, 20], [0, 0, 8, 8], [0, 0, 8, 8]])
+    positive = torch.tensor([True, True, False, False])
+    return LabelledRois(rois, positive, boxes, torch.tensor([0, 2, 1, 1]), torch.tensor([0, 1, 0, 0]))
+
+
+def output(seed: int = 0) -> StageOutput:
+    generator = torch.Generator().manual_seed(seed)
+    return StageOutput(*(torch.randn(4, width, generator=generator) for width in (2, 4, 3)))
+
+
+def test_stage_losses_by_hand():
+    rois, found = labelled(), output()
+    losses = stage_losses(rois, found, (10, 10, 5, 5))
+    entropies = [
+        -found.class_logits[i, column].item() + torch.logsumexp(found.class_logits[i], 0).item()
+        for i, column in enumerate((0, 0, 1, 1))  # object first, background last
+    ]
+    assert losses["loss_cls"].item() == pytest.approx(sum(entropies) / 4, rel=1e-5)
+    goal = encode_boxes(rois.rois[:2, 1:], rois.boxes[:2], (10, 10, 5, 5))
+    assert losses["loss_box_reg"].item() == pytest.approx((found.deltas[:2] - goal).abs().sum().item() / 4, rel=1e-5)
+    focal = 0.0
+    for i, level in enumerate((0, 2)):
+        for column in range(3):
+            p = sigmoid(found.level_logits[i, column].item())
+            focal += 0.25 * (1 - p) ** 2 * -math.log(p) if column == level else 0.75 * p**2 * -math.log(1 - p)
+    assert losses["loss_level"].item() == pytest.approx(focal / 6, rel=1e-5)
+
+
+def test_dropped_boxes_stay_in_the_mean():
+    rois, found = labelled(), output()
+    weights = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    entropy = torch.nn.functional.cross_entropy(found.class_logits, torch.tensor([0, 0, 1, 1]), reduction="none")
+    losses, plain = stage_losses(rois, found, (10, 10, 5, 5), weights), stage_losses(rois, found, (10, 10, 5, 5))
+    torch.testing.assert_close(losses["loss_cls"], (entropy[0] + entropy[2]) / 4)
+    assert torch.equal(losses["loss_box_reg"], plain["loss_box_reg"])
+    assert torch.equal(losses["loss_level"], plain["loss_level"])
+
+
+def test_drop_loss_compares_with_every_object_of_the_image():
+    # 101 objects: the last one counts as well.
+    corner = torch.arange(101.0)[:, None] * 20
+    targets = [
+        Targets(torch.cat([corner, corner * 0, corner + 10, corner * 0 + 10], 1), torch.zeros(101).long()),
+        NOTHING,
+    ]
+    boxes = torch.tensor([[0.0, 0, 10, 10], [2005, 5, 2015, 15], [12, 0, 18, 10], [9.95, 0, 19.95, 10], [0, 0, 10, 10]])
+    weights = drop_loss_weights(torch.tensor([0.0, 0, 0, 0, 1]), boxes, PaddedObjects.of(targets), 0.01)
+    assert weights.tolist() == [1, 1, 0, 0, 0]  # the fourth overlaps by 0.0025, the fifth lies in an empty image
+
+
+def test_proposals_include_the_objects_and_their_labels():
+    targets = [objects(), NOTHING]
+    proposals = [torch.tensor([[21.0, 11, 90, 60], [100, 0, 120, 20]]), torch.tensor([[0.0, 0, 30, 30]])]
+    found = label_proposals(proposals, PaddedObjects.of(targets), CONFIG)
+    rows = {tuple(roi): i for i, roi in enumerate(found.rois.tolist())}
+    assert len(rows) == 6  # 2 + 3 objects, 1 + 0
+    near = rows[0.0, 21.0, 11.0, 90.0, 60.0]
+    assert found.positive[near]
+    assert found.boxes[near].tolist() == [20, 10, 90, 60]
+    for i, box in enumerate(targets[0].boxes.tolist()):
+        row = rows[(0.0, *box)]
+        assert found.positive[row]
+        assert (found.objects[row], found.levels[row]) == (i, i)
+    assert not found.positive[rows[0.0, 100.0, 0.0, 120.0, 20.0]]
+    assert not found.positive[rows[1.0, 0.0, 0.0, 30.0, 30.0]]
+
+
+def test_proposals_are_sampled(model):
+    corner = torch.rand(500, 2) * 40
+    proposals = [torch.cat([corner, corner + 30], dim=1), torch.cat([corner, corner + 5], dim=1)]
+    both = PaddedObjects.of([objects(), NOTHING])
+    found = label_proposals(proposals, both, dataclasses.replace(CONFIG, box_positive=0.25))
+    assert (found.rois[:, 0] == 0).sum() == (found.rois[:, 0] == 1).sum() == 32
+    assert found.positive.sum() == 8
+
+
+def test_mask_loss_by_hand(model, images):
+    """Boxes of 28 x 28 pixels: each cell of the target is a pixel."""
+    torch.nn.init.normal_(model.roi_heads.mask_head.predictor.weight, std=0.5)
+    pyramid = model.eval().pyramid(images, SIZES)
+    target = objects()
+    rois = torch.tensor([[0.0, 10, 5, 38, 33], [0, 50, 30, 78, 58]])
+    losses = mask_losses(model.roi_heads, pyramid, rois, torch.tensor([0, 2]), [target, NOTHING])
+    logits, _ = model.roi_heads.masks(pyramid, rois)
+    goal = torch.stack([target.masks[0, 5:33, 10:38], target.masks[2, 30:58, 50:78]]).float()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, goal)
+    torch.testing.assert_close(losses["loss_mask"], expected)
+    assert set(losses) == {"loss_mask"}
+
+
+def test_mask_iou_loss_counts_the_whole_object(images):
+    torch.manual_seed(0)
+    model = CascadeMaskRCNN(dataclasses.replace(CONFIG, mask_iou_head=True)).eval()
+    torch.nn.init.normal_(model.roi_heads.mask_head.predictor.weight, std=0.5)
+    pyramid = model.pyramid(images, SIZES)
+    target = objects()
+    rois = torch.tensor([[0.0, 10, 5, 38, 33]])  # the object reaches far beyond
+    losses = mask_losses(model.roi_heads, pyramid, rois, torch.tensor([0]), [target, NOTHING])
+    logits, quality = model.roi_heads.masks(pyramid, rois)
+    full = np.zeros((96, 128), bool)
+    full[5:33, 10:38] = logits[0].detach().numpy() > 0
+    truth = target.masks[0].numpy()
+    iou = (full & truth).sum() / (full | truth).sum()
+    assert losses["loss_mask_iou"].item() == pytest.approx((quality.item() - iou) ** 2, rel=1e-4)
+
+
+def names(stages: int, *more: str) -> set[str]:
+    each = ("loss_cls", "loss_box_reg", "loss_level")
+    return {"loss_rpn_cls", "loss_rpn_loc", "loss_mask", *more} | {f"{n}_stage{k}" for n in each for k in range(stages)}
+
+
+@pytest.mark.parametrize(
+    ("targets", "drop_loss_iou"),
+    [
+        ((objects(), NOTHING), None),
+        ((objects(), NOTHING), 0.01),
+        ((NOTHING, NOTHING), None),
+        ((NOTHING, NOTHING), 0.01),
+    ],
+    ids=["one", "one, DropLoss", "none", "none, DropLoss"],
+)
+def test_every_parameter_learns_whatever_the_targets(targets, drop_loss_iou, images):
+    torch.manual_seed(0)
+    model = CascadeMaskRCNN(dataclasses.replace(CONFIG, mask_iou_head=True)).train()
+    losses = detection_losses(model, images, SIZES, targets, drop_loss_iou=drop_loss_iou)
+    assert set(losses) == names(3, "loss_mask_iou")
+    assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    classes = [losses[f"loss_cls_stage{k}"].item() for k in range(3)]
+    if targets[0] is NOTHING:
+        assert losses["loss_mask"] == losses["loss_rpn_loc"] == losses["loss_box_reg_stage0"] == 0
+        assert losses["loss_rpn_cls"] > 0
+        assert (max(classes) == 0) == (drop_loss_iou is not None)
+    else:
+        assert min(classes) > 0
+        assert losses["loss_mask"] > 0
+
+
+def test_one_stage_without_levels(images):
+    model = CascadeMaskRCNN(dataclasses.replace(CONFIG, stage_ious=(0.5,), level_head=False)).train()
+    losses = detection_losses(model, images, SIZES, [objects(), NOTHING])
+    assert set(losses) == {"loss_rpn_cls", "loss_rpn_loc", "loss_cls_stage0", "loss_box_reg_stage0", "loss_mask"}
+
+
+def test_chance_comes_from_the_generator(model, images):
+    def losses(seed: int) -> list[float]:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            found = detection_losses(model, images, SIZES, [objects(), objects()], generator=generator)
+        return [value.item() for value in found.values()]
+
+    assert losses(1) == losses(1) != losses(2)
+
+
+def test_weights_scale_their_losses(model, images):
+    def losses(**weights: float) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        return detection_losses(model, images, SIZES, [objects(), NOTHING], generator=generator, **weights)
+
+    plain, weighted = losses(), losses(mask_weight=2.0, level_weight=0.5)
+    for name, value in plain.items():
+        factor = 2.0 if "mask" in name else 0.5 if "level" in name else 1.0
+        torch.testing.assert_close(weighted[name], value * factor)
+
+
+def test_weight_zero_needs_no_masks(model, images):
+    targets = [dataclasses.replace(objects(), masks=None), NOTHING]
+    losses = detection_losses(model, images, SIZES, targets, mask_weight=0.0)
+    assert losses["loss_mask"] == 0
+    sum(losses.values()).backward()
+    gradient = model.roi_heads.mask_head.predictor.weight.grad
+    assert gradient is not None
+    assert not gradient.any()
+
+
+def test_masks_are_missed_where_they_count(model, images):
+    targets = [dataclasses.replace(objects(), masks=None), NOTHING]
+    with pytest.raises(ValueError, match="mask_weight"):
+        detection_losses(model, images, SIZES, targets)
+
+
+def test_bfloat16_stays_close(model, images):
+    def losses() -> dict[str, torch.Tensor]:
+        return detection_losses(
+            model, images, SIZES, [objects(), NOTHING], generator=torch.Generator().manual_seed(0), drop_loss_iou=0.01
+        )
+
+    exact = losses()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = losses()
+    sum(found.values()).backward()
+    for name, value in found.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, exact[name], rtol=0.2, atol=0.03)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_a_diverged_network_shows_in_the_losses(model, images):
+    model.proposal_generator.rpn_head.conv.weight.data.fill_(float("nan"))
+    losses = detection_losses(model, images, SIZES, [objects(), NOTHING])
+    assert torch.isnan(losses["loss_rpn_cls"])
