@@ -70,6 +70,43 @@ def test_sixteen_bits_are_scaled_and_alpha_is_dropped():
     assert image_to_array(message)[0][0, 0].tolist() == [0, 1, 128]
 
 
+def two_planes(rgb: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Brightness and pairs of colour values in the video range of BT.601."""
+    r, g, b = (rgb[..., i].astype(float) for i in range(3))
+    y = 16 + 0.257 * r + 0.504 * g + 0.098 * b
+    pairs = np.stack([128 - 0.148 * r - 0.291 * g + 0.439 * b, 128 + 0.439 * r - 0.368 * g - 0.071 * b], axis=-1)
+    if name != "nv24":
+        pairs = (pairs[::2, ::2] + pairs[1::2, ::2] + pairs[::2, 1::2] + pairs[1::2, 1::2]) / 4
+    if name == "nv21":
+        pairs = pairs[..., ::-1]
+    return np.round(y).astype(np.uint8), np.round(pairs).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["nv12", "nv21", "nv24", "NV12"])
+@pytest.mark.parametrize("padding", [0, 6])
+def test_brightness_and_colours_in_two_planes(picture, name, padding):
+    luma, pairs = two_planes(picture, name.lower())
+    step = 70 + padding
+    data = np.full((50 + (100 if name == "nv24" else 25), step), 255, np.uint8)
+    data[:50, :70] = luma
+    if name == "nv24":
+        data[50:].reshape(50, 2 * step)[:, :140] = pairs.reshape(50, -1)
+    else:
+        data[50:, :70] = pairs.reshape(25, -1)
+    message = Image(height=50, width=70, encoding=name, step=step, data=data.tobytes())
+    pixels, order = image_to_array(message)
+    assert order == "RGB"
+    assert np.abs(pixels.astype(int) - picture).mean() < 4  # colours are shared by four pixels
+    message.data = message.data[:-1]
+    with pytest.raises(InputError, match=f"pixels of {name} with step {step} need {data.size}"):
+        image_to_array(message)
+
+
+def test_the_names_of_encodings_are_printed_as_ros_writes_them():
+    with pytest.raises(InputError, match=r"use one of rgb8, bgr8, .*8UC1, 8UC3, 8UC4, yuv422, .*nv21, nv24"):
+        image_to_array(Image(height=4, width=5, encoding="rgb9", step=15))
+
+
 def stand_in(monkeypatch, convert):
     """A cv_bridge that can be imported, with `convert` in the place of its conversion."""
     package, boost, native = (types.ModuleType(name) for name in ("cv_bridge", "boost", "cv_bridge_boost"))
@@ -121,6 +158,8 @@ def test_a_cv_bridge_that_cannot_be_imported_is_not_needed(monkeypatch):
         ({"step": 14}, "step is 14 bytes, 5 pixels of rgb8 need 15"),
         ({"height": 5}, "holds 60 bytes, 5 x 5 pixels of rgb8 with step 15 need 75"),
         ({"encoding": "yuv422", "step": 20}, "must have an even width, got 5"),
+        ({"encoding": "nv12", "step": 20}, "must have an even width, got 5"),
+        ({"encoding": "nv21", "width": 4, "height": 3}, "must have an even height, got 3"),
         ({"encoding": "bayer_rggb8", "height": 2, "width": 2}, "too small to interpolate"),
     ],
 )
