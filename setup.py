@@ -26,6 +26,7 @@ TRAIN = [
     "safetensors>=0.4",
     "pycocotools>=2.0.8",
     "jsonargparse>=4.49",
+    "docstring-parser>=0.15",  # help texts of jsonargparse
     "tensorboard>=2.14",
     "ray[data]>=2.40",
     "scipy>=1.10",
@@ -69,6 +70,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            "hassod_ros = hassod_ros.cli:main",
             "pseudo_label = hassod_ros.train.pseudo_label:main",
             "shrink_photos = hassod_ros.train.shrink_photos:main",
             "default_model = hassod_ros.train.default_model:main",

@@ -12,7 +12,7 @@ import sys
 
 from hassod_ros.export.to_onnx import parse_size
 
-from hassod_ros.errors import InputError
+from hassod_ros.commands import run, script_parser
 from hassod_ros.packages import required
 
 with required("train"):
@@ -22,10 +22,10 @@ with required("train"):
 
 def build_parser() -> argparse.ArgumentParser:
     """The script's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser("features_to_onnx", __doc__)
     parser.add_argument("name", help="a ViT that timm knows")
-    parser.add_argument("--weights", help="file of weights; default: those that timm downloads")
-    parser.add_argument("--size", type=parse_size, default=(480, 480), help="HxW, multiples of the patch size")
+    parser.add_argument("--weights", help="file of weights (default: those that timm downloads)")
+    parser.add_argument("--size", type=parse_size, default="480x480", help="HxW in pixels, multiples of the patch size")
     parser.add_argument("--batch", type=int, default=1, help="images per call")
     parser.add_argument("--images", required=True, help="photographs for the comparison with torch")
     parser.add_argument("--out", required=True, help="the .onnx file")
@@ -33,15 +33,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Export; 0 on success, 2 if something given is wrong or a gate is not passed."""
+    """Export; the status is that of `commands.run`."""
     given = build_parser().parse_args(arguments)
-    try:
+
+    def work() -> None:
         features = load_vit(given.name, weights=given.weights, device="cpu", precision="fp32")
         export_features(features, given.out, size=given.size, images=given.images, batch=given.batch)
-    except InputError as error:
-        print(f"features_to_onnx: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run("features_to_onnx", work, after_stop="nothing was written")
 
 
 if __name__ == "__main__":

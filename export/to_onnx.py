@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hassod_ros.errors import InputError
+from hassod_ros.commands import run, script_parser
 from hassod_ros.files import sha256
 from hassod_ros.packages import required
 from hassod_ros.runtime.model_info import LEVEL_SOURCES, PRECISIONS
@@ -32,33 +32,48 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The script's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser("to_onnx", __doc__)
     parser.add_argument("checkpoint", help="weights: ours, or Detectron2's with --hassod")
     parser.add_argument("--out", required=True, help="the .onnx file")
-    parser.add_argument("--size", type=parse_size, default=(480, 640), help="HxW of the input, multiples of 32")
+    parser.add_argument(
+        "--size", type=parse_size, default="480x640", help="HxW of the input in pixels, multiples of 32"
+    )
     parser.add_argument("--images", required=True, help="folder (or list) of photographs for parity and calibration")
     parser.add_argument("--proposals", type=int, default=300, help="regions that go through the stages")
     parser.add_argument("--detections", type=int, default=50, help="rows of the outputs; their masks cost most")
     parser.add_argument("--batch", type=int, default=1, help="images per call")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="of int8")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the graph")
+    parser.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="of int8: whose instructions it suits")
     parser.add_argument("--store-half", action="store_true", help="fp32 whose weights lie in the file as float16")
-    parser.add_argument("--annotations", help="COCO file that fp16, int8 and --store-half are measured on")
-    parser.add_argument("--annotated-images", help="folder of its images")
-    parser.add_argument("--score-thresholds", type=float, nargs=3, default=(0.5, 0.5, 0.5), metavar=("W", "P", "S"))
+    parser.add_argument(
+        "--annotations", help="COCO file that fp16, int8 and --store-half are measured on (default: none)"
+    )
+    parser.add_argument("--annotated-images", help="folder of its images (default: none)")
+    parser.add_argument(
+        "--score-thresholds",
+        type=float,
+        nargs=3,
+        default=[0.5, 0.5, 0.5],
+        metavar=("W", "P", "S"),
+        help="recommended least score of wholes, parts and subparts, in [0, 1]",
+    )
     parser.add_argument(
         "--sampling-ratio",
         type=int,
-        help="samples along the side of a pooled cell, 0: by its size; default: as trained",
+        help="samples along the side of a pooled cell, 0: by its size (default: as trained)",
     )
-    parser.add_argument("--rpn-nms", type=float, help="IoU of proposals that exclude each other; default: as trained")
-    parser.add_argument("--nms", type=float, help="IoU of detections that exclude each other; default: as trained")
-    parser.add_argument("--mask-threshold", type=float, help="probability of a mask's pixels; default: as trained")
+    parser.add_argument("--rpn-nms", type=float, help="IoU of proposals that exclude each other (default: as trained)")
+    parser.add_argument("--nms", type=float, help="IoU of detections that exclude each other (default: as trained)")
+    parser.add_argument(
+        "--mask-threshold", type=float, help="probability of a mask's pixels, in (0, 1) (default: as trained)"
+    )
     parser.add_argument("--levels", choices=LEVEL_SOURCES, default="head", help="who tells them: level head or masks")
     parser.add_argument(
         "--color-weight", type=float, default=0.0, help="how far outlines follow the colours, such as 3"
     )
-    parser.add_argument("--cover", type=float, default=0.75, help="share of a mask that its parent must contain")
+    parser.add_argument(
+        "--cover", type=float, default=0.75, help="share of a mask that its parent must contain, in (0, 1]"
+    )
     parser.add_argument("--recipe", default="", help="name of the training recipe, for the metadata")
     parser.add_argument("--hassod", action="store_true", help="the checkpoint is HASSOD's own (Detectron2)")
     parser.add_argument("--network", choices=("student", "teacher"), default="student", help="of a Mean Teacher file")
@@ -66,9 +81,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Export; 0 on success, 2 if something given is wrong or a gate is not passed."""
+    """Export; the status is that of `commands.run`."""
     given = build_parser().parse_args(arguments)
-    try:
+
+    def work() -> None:
         options = ExportOptions(
             input_size=given.size,
             images=given.images,
@@ -95,10 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
         model = open_detector(given.checkpoint, config, network=given.network)
         export_onnx(model, given.out, options, weights_sha256=sha256(given.checkpoint))
-    except InputError as error:
-        print(f"to_onnx: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run("to_onnx", work, after_stop="nothing was written")
 
 
 if __name__ == "__main__":

@@ -13,26 +13,27 @@ from __future__ import annotations
 import argparse
 import sys
 
+from hassod_ros.commands import run, script_parser
 from hassod_ros.deploy.engine_check import build_and_check
-from hassod_ros.errors import InputError
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The script's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser("to_tensorrt", __doc__)
     parser.add_argument("model", help="an .onnx file of to_onnx")
     parser.add_argument("--build-only", action="store_true", help="do not run it afterwards")
     parser.add_argument("--images", help="photographs to compare with ONNX Runtime on (needed without --build-only)")
-    parser.add_argument("--cache", help="folder of engines; default: ~/.cache/hassod_ros/engines")
+    parser.add_argument("--cache", help="folder of engines (default: ~/.cache/hassod_ros/engines)")
     parser.add_argument("--workspace", type=int, default=0, help="most MiB of scratch memory; 0 = no limit")
-    parser.add_argument("--dla", type=int, help="run on this DLA core what it can")
+    parser.add_argument("--dla", type=int, help="run on this DLA core what it can (default: on the GPU)")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build; 0 on success, 2 if something given is wrong or the engine's answers differ."""
+    """Build; the status is that of `commands.run`."""
     given = build_parser().parse_args(arguments)
-    try:
+
+    def work() -> None:
         build_and_check(
             given.model,
             images=None if given.build_only else given.images,
@@ -41,10 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
             workspace=given.workspace << 20,
             dla_core=given.dla,
         )
-    except InputError as error:
-        print(f"to_tensorrt: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run("to_tensorrt", work)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Write `data` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_json(path: str | os.PathLike, value: Any, *, indent: int | None = None) -> None:
     """Write `value` as JSON atomically; equal values give equal bytes (keys keep their order)."""
     write_text(path, json.dumps(value, indent=indent, separators=None if indent else (",", ":")) + "\n")

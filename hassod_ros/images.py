@@ -1,15 +1,24 @@
 """Image files in, RGB arrays out, whatever the file holds."""
 
+import codecs
 import io
+import logging
 import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hassod_ros.errors import InputError
+from hassod_ros.files import write_bytes
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+_REASONS_NAMED = 5
+
+logger = logging.getLogger(__name__)
 
 
 def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
@@ -51,10 +60,48 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def read_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(H, W) of an image file as `read_image` returns it, from its header alone.
+
+    Raises:
+        InputError: No such file, or not an image.
+
+    """
+    try:
+        with Image.open(path) as file:
+            turned = file.getexif().get(0x0112, 1) >= 5  # EXIF orientations from 5 on swap the sides
+            width, height = file.size
+            return (width, height) if turned else (height, width)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; check the path") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} is too large to be read safely ({error}); shrink it") from error
+    except (OSError, SyntaxError, ValueError) as error:  # an unidentified image is an OSError too
+        raise InputError(f"{path} is not an image that can be read; remove or re-export it") from error
+
+
+def write_image(path: str | os.PathLike, image: np.ndarray, *, quality: int = 95) -> None:
+    """Write (H, W, 3) uint8 RGB atomically, in the format that the name's ending says.
+
+    The file is encoded in memory: OpenCV opens only names that are valid UTF-8.
+
+    Raises:
+        InputError: The folder cannot be written or the disk is full.
+
+    """
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if Path(path).suffix.lower() in (".jpg", ".jpeg") else []
+    done, data = cv2.imencode(Path(path).suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    if not done:
+        raise InputError(f"{path} cannot be encoded at {image.shape[1]}x{image.shape[0]}; shrink the picture")
+    write_bytes(path, data.tobytes())
+
+
 def list_images(source: str | os.PathLike) -> list[Path]:
     """Image files of a folder (and below, sorted by path) or of a text file with one path a line; or one image itself.
 
-    Paths in a list may be relative to the list's folder; empty lines and lines that begin with # are passed over.
+    Links are followed, but no folder is listed twice, so that loops end. What is passed over is logged as one warning
+    that counts the reasons. Paths in a list may be relative to the list's folder; empty lines and lines that begin with
+    # are passed over.
 
     Raises:
         InputError: No such folder or file, or it names no image.
@@ -62,24 +109,29 @@ def list_images(source: str | os.PathLike) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+        passed: Counter[str] = Counter()
+        found = sorted(_walk(path, passed))
+        reasons = _counted(passed)
         if not found:
-            raise InputError(f"{path} holds no image ({', '.join(sorted(EXTENSIONS))}); give a folder that does")
+            there = f"; there are {reasons}" if reasons else ""
+            raise InputError(f"{path} holds no image ({', '.join(sorted(EXTENSIONS))}){there}; give a folder that does")
+        if reasons:
+            logger.warning("%s: %d images; passed over %s", path, len(found), reasons)
         return found
     if not path.is_file():
         raise InputError(f"{path} does not exist; give a folder of images or a text file with one path a line")
     if path.suffix.lower() in EXTENSIONS:
         return [path]
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not a text file; give a folder of images or a list with one path a line"
-        ) from error
-    found = [path.parent / line for line in lines if line and not line.startswith("#")]
+    found = [path.parent / line for line in _lines(path) if line and not line.startswith("#")]
     if not found:
         raise InputError(f"{path} names no image; write one path a line")
     return found
+
+
+def image_root(source: str | os.PathLike) -> Path:
+    """The folder that names of images are relative to: a folder itself, or the one that a list or an image lies in."""
+    path = Path(source)
+    return path if path.is_dir() else path.parent
 
 
 def name_images(source: Path) -> tuple[Path, list[str]]:
@@ -89,6 +141,87 @@ def name_images(source: Path) -> tuple[Path, list[str]]:
         InputError: See `list_images`.
 
     """
-    root = source if source.is_dir() else source.parent
+    root = image_root(source)
     paths = list_images(source)
     return root.resolve(), sorted({Path(os.path.relpath(path, root)).as_posix() for path in paths})
+
+
+def picture_names(names: Sequence[str], suffix: str = ".jpg") -> list[str]:
+    """One file name for each image name, all different: folders are joined by _, endings kept where names meet.
+
+    Example:
+        >>> picture_names(["a.jpg", "a.png", "below/b.png"])
+        ['a_jpg.jpg', 'a_png.jpg', 'below_b.jpg']
+
+    """
+    parts = [[part for part in Path(name).parts if part not in ("..", "/")] for name in names]
+    short = ["_".join([*each[:-1], Path(each[-1]).stem]) for each in parts]
+    often = Counter(short)
+    full = [
+        stem if often[stem] == 1 else f"{stem}_{Path(each[-1]).suffix[1:]}"
+        for stem, each in zip(short, parts, strict=True)
+    ]
+    taken: Counter[str] = Counter()
+    unique = []
+    for name in full:
+        taken[name] += 1
+        unique.append(f"{name}{suffix}" if taken[name] == 1 else f"{name}_{taken[name]}{suffix}")
+    return unique
+
+
+def _walk(top: Path, passed: Counter[str]) -> Iterator[Path]:
+    """Images below `top`; real folders come first, so that a link to one of them lists nothing twice."""
+    seen: set[tuple[int, int]] = set()
+    links = [top]
+    while links:
+        folders, links = sorted(links), []
+        while folders:
+            folder = folders.pop()
+            try:
+                status = folder.stat()
+                if (status.st_dev, status.st_ino) in seen:
+                    passed["a link to a folder that is listed already"] += 1
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError as error:
+                passed[f"a folder that cannot be read ({error.strerror})"] += 1
+                continue
+            for entry in entries:
+                path = folder / entry.name
+                if entry.is_dir():
+                    (links if entry.is_symlink() else folders).append(path)
+                elif not entry.is_file():
+                    passed["a broken link" if entry.is_symlink() else "no regular file"] += 1
+                elif path.suffix.lower() in EXTENSIONS:
+                    yield path
+                else:
+                    passed[path.suffix.lower() or "without an ending"] += 1
+
+
+def _counted(reasons: Counter[str]) -> str:
+    """The counts of `reasons` for people, '' for none."""
+    if not reasons:
+        return ""
+    named = [f"{count} {reason}" for reason, count in reasons.most_common(_REASONS_NAMED)]
+    rest = sum(reasons.values()) - sum(count for _, count in reasons.most_common(_REASONS_NAMED))
+    return f"{sum(reasons.values())} entries ({', '.join(named)}{f', {rest} others' if rest else ''})"
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a list: UTF-8 or UTF-16 with a byte-order mark, or file names in the system's bytes."""
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding, errors = "utf-16", "strict"
+    else:
+        encoding, errors = "utf-8-sig", "surrogateescape"
+    try:
+        lines = [line.strip() for line in data.decode(encoding, errors).split("\n")]
+        odd = [line for line in lines if line != line.encode("utf-8", "replace").decode()]
+        if odd and not any((path.parent / line).exists() for line in odd):
+            raise ValueError(odd[0])
+    except (ValueError, OSError) as error:  # not text; or no path, such as a NUL or a line without end
+        raise InputError(
+            f"{path} is not a text file; give a folder of images or a list with one path a line"
+        ) from error
+    return lines

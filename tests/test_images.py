@@ -1,12 +1,14 @@
 import io
+import os
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from hassod_ros.errors import InputError
-from hassod_ros.images import list_images, read_image
+from hassod_ros.images import list_images, name_images, picture_names, read_image, read_size, write_image
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
 
@@ -193,3 +195,98 @@ def test_a_list_that_is_no_text(tmp_path):
     (tmp_path / "list.bin").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(InputError, match="not a text file"):
         list_images(tmp_path / "list.bin")
+
+
+# What follows was reported by users of detectors and labelling tools; each name says what they met.
+
+
+def test_symlinked_subfolders_are_listed_and_loops_end(tmp_path, caplog):
+    for folder in ("data/a", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "photo.jpg").touch()
+    top = tmp_path / "data"
+    (top / "linked").symlink_to(tmp_path / "elsewhere")
+    (top / "a" / "loop").symlink_to(top)
+    (top / "0 again").symlink_to(top / "a")  # sorts first, but the real folder keeps its name
+    (top / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert [str(path.relative_to(top)) for path in list_images(top)] == ["a/photo.jpg", "linked/photo.jpg"]
+    assert "2 a link to a folder that is listed already" in caplog.text
+    assert "1 a broken link" in caplog.text
+
+
+def test_heic_is_passed_over_with_a_word_and_jfif_is_read(tmp_path, caplog):
+    (tmp_path / "a.jfif").write_bytes(encoded(Image.fromarray(RAMP), "JPEG"))
+    for name in ("b.HEIC", "c.heic", "notes.txt"):
+        (tmp_path / name).touch()
+    assert list_images(tmp_path) == [tmp_path / "a.jfif"]
+    assert read_image(tmp_path / "a.jfif").shape == (4, 4, 3)
+    (record,) = caplog.records
+    assert record.getMessage() == f"{tmp_path}: 1 images; passed over 3 entries (2 .heic, 1 .txt)"
+
+
+def test_only_heic_says_what_is_there(tmp_path):
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(InputError, match=r"there are 1 entries \(1 \.heic\)"):
+        list_images(tmp_path)
+
+
+def test_nothing_is_said_where_nothing_is_passed_over(tmp_path, caplog):
+    (tmp_path / "a.png").touch()
+    list_images(tmp_path)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_with_a_byte_order_mark_keeps_its_first_photo(tmp_path, encoding):
+    (tmp_path / "list.txt").write_text("ä.jpg\r\nb.jpg\r\n", encoding=encoding)
+    assert list_images(tmp_path / "list.txt") == [tmp_path / "ä.jpg", tmp_path / "b.jpg"]
+
+
+def test_file_names_that_are_not_utf8_are_listed_read_and_written(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")  # as unpacked from an old archive
+    write_image(tmp_path / name, RAMP)
+    np.testing.assert_array_equal(read_image(tmp_path / name), RAMP)
+    assert list_images(tmp_path) == [tmp_path / name]
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9.png\n")
+    assert list_images(tmp_path / "list.txt") == [tmp_path / name]
+
+
+def test_relative_and_absolute_paths_of_one_folder_name_the_same_images(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text(f"photos/a.png\n{tmp_path}/photos/a.png\n")
+    assert name_images(Path("photos")) == name_images(tmp_path / "photos") == (tmp_path / "photos", ["a.png"])
+    assert name_images(Path("list.txt")) == (tmp_path, ["photos/a.png"])
+
+
+def test_pictures_of_a_jpg_and_a_png_do_not_overwrite_each_other():
+    names = ["a.jpg", "a.png", "below/b.png", "below_b.png", "../c.png", "a_png.bmp", "/abs/d.x.png"]
+    assert picture_names(names) == [
+        "a_jpg.jpg",
+        "a_png.jpg",
+        "below_b_png.jpg",
+        "below_b_png_2.jpg",
+        "c.jpg",
+        "a_png_2.jpg",
+        "abs_d.x.jpg",
+    ]
+
+
+def test_size_from_the_header_is_that_of_the_picture(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 8)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("L", (20, 8)).save(tmp_path / "a.png")
+    for name in ("turned.jpg", "a.png"):
+        assert read_size(tmp_path / name) == read_image(tmp_path / name).shape[:2]
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(InputError, match=r"text\.jpg is not an image"):
+        read_size(tmp_path / "text.jpg")
+    with pytest.raises(InputError, match=r"none\.jpg does not exist"):
+        read_size(tmp_path / "none.jpg")
+
+
+def test_a_picture_too_long_for_its_format_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="cannot be encoded"):
+        write_image(tmp_path / "a.jpg", np.zeros((1, 70_000, 3), np.uint8))

@@ -13,30 +13,32 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hassod_ros.errors import InputError
+from hassod_ros.commands import run, script_parser
 from hassod_ros.packages import required
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    parser = script_parser("average", __doc__)
+    parser.add_argument("--checkpoints", nargs="+", type=Path, required=True, help="detectors of one config (.pth)")
+    parser.add_argument("--out", type=Path, required=True, help="file to write (.pth)")
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run; 2 where the input is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="average", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--checkpoints", nargs="+", type=Path, required=True, help="detectors of one config")
-    parser.add_argument("--out", type=Path, required=True, help="file to write")
-    options = parser.parse_args(argv)
-    try:
+    """Run; the status is that of `commands.run`."""
+    options = build_parser().parse_args(argv)
+
+    def work() -> None:
         # torch loads slowly: --help answers without it.
         with required("train"):
             from hassod_ros.detection.checkpoints import save_weights
             from hassod_ros.learning.averaging import average
 
         save_weights(average(options.checkpoints), options.out)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(options.out)
-    return 0
+        print(options.out)
+
+    return run("average", work, after_stop="nothing was written")
 
 
 if __name__ == "__main__":

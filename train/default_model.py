@@ -7,31 +7,37 @@ Says first what it will do. A step that is done is not done again while nothing 
 was stopped goes on where it stood. --until NAME ends after a step; --labels.features tiny pre-trains features first.
 """
 
-import sys
+from __future__ import annotations
 
-from hassod_ros.errors import InputError
+import sys
+from typing import TYPE_CHECKING
+
+from hassod_ros.commands import run
 from hassod_ros.packages import required
 
 with required("train"):
     from hassod_ros.chain.default_model import DefaultModelRecipe, make_default_model
-    from hassod_ros.learning.config import read_settings
+    from hassod_ros.learning.config import read_settings, settings_parser
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    return settings_parser(DefaultModelRecipe, prog="default_model", description=__doc__ or "")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run; 2 where the input is wrong or a gate is not passed."""
-    try:
-        recipe = read_settings(
-            DefaultModelRecipe,
-            sys.argv[1:] if argv is None else argv,
-            prog="default_model",
-            description=__doc__ or "",
-        )
+    """Run; the status is that of `commands.run`."""
+    argv = sys.argv[1:] if argv is None else argv
+
+    def work() -> None:
+        recipe = read_settings(DefaultModelRecipe, argv, prog="default_model", description=__doc__ or "")
         for name, folder in make_default_model(recipe).items():
             print(f"{name}: {folder}")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run("default_model", work)
 
 
 if __name__ == "__main__":

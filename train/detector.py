@@ -6,25 +6,38 @@ torchrun --nproc_per_node 4 train/detector.py --config config/recipes/hassod_coc
 Started again with the same values, a run that was stopped goes on where it stood.
 """
 
-import sys
+from __future__ import annotations
 
-from hassod_ros.errors import InputError
+import sys
+from typing import TYPE_CHECKING
+
+from hassod_ros.commands import run
 from hassod_ros.packages import required
 
 with required("train"):
-    from hassod_ros.learning.config import read_recipe
-    from hassod_ros.learning.stages import burn_in
+    from hassod_ros.learning.config import Recipe, read_recipe, settings_parser
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    return settings_parser(Recipe, prog="detector", description=__doc__ or "")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run; 2 where the input is wrong."""
-    try:
-        recipe = read_recipe(sys.argv[1:] if argv is None else argv, prog="detector", description=__doc__ or "")
+    """Run; the status is that of `commands.run`."""
+    argv = sys.argv[1:] if argv is None else argv
+
+    def work() -> None:
+        recipe = read_recipe(argv, prog="detector", description=__doc__ or "")
+        with required("train"):  # torch loads slowly: --help and wrong options are answered without it
+            from hassod_ros.learning.stages import burn_in
+
         print(burn_in(recipe))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run("detector", work)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from hassod_ros.commands import run, script_parser
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256, write_json
 from hassod_ros.packages import required
@@ -26,17 +27,12 @@ with required("train"):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 2 after an error of the user's input."""
-    options = _parser().parse_args(arguments)
-    try:
-        run(options)
-    except InputError as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Run; the status is that of `commands.run`."""
+    options = build_parser().parse_args(arguments)
+    return run("evaluate", lambda: score(options), after_stop="what was predicted is kept")
 
 
-def run(options: argparse.Namespace) -> None:
+def score(options: argparse.Namespace) -> None:
     """Read or make the predictions, score them, print the tables, write the report."""
     annotated = load_annotations(options.annotations)
     facts = {
@@ -87,10 +83,13 @@ def _open_checkpoint(options: argparse.Namespace) -> Finder:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Score masks and boxes on a COCO-format set, class-agnostically.")
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    parser = script_parser("evaluate", __doc__)
     parser.add_argument("--annotations", required=True, help="ground truth in COCO format (.json or .json.gz)")
-    parser.add_argument("--images", help="folder that the file names are relative to; needed for models and pictures")
+    parser.add_argument(
+        "--images", help="folder that the file names are relative to (default: none; models and pictures need it)"
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--predictions", help="COCO results, pseudo-labels, or a folder of such files")
     source.add_argument("--model", help="exported model (.onnx)")
@@ -99,16 +98,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--network", choices=["student", "teacher"], default="student", help="of a checkpoint with both"
     )
-    parser.add_argument("--short-side", type=_positive, default=800, help="a checkpoint's input size (default 800)")
-    parser.add_argument("--max-side", type=_positive, default=1333, help="limit of the longer side (default 1333)")
-    parser.add_argument("--report", help="folder for report.html, metrics.json and a model's predictions.json")
-    parser.add_argument("--nms", type=float, help="of a checkpoint, instead of its own: IoU that excludes a detection")
-    parser.add_argument("--mask-threshold", type=float, help="of a checkpoint, instead of its own")
+    parser.add_argument("--short-side", type=_positive, default=800, help="a checkpoint's input size in pixels")
+    parser.add_argument("--max-side", type=_positive, default=1333, help="limit of the longer side in pixels")
     parser.add_argument(
-        "--color-weight", type=float, default=0.0, help="of a checkpoint: how far outlines follow colours, such as 3"
+        "--report", help="folder for report.html, metrics.json and a model's predictions.json (default: no report)"
     )
-    parser.add_argument("--max-detections", type=_positive, default=1000, help="predictions an image (default 1000)")
-    parser.add_argument("--min-area", type=float, default=0.0, help="ignore smaller annotations, in pixels (default 0)")
+    parser.add_argument(
+        "--nms", type=float, help="of a checkpoint: IoU in (0, 1] that excludes a detection (default: its own)"
+    )
+    parser.add_argument(
+        "--mask-threshold",
+        type=float,
+        help="of a checkpoint: probability of a mask's pixels in (0, 1) (default: its own)",
+    )
+    parser.add_argument(
+        "--color-weight",
+        type=float,
+        default=0.0,
+        help="of a checkpoint: how far outlines follow colours, such as 3 (default: %(default)s, not)",
+    )
+    parser.add_argument("--max-detections", type=_positive, default=1000, help="predictions an image")
+    parser.add_argument("--min-area", type=float, default=0.0, help="ignore smaller annotations, in square pixels")
     return parser
 
 

@@ -7,25 +7,38 @@ Takes the weights that `detector` left in the same run.output. Started again wit
 stopped goes on where it stood.
 """
 
-import sys
+from __future__ import annotations
 
-from hassod_ros.errors import InputError
+import sys
+from typing import TYPE_CHECKING
+
+from hassod_ros.commands import run
 from hassod_ros.packages import required
 
 with required("train"):
-    from hassod_ros.learning.config import read_recipe
-    from hassod_ros.learning.stages import mean_teacher
+    from hassod_ros.learning.config import Recipe, read_recipe, settings_parser
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    return settings_parser(Recipe, prog="mean_teacher", description=__doc__ or "")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run; 2 where the input is wrong."""
-    try:
-        recipe = read_recipe(sys.argv[1:] if argv is None else argv, prog="mean_teacher", description=__doc__ or "")
+    """Run; the status is that of `commands.run`."""
+    argv = sys.argv[1:] if argv is None else argv
+
+    def work() -> None:
+        recipe = read_recipe(argv, prog="mean_teacher", description=__doc__ or "")
+        with required("train"):  # torch loads slowly: --help and wrong options are answered without it
+            from hassod_ros.learning.stages import mean_teacher
+
         print(mean_teacher(recipe))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run("mean_teacher", work)
 
 
 if __name__ == "__main__":

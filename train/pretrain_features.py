@@ -7,33 +7,39 @@ python train/pseudo_label.py --images photos --out labels.json \
 Started again with the same values, a run that was stopped goes on where it stood.
 """
 
-import sys
+from __future__ import annotations
 
-from hassod_ros.errors import InputError
+import sys
+from typing import TYPE_CHECKING
+
+from hassod_ros.commands import run
 from hassod_ros.packages import required
 
 with required("train"):
-    from hassod_ros.learning.config import read_settings
+    from hassod_ros.learning.config import read_settings, settings_parser
     from hassod_ros.learning.pretraining.config import PretrainConfig
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    return settings_parser(PretrainConfig, prog="pretrain_features", description=__doc__ or "")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run; 2 where the input is wrong."""
-    try:
-        config = read_settings(
-            PretrainConfig,
-            sys.argv[1:] if argv is None else argv,
-            prog="pretrain_features",
-            description=__doc__ or "",
-        )
+    """Run; the status is that of `commands.run`."""
+    argv = sys.argv[1:] if argv is None else argv
+
+    def work() -> None:
+        config = read_settings(PretrainConfig, argv, prog="pretrain_features", description=__doc__ or "")
         with required("train"):  # lightly loads slowly: --help answers without it
             from hassod_ros.learning.pretraining.run import pretrain
 
         print(pretrain(config))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run("pretrain_features", work)
 
 
 if __name__ == "__main__":

@@ -16,36 +16,41 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hassod_ros.commands import run, script_parser
 from hassod_ros.discovery.features import DEFAULT
 from hassod_ros.errors import InputError
 from hassod_ros.packages import required
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 2 after an error of the user's input."""
-    options = _parser().parse_args(arguments)
-    try:
+    """Run; the status is that of `commands.run`."""
+    options = build_parser().parse_args(arguments)
+
+    def work() -> None:
         # Ray and torch load slowly: --help answers without them.
         with required("train"):
             from hassod_ros.discovery.pseudo_label import Request, pseudo_label
 
-        summary = pseudo_label(Request(**vars(options) | {"options": dict(options.options)}))
-    except InputError as error:
-        print(f"pseudo_label: {error}", file=sys.stderr)
-        return 2
-    print(summary)
-    return 0
+        print(pseudo_label(Request(**vars(options) | {"options": dict(options.options)})))
+
+    return run("pseudo_label", work)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    parser = script_parser("pseudo_label", __doc__)
     parser.add_argument("--images", type=Path, required=True, help="folder of images, or text file with a path a line")
-    parser.add_argument("--out", type=Path, required=True, help="COCO JSON file to write; failures.json goes beside it")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="COCO JSON file to write, LABELS.json; LABELS.failures.json lists failures",
+    )
     parser.add_argument("--method", default="hassod", help="discovery method")
     parser.add_argument(
         "--features",
         default=DEFAULT,
-        help=f"ViT by timm's name, tiny, handcrafted, or some joined by + (default: {DEFAULT})",
+        help="ViT by timm's name, tiny, handcrafted, or some joined by +",
     )
     parser.add_argument("--weights", type=Path, help=".pth or .safetensors file (default: downloaded by name)")
     parser.add_argument(
@@ -58,11 +63,19 @@ def _parser() -> argparse.ArgumentParser:
         help="who computes the CRF: the same as --set crf_method=NAME (default: native)",
     )
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
-    parser.add_argument("--precision", help="bf16 or fp32 (default: bf16 where the hardware has it)")
-    parser.add_argument("--ray", metavar="ADDRESS", help="Ray cluster, such as auto or 10.0.0.1:6379 (default: local)")
+    parser.add_argument("--precision", help="bf16 or fp32 (default: bf16 where the hardware computes in it)")
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="Ray cluster, such as 10.0.0.1:6379 or auto (default: this machine alone)"
+    )
+    parser.add_argument(
+        "--ray-token",
+        type=Path,
+        metavar="FILE",
+        help="token of that cluster (default: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token where it asks)",
+    )
     parser.add_argument("--cpus", type=int, help="CPUs to use on this machine (default: all)")
     parser.add_argument("--batch", type=int, help="images per pass through the features (default: 8 on GPU, 1 on CPU)")
-    parser.add_argument("--shard", type=int, default=32, help="images per shard of saved work (default: 32)")
+    parser.add_argument("--shard", type=int, default=32, help="images per shard of saved work")
     parser.add_argument(
         "--set",
         dest="options",
@@ -70,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         type=_option,
-        help="option of the method, such as thresholds=[0.4,0.2] or filters.min_area=400; repeatable",
+        help="option of the method, such as thresholds=[0.4,0.2] or filters.min_area=400; repeatable (default: none)",
     )
     return parser
 

@@ -12,12 +12,17 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from hassod_ros.commands import run
 from hassod_ros.errors import InputError
 from hassod_ros.packages import required
 
 with required("train"):
-    from hassod_ros.learning.config import RelabelConfig, read_settings
+    from hassod_ros.learning.config import RelabelConfig, read_settings, settings_parser
+
+if TYPE_CHECKING:
+    import argparse
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Command:
     Attributes:
         checkpoint: Trained detector.
         images: Folder of images, or text file with a path a line.
-        out: COCO JSON file to write; failures.json goes beside it.
+        out: COCO JSON file to write; what failed is listed beside it.
         processes: That work side by side.
         device: auto: cuda where there is a GPU.
         relabel: Which findings become labels, and how.
@@ -42,10 +47,16 @@ class Command:
     relabel: RelabelConfig = field(default_factory=RelabelConfig)
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    return settings_parser(Command, prog="relabel", description=__doc__ or "")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run; 2 where the input is wrong."""
+    """Run; the status is that of `commands.run`."""
     argv = sys.argv[1:] if argv is None else argv
-    try:
+
+    def work() -> None:
         command = read_settings(Command, argv, prog="relabel", description=__doc__ or "")
         for name in ("checkpoint", "images", "out"):
             if not getattr(command, name):
@@ -55,10 +66,8 @@ def main(argv: list[str] | None = None) -> int:
 
         paths = (Path(command.images), Path(command.checkpoint), Path(command.out))
         print(relabel(*paths, command.relabel, processes=command.processes, device=command.device))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run("relabel", work)
 
 
 if __name__ == "__main__":

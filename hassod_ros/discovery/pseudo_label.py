@@ -44,7 +44,7 @@ class Request:
 
     Attributes:
         images: Folder of images, or text file with one path a line.
-        out: COCO JSON file to write; `failures.json` comes beside it.
+        out: COCO JSON file to write; the list of failures comes beside it, see `failures_of`.
         method: Name in `METHODS`.
         options: Options of the method that differ from its defaults.
         features: Name that `load_features` knows.
@@ -89,7 +89,7 @@ class _Batch:
 def pseudo_label(request: Request) -> Summary:
     """Label every image, or continue where a killed run stopped.
 
-    Images that cannot be read or labelled are listed in `failures.json` and never stop the run.
+    Images that cannot be read or labelled are listed beside the labels (`failures_of`) and never stop the run.
 
     Raises:
         InputError: A wrong option, no image, no image that could be labelled, or files that cannot be written. What

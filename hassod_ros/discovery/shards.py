@@ -14,6 +14,8 @@ from typing import Any
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, write_json
 
+FAILURES = ".failures.json"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -28,7 +30,7 @@ class Summary:
         per_image = self.annotations / self.images
         text = f"{self.out}: {self.annotations} masks in {self.images} images, {per_image:.1f} an image"
         if self.failures:
-            text += f"\n{len(self.failures)} images could not be labelled; {_failures(self.out)} says why"
+            text += f"\n{len(self.failures)} images could not be labelled; {failures_of(self.out)} says why"
         return text
 
 
@@ -92,7 +94,7 @@ class Shards:
         write_json(self.folder / f"{number:07d}.json", list(records))
 
     def merge(self, info: Mapping[str, Any]) -> Summary:
-        """Write `out` and `failures.json` beside it, then remove the shards.
+        """Write `out` and the list of failures beside it (see `failures_of`), then remove the shards.
 
         Shards are read one by one: memory does not grow with the run.
 
@@ -123,7 +125,7 @@ class Shards:
             file.write("]}\n")
             file.flush()
             os.fsync(file.fileno())
-            write_json(_failures(self.out), failures, indent=1)
+            write_json(failures_of(self.out), failures, indent=1)
         shutil.rmtree(self.folder)
         if not images:
             raise InputError(f"none of {len(failures)} images could be labelled; the first: {failures[0]['error']}")
@@ -140,8 +142,9 @@ class Shards:
             raise InputError(f"{path} cannot be read ({error}); remove it, the run makes it again") from error
 
 
-def _failures(out: Path) -> Path:
-    return out.with_name("failures.json")
+def failures_of(out: Path) -> Path:
+    """The list of what could not be labelled, beside a file of labels: labels.json -> labels.failures.json."""
+    return out.with_name(f"{out.stem}{FAILURES}")
 
 
 def _dump(value: Any) -> str:

@@ -162,6 +162,14 @@ def read_recipe(argv: Sequence[str], *, prog: str, description: str) -> Recipe:
     return read_settings(Recipe, argv, prog=prog, description=description)
 
 
+def settings_parser(kind: type, *, prog: str, description: str) -> jsonargparse.ArgumentParser:
+    """The parser of `read_settings`; help and defaults come from the dataclasses' docstrings."""
+    parser = jsonargparse.ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML recipe, such as config/recipes/small.yaml")
+    parser.add_class_arguments(kind)
+    return parser
+
+
 def read_settings(kind: type[Kind], argv: Sequence[str], *, prog: str, description: str) -> Kind:
     """Settings of `--config FILE.yaml` and any `--section.key value` after it; `--help` lists all keys.
 
@@ -175,9 +183,7 @@ def read_settings(kind: type[Kind], argv: Sequence[str], *, prog: str, descripti
         InputError: An unknown key (the nearest valid name is given), a value of the wrong type or out of range.
 
     """
-    parser = jsonargparse.ArgumentParser(prog=prog, description=description, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML recipe, such as config/recipes/small.yaml")
-    parser.add_class_arguments(kind)
+    parser = settings_parser(kind, prog=prog, description=description)
     _check_keys(argv, set(flat(kind())))
     try:
         namespace = parser.parse_args(list(argv))

@@ -53,7 +53,7 @@ def relabel(
     Args:
         images: Folder of images, or text file with one path a line.
         checkpoint: Trained detector.
-        out: COCO JSON file to write; `failures.json` comes beside it.
+        out: COCO JSON file to write; the list of failures comes beside it, see `failures_of`.
         config: Settings.
         processes: That work side by side, with one thread each.
         device: "auto": the GPU where there is one.

@@ -12,7 +12,8 @@ SMOKE = str(Path(__file__).parents[2] / "config" / "recipes" / "smoke.yaml")
 def test_an_unknown_key_ends_with_the_nearest_name(script, capsys):
     assert script.main(["--config", SMOKE, "--run.outptu", "x"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["error: the command line sets run.outptu, which does not exist; the nearest name is run.output"]
+    name = script.__name__.rpartition(".")[2]
+    assert lines == [f"{name}: the command line sets run.outptu, which does not exist; the nearest name is run.output"]
 
 
 def test_a_folder_without_images_ends_with_one_sentence(tmp_path, capsys):
@@ -20,7 +21,7 @@ def test_a_folder_without_images_ends_with_one_sentence(tmp_path, capsys):
     assert detector.main([*argv, "--run.output", str(tmp_path / "run")]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        f"error: {tmp_path}/none.json does not exist; set data.annotations to a COCO JSON file or a folder"
+        f"detector: {tmp_path}/none.json does not exist; set data.annotations to a COCO JSON file or a folder"
     ]
     assert not (tmp_path / "run").exists()
 

@@ -106,11 +106,11 @@ def test_labels_are_those_of_discover_and_load_with_pycocotools(folder, labels):
 
 
 def test_unreadable_images_are_listed_with_the_reason(labels):
-    failures = json.loads(labels.with_name("failures.json").read_text())
+    failures = json.loads(labels.with_name("labels.failures.json").read_text())
     assert [failure["file_name"] for failure in failures] == ["cut.jpg", "text.jpg"]
     assert failures[0]["error"].startswith("cut.jpg is damaged")
     assert failures[1]["error"] == "text.jpg is not an image that can be read; remove or re-export it"
-    assert sorted(path.name for path in labels.parent.iterdir()) == ["failures.json", "labels.json"]
+    assert sorted(path.name for path in labels.parent.iterdir()) == ["labels.failures.json", "labels.json"]
 
 
 def test_shards_batches_and_lists_do_not_change_the_labels(folder, labels, tmp_path):
@@ -160,7 +160,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in parts.glob("0*.json")} == changed
     pseudo_label(resumed)
     assert content(out) == content(tmp_path / "whole.json")
-    assert (out.with_name("failures.json")).read_bytes() == (tmp_path / "failures.json").read_bytes()
+    assert out.with_name("labels.failures.json").read_bytes() == (tmp_path / "whole.failures.json").read_bytes()
     assert not parts.exists()
 
 
@@ -265,7 +265,7 @@ def test_broken_features_fail_image_by_image(folder, tmp_path):
     fields = {"features": "vit_tiny_patch16_224", "weights": tmp_path / "nan.pth", "device": "cpu"}
     with pytest.raises(InputError, match=r"none of 12 images could be labelled; the first: "):
         pseudo_label(request(folder, tmp_path / "labels.json", **fields))
-    failures = json.loads((tmp_path / "failures.json").read_text())
+    failures = json.loads((tmp_path / "labels.failures.json").read_text())
     assert sum("not finite" in failure["error"] for failure in failures) == 10
 
 

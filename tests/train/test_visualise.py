@@ -1,4 +1,5 @@
 import json
+import os
 
 import cv2
 import numpy as np
@@ -7,6 +8,7 @@ from hassod_ros.train import visualise
 from PIL import Image
 
 from hassod_ros.drawing import side_by_side
+from hassod_ros.images import read_image
 from hassod_ros.instances import Instances
 
 
@@ -84,3 +86,32 @@ def test_lists_may_name_pictures_elsewhere(tmp_path):
     arguments = ["--images", str(tmp_path / "lists" / "list.txt"), "--out", str(tmp_path / "out")]
     assert visualise.main([*arguments, "--features", "handcrafted"]) == 0
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["photos_a.jpg"]
+
+
+def test_a_jpg_and_a_png_of_one_name_are_both_drawn(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("a.jpg", "a.png"):
+        Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(tmp_path / "images" / name)
+    assert run(tmp_path, "--features", "handcrafted") == 0
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a_jpg.jpg", "a_png.jpg"]
+
+
+def test_a_file_name_that_is_not_utf8_is_drawn_where_imwrite_crashed(labelled):
+    odd = os.fsdecode(b"caf\xe9.png")
+    os.rename(labelled / "images" / "2.png", labelled / "images" / odd)
+    content = json.loads((labelled / "labels.json").read_text())
+    content["images"][2]["file_name"] = odd
+    (labelled / "labels.json").write_text(json.dumps(content))
+    assert run(labelled, "--labels", str(labelled / "labels.json")) == 0
+    assert read_image(labelled / "out" / os.fsdecode(b"caf\xe9.jpg")).shape[0] > 40
+
+
+def test_labels_with_the_list_that_they_were_made_from(labelled):
+    (labelled / "list.txt").write_text("images/2.png\n")
+    content = json.loads((labelled / "labels.json").read_text())
+    for image in content["images"]:
+        image["file_name"] = f"images/{image['file_name']}"
+    (labelled / "labels.json").write_text(json.dumps(content))
+    arguments = ["--labels", str(labelled / "labels.json"), "--images", str(labelled / "list.txt"), "--count", "1"]
+    assert visualise.main([*arguments, "--out", str(labelled / "out")]) == 0
+    assert [file.name for file in (labelled / "out").iterdir()] == ["images_below_0.jpg"]

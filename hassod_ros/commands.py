@@ -1,0 +1,125 @@
+"""What every script does around its work: one sentence and a status where something is wrong or it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from hassod_ros.errors import InputError
+
+WRONG_INPUT = 2
+_reached: list[str] = []
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as an exception: whatever cleans up after Ctrl-C does so after it too."""
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return describe(action)
+
+
+def script_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Parser of the script `name`: its help ends with the default of every option."""
+    return argparse.ArgumentParser(prog=name, description=description, formatter_class=_Help)
+
+
+def describe(action: argparse.Action) -> str:
+    """What an option means, with its default where it has one."""
+    text = action.help or ""
+    silent = action.default in (None, "", argparse.SUPPRESS) or action.nargs == 0 or not action.option_strings
+    return text if silent or "(default" in text else f"{text} (default: %(default)s)"
+
+
+def run(name: str, work: Callable[[], object], *, after_stop: str = "the same command goes on") -> int:
+    """Do a script's work.
+
+    Args:
+        name: Of the script, before every sentence.
+        work: What it does.
+        after_stop: What becomes of a run that was stopped.
+
+    Returns:
+        Exit status: 0; 2 where the input is wrong; 130 after Ctrl-C; 143 after SIGTERM.
+
+    """
+    _reached.clear()
+    before = None
+    if in_main_thread := threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        work()
+    except InputError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except KeyboardInterrupt as stop:
+        _be_deaf()
+        print(f"\n{name}: stopped{_after(_reached)}; {after_stop}", file=sys.stderr)
+        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
+    return 0
+
+
+def reached(text: str) -> None:
+    """How far the work is, such as "12 of 40 images": a run that is stopped says it."""
+    _reached[:] = [text]
+
+
+@contextmanager
+def stop_between(unit: str) -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C or SIGTERM waits: the function that is yielded says whether one has come.
+
+    The loop asks it between two steps, keeps what it has, and leaves; on leaving the block the signal takes effect. A
+    second signal takes effect at once.
+
+    Args:
+        unit: What is finished first, such as "iteration".
+
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    came: list[int] = []
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.signal(number, before[number])
+        print(f"\nstopping after this {unit}; once more stops at once", file=sys.stderr, flush=True)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, wait)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise Terminated if came[0] == signal.SIGTERM else KeyboardInterrupt
+
+
+def ignore_stops() -> None:
+    """For a worker process: Ctrl-C reaches the whole terminal, and its parent decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _be_deaf() -> None:
+    """Libraries clean up at exit, which a second, impatient Ctrl-C would turn into a traceback."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _after(text: list[str]) -> str:
+    return f" after {text[0]}" if text else ""

@@ -1,0 +1,73 @@
+"""How scripts end: one sentence, and the status that shells expect."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hassod_ros import commands
+from hassod_ros.errors import InputError
+
+WAITS = """
+import sys, time
+from hassod_ros.commands import reached, run, stop_between
+
+def work():
+    reached("12 of 40 images")
+    print("ready", flush=True)
+    time.sleep(60)
+
+def steps():
+    with stop_between("step") as stopping:
+        for step in range(600):
+            print("ready" if step == 0 else step, flush=True)
+            time.sleep(0.1)
+            print("whole", flush=True)
+            if stopping():
+                reached(f"{step + 1} steps")
+                break
+
+raise SystemExit(run("label", {"work": work, "steps": steps}[sys.argv[1]]))
+"""
+
+
+def stopped(kind: str, *signals: int) -> tuple[int, str, str]:
+    """Status, output and errors of a script that gets signals."""
+    command = [sys.executable, "-c", WAITS, kind]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.05)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_are_one_sentence_without_a_traceback(number, status):
+    code, _, err = stopped("work", number)
+    assert (code, err) == (status, "\nlabel: stopped after 12 of 40 images; the same command goes on\n")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_step_is_finished_before_the_first_signal_takes_effect(number, status):
+    code, out, err = stopped("steps", number)
+    assert code == status
+    assert out.endswith("whole\n")
+    assert "stopping after this step; once more stops at once" in err
+    assert err.endswith("steps; the same command goes on\n")
+
+
+def test_wrong_input_is_one_sentence_and_status_2(capsys):
+    def work() -> None:
+        raise InputError("photos does not exist; check the path")
+
+    assert commands.run("label", work) == 2
+    assert capsys.readouterr().err == "label: photos does not exist; check the path\n"
+
+
+def test_a_bug_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        commands.run("label", lambda: 1 / 0)
