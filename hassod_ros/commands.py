@@ -91,7 +91,7 @@ def stop_between(unit: str) -> Iterator[Callable[[], bool]]:
 
     def wait(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
         print(f"\nstopping after this {unit}; once more stops at once", file=sys.stderr, flush=True)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
