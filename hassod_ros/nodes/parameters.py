@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from hassod_ros.errors import InputError
+from hassod_ros.nodes.overrides import unknown_overrides
 
 Value = bool | int | float | str | list[str]
 
@@ -49,14 +50,34 @@ class Parameter:
             message.additional_constraints = f"one of {', '.join(self.choices)}"
         if isinstance(self.default, int) and self.low is not None and self.high is not None:
             message.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high))]
-        if isinstance(self.default, float) and self.low is not None and self.high is not None:
-            message.floating_point_range = [FloatingPointRange(from_value=float(self.low), to_value=float(self.high))]
+        if isinstance(self.default, float):
+            # Otherwise rclpy refuses whole numbers, as in `max_rate:=5`. The range is then checked here.
+            message.dynamic_typing = True
+            if self.low is not None and self.high is not None:
+                message.floating_point_range = [
+                    FloatingPointRange(from_value=float(self.low), to_value=float(self.high))
+                ]
         return message
 
+    def read(self, value: Any) -> Any:
+        """The value as this package uses it: lists as list, and a float also where a whole number was given."""
+        if isinstance(self.default, float):
+            return float(value)
+        return list(value) if isinstance(self.default, list) else value
+
     def refusal(self, value: Any) -> str:
-        """Why `value` is not allowed, "" where it is. Type and range are checked by rclpy through the descriptor."""
-        if isinstance(value, float) and value != value:
-            return f"{self.name} cannot be NaN"
+        """Why `value` is not allowed, "" where it is.
+
+        Type and range are checked by rclpy through the descriptor, but for floats, which may be whole numbers.
+        """
+        if isinstance(self.default, float):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return f"{self.name} must be a number, not {value!r}"
+            if self.low is not None and self.high is not None and not self.low <= value <= self.high:  # nor NaN
+                unit = f" {self.unit}" if self.unit else ""
+                return f"{self.name} is out of range: it must be {self.low:g} to {self.high:g}{unit}, not {value:g}"
+        if isinstance(self.default, list) and not value:
+            return f"{self.name} is empty; give it a value, or leave it out"
         given = value if isinstance(value, list | tuple) else [value]
         if self.choices:
             for entry in given:
@@ -88,12 +109,13 @@ def declare(node: Node, table: Sequence[Parameter]) -> None:
             node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         raise InputError(f"parameter {parameter.name} is wrong: {error}; see docs/ros_api.md") from error
+    for sentence in unknown_overrides(node, ()):
+        node.get_logger().warning(sentence)
 
 
 def values(node: Node, table: Sequence[Parameter]) -> dict[str, Any]:
-    """Current values by name; lists as list."""
-    current = {parameter.name: node.get_parameter(parameter.name).value for parameter in table}
-    return {name: list(value) if isinstance(value, list | tuple) else value for name, value in current.items()}
+    """Current values by name; lists as list, floats as float."""
+    return {parameter.name: parameter.read(node.get_parameter(parameter.name).value) for parameter in table}
 
 
 def markdown(table: Sequence[Parameter]) -> str:

@@ -16,6 +16,7 @@ from rclpy.qos import ReliabilityPolicy
 from rclpy.task import Task
 
 from hassod_ros.errors import InputError
+from hassod_ros.nodes.overrides import useless_files
 from hassod_ros.nodes.shared_memory import remove_orphans
 
 WAKE_UP = 0.5  # s between two looks at whether the node should end
@@ -87,6 +88,8 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
     executor = NodeExecutor()
     try:
         node = make_node()
+        for sentence in useless_files(sys.argv if arguments is None else arguments, node.get_fully_qualified_name()):
+            node.get_logger().warning(sentence)
         try:
             if isinstance(node, LifecycleNode) and node.get_parameter("autostart").value:
                 configured = node.trigger_configure()

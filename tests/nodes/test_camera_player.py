@@ -72,7 +72,7 @@ def test_loops_and_resizes(ros, folder):
         ({"source": "FOLDER", "width": 5}, "only one of width and height is given"),
         ({"source": "FOLDER", "encoding": "jpeg"}, "encoding cannot hold 'jpeg'; use rgb8, bgr8, mono8"),
         ({"source": "FOLDER", "rate": 0.0}, "parameter rate is wrong"),
-        ({"source": "FOLDER", "rate": 30}, "parameter rate is wrong.*expecting type 'DOUBLE'"),
+        ({"source": "FOLDER", "rate": "fast"}, "parameter rate is wrong.*rate must be a number, not 'fast'"),
     ],
 )
 def test_wrong_options_are_refused_with_a_sentence(module_ros, folder, parameters, sentence):
