@@ -1,4 +1,4 @@
-"""Frames for the camera player: photographs, photographs under a moving window, or a video."""
+"""Frames of anything: photographs, photographs under a moving window, videos, recordings."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from hassod_ros.errors import InputError
+from hassod_ros.footage.frame import Frame, Say
+from hassod_ros.footage.kinds import is_bag, is_video
+from hassod_ros.footage.video import video_frames
 from hassod_ros.images import list_images, read_image
 
-VIDEO_EXTENSIONS = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg"})
+_ORIENTATION = 0x0112  # EXIF tag
 _NEAREST_VIEW = 0.55  # of the widest view, when the moving window is closest
 
 
@@ -21,14 +25,16 @@ def open_source(
     *,
     size: tuple[int, int] | None = None,
     frames_per_photo: int = 0,
+    topics: Sequence[str] = (),
     warn: Callable[[str], object] = print,
 ) -> Iterator[np.ndarray]:
-    """Frames of a folder, a list of images or a video, once through.
+    """Pixels of a folder, a list of images, a video or a recording, once through.
 
     Args:
-        source: Folder, text file with one path a line, image, or video.
+        source: See `open_footage`.
         size: (H, W) of the frames; pictures are scaled to fill it and cut evenly. Default: as they are.
         frames_per_photo: With photographs, move a window over each of them for so many frames; 0 shows each once.
+        topics: See `open_footage`.
         warn: Gets one sentence for each photograph that cannot be read; it is passed over.
 
     Yields:
@@ -38,19 +44,45 @@ def open_source(
         InputError: Nothing there, or nothing of it can be read.
 
     """
-    path = Path(source)
-    if path.suffix.lower() in VIDEO_EXTENSIONS:
-        frames = _video(path)
-    elif path.is_file() and path.suffix.lower() != ".txt":
-        frames = iter([read_image(path)])
+    moves = is_video(source) or is_bag(source)
+    for frame in open_footage(source, topics=topics, say=warn):
+        if frames_per_photo and not moves:
+            yield from pan_zoom(frame.pixels, size or (480, 640), frames_per_photo)
+        else:
+            yield fill(frame.pixels, size) if size else frame.pixels
+
+
+def open_footage(
+    source: str | os.PathLike, *, topics: Sequence[str] = (), max_rate: float = 0.0, say: Say = print
+) -> Iterator[Frame]:
+    """Frames of anything, in the order in which they were taken.
+
+    Args:
+        source: Recording (folder or file), video, folder of images, text file with one path a line, or image.
+        topics: Of a recording: only these image topics; default: all.
+        max_rate: Of recordings and videos: most frames per second and camera, 0 = all.
+        say: Gets one sentence for everything that cannot be read; it is passed over.
+
+    Raises:
+        InputError: Nothing there, nothing of it can be read, or it is a recording and the package that reads it is
+            missing.
+
+    """
+    if is_video(source):
+        yield from video_frames(source, max_rate=max_rate, say=say)
+    elif is_bag(source):
+        try:
+            from hassod_ros.footage import bags  # a robot need not have the packages
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("hassod_ros"):
+                raise
+            raise InputError(
+                f"{source} is a recording, the package {error.name} that reads it is missing; run pip install "
+                "'hassod_ros[footage]'"
+            ) from error
+        yield from bags.frames(source, topics=topics, max_rate=max_rate, say=say)
     else:
-        frames = _photos(list_images(path), warn)
-    if frames_per_photo and path.suffix.lower() not in VIDEO_EXTENSIONS:
-        for photo in frames:
-            yield from pan_zoom(photo, size or (480, 640), frames_per_photo)
-        return
-    for frame in frames:
-        yield fill(frame, size) if size else frame
+        yield from _photos(Path(source), say)
 
 
 def pan_zoom(photo: np.ndarray, size: tuple[int, int], count: int) -> Iterator[np.ndarray]:
@@ -98,30 +130,25 @@ def fill(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return image[top : top + height, left : left + width]
 
 
-def _photos(paths: Sequence[Path], warn: Callable[[str], object]) -> Iterator[np.ndarray]:
-    shown = 0
+def _photos(source: Path, say: Say) -> Iterator[Frame]:
+    paths = list_images(source)
+    root, shown = source if source.is_dir() else source.parent, 0
     for path in paths:
         try:
-            photo = read_image(path)
+            pixels = read_image(path)
         except InputError as error:
-            warn(str(error))
+            say(str(error))
             continue
         shown += 1
-        yield photo
+        # Pictures of one folder are of one camera; the time between them is not known.
+        yield Frame(os.path.relpath(path.parent, root), shown - 1, pixels, encoded=_jpeg_bytes(path))
     if not shown:
         raise InputError(f"none of {len(paths)} images can be read; the first is {paths[0]}")
 
 
-def _video(path: Path) -> Iterator[np.ndarray]:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; check the path")
-    video = cv2.VideoCapture(str(path))
-    try:
-        found, frame = video.read()
-        if not found:
-            raise InputError(f"{path} is not a video that can be read; convert it, for example to H.264 in mp4")
-        while found:
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-            found, frame = video.read()
-    finally:
-        video.release()
+def _jpeg_bytes(path: Path) -> bytes | None:
+    """The file as it is, where it is a JPEG that no EXIF orientation turns."""
+    if path.suffix.lower() not in (".jpg", ".jpeg"):
+        return None
+    with Image.open(path) as file:
+        return path.read_bytes() if file.getexif().get(_ORIENTATION, 1) == 1 else None
