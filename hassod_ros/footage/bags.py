@@ -344,6 +344,7 @@ def _typestore(store: Stores) -> Typestore:
 
 def _decode(raw: Raw) -> CameraMessage:
     kind = _FOXGLOVE.get(raw.type, raw.type)
+    message: Any
     if raw.encoding == "json":
         message = _from_json(json.loads(raw.data))
     elif raw.encoding == "ros1":
@@ -354,7 +355,7 @@ def _decode(raw: Raw) -> CameraMessage:
             data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
         # The three types are the same in all distributions from Humble on; older ones differ in other types only.
         message = _typestore(Stores.ROS2_HUMBLE).deserialize_cdr(memoryview(data), kind)
-    stamp = message.header.stamp  # type: ignore[attr-defined]
+    stamp = message.header.stamp
     nanoseconds = stamp.sec * 1_000_000_000 + stamp.nanosec
     return CameraMessage(raw.topic, kind, raw.log_time, nanoseconds or raw.log_time, message)
 
