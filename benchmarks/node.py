@@ -52,6 +52,7 @@ from hassod_ros.nodes.convert import array_to_image
 from hassod_ros.nodes.demo import end_node
 from hassod_ros.nodes.perception_node import PerceptionNode
 from hassod_ros.nodes.run import run
+from hassod_ros.runtime.selection import Selection
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = "/perception_node/instances"
@@ -65,6 +66,10 @@ PATHS = ("no node", "node", "naive", "model")
 class NullModel:
     """Answers at once: instances of an eighth of the image's width, ten wholes with a part each."""
 
+    info = None
+    backend = ""
+    batch = 1
+
     def __init__(self) -> None:
         self._answers: dict[tuple[int, int], Instances] = {}
 
@@ -74,6 +79,9 @@ class NullModel:
         if size not in self._answers:
             self._answers[size] = fixed_instances(size)
         return self._answers[size]
+
+    def configure(self, selection: Selection) -> None:
+        """Nothing can be asked for."""
 
     def segment(self, images: Sequence[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
         """One after the other."""

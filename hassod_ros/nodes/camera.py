@@ -1,15 +1,13 @@
-"""One camera of the perception node: its topics, counts and clock."""
+"""One camera of the perception node."""
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
-from hassod_ros.nodes.statistics import FrameStatistics
+from hassod_ros.errors import InputError
+from hassod_ros.nodes.outputs import Outputs, Result
+from hassod_ros.runtime.stream import CameraClock, FrameStatistics, RateLimit
 from hassod_ros.runtime.tracking import Tracker
-
-_CLOCK_FRAMES = 100  # ages that are looked back on
-_CLOCK_LIMIT = 1.0  # s; the freshest of those frames being older than this means that the camera's clock is off
 
 
 class Camera:
@@ -17,61 +15,54 @@ class Camera:
 
     Args:
         name: "" for the only one.
+        outputs: Its publishers.
 
     Attributes:
         name: As given.
-        topics: Prefix of the output topics, below `~/`.
-        publishers: Lifecycle publishers by name below `topics`.
+        topics: Prefix of its topics.
+        outputs: As given.
         subscription: Of the images, while the node is active.
-        statistics: Counts and times since the start.
-        age: Judges how old a frame is.
+        statistics: Counts and times since the node was configured.
+        clock: Judges its stamps.
+        rate: Limits how many of its images are segmented.
+        drawing_rate: Limits how many of its images are drawn.
         tracker: Gives the instances their ids.
-        next_due: Monotonic time in s before which the rate limit drops frames.
-        heard: When the last frame came or waiting for the first one began, s, time.perf_counter.
+        failure: Why the last image could not be segmented, or "".
+        malformed: What was wrong with the last image that could not be read, or "".
+        heard: When the last image came or waiting for the first one began, s, time.perf_counter.
 
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, outputs: Outputs[Result]) -> None:
         self.name = name
-        self.topics = f"{name}/" if name else ""
-        self.publishers: dict[str, Any] = {}
+        self.topics = prefix(name)
+        self.outputs = outputs
         self.subscription: Any = None
         self.statistics = FrameStatistics()
-        self.age = FrameAge()
+        self.clock = CameraClock()
+        self.rate = RateLimit()
+        self.drawing_rate = RateLimit()
         self.tracker = Tracker()
-        self.next_due = 0.0
+        self.failure = ""
+        self.malformed = ""
         self.heard = 0.0
 
-    def limit_rate(self, now: float, rate: float) -> bool:
-        """Whether a frame that comes `now` (s) exceeds `rate` (Hz, 0 = no limit); else it takes the next place."""
-        if rate and now < self.next_due:
-            return True
-        # Counted on from the place, not from the frame, so that jitter does not lower the rate.
-        self.next_due = max(self.next_due, now - 1 / rate) + 1 / rate if rate else 0.0
-        return False
+
+def prefix(name: str) -> str:
+    """Of the topics of a camera: its name, where it has one."""
+    return f"{name}/" if name else ""
 
 
-class FrameAge:
-    """Age of frames by a camera clock that may be off by a constant.
+def check_names(names: list[str]) -> list[str]:
+    """The cameras' names, if they can be part of topic names.
 
-    Attributes:
-        offset: Seconds that the camera's clock is behind the node's, 0 where it agrees within a second.
+    Raises:
+        InputError: They cannot.
 
     """
-
-    def __init__(self) -> None:
-        self.offset = 0.0
-        self._recent: deque[float] = deque(maxlen=_CLOCK_FRAMES)
-
-    def of(self, now: float, stamp: float) -> float:
-        """Age in seconds of a frame stamped `stamp` that came `now`.
-
-        Where none of the last frames came within a second of its stamp, the clocks disagree; ages are then counted from
-        the freshest frame. A single frame from before a simulation was set back says nothing about the clocks.
-        """
-        if not now:
-            return 0.0  # simulated time that has not begun
-        age = now - stamp
-        self._recent.append(age)
-        self.offset = 0.0 if min(map(abs, self._recent)) <= _CLOCK_LIMIT else min(self._recent)
-        return age - self.offset
+    if len(set(names)) != len(names) or not names or ("" in names and len(names) > 1):
+        raise InputError(f"the parameter cameras is {names}; give each camera a name of its own")
+    for name in names:
+        if name and not (name.isidentifier() and name.isascii()):
+            raise InputError(f"camera {name!r} cannot be part of a topic; use letters, digits and underscores")
+    return names

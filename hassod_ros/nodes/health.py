@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from hassod_ros.nodes.parameters import Parameter
-
-LOST = ("malformed", "failed", "too_old")  # causes of drops that nobody asked for
+from hassod_ros.runtime.stream import LOST
 
 
 class Limit(NamedTuple):
@@ -45,6 +44,15 @@ class Limit(NamedTuple):
 
 LIMITS = (
     Limit("silence", 2.0, 10.0, 3600.0, "s", "Time since the last image came", "no new image for {value:.1f} s"),
+    Limit(
+        "no_result",
+        3.0,
+        10.0,
+        3600.0,
+        "s",
+        "Time that an image waits while nothing comes back from the model",
+        "no result for {value:.1f} s",
+    ),
     Limit(
         "latency",
         1.0,

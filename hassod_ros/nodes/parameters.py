@@ -30,6 +30,7 @@ class Parameter:
         high: Greatest value allowed (numbers).
         choices: Values allowed, for strings and for the elements of lists.
         read_only: True where a change needs a restart.
+        formerly: Its old name, which is still read at the start, with a warning; "" where there is none.
 
     """
 
@@ -41,6 +42,7 @@ class Parameter:
     high: float | None = None
     choices: tuple[str, ...] = ()
     read_only: bool = False
+    formerly: str = ""
 
     def descriptor(self) -> ParameterDescriptor:
         """What `ros2 param describe` shows."""
@@ -106,11 +108,24 @@ def declare(node: Node, table: Sequence[Parameter]) -> None:
     node.add_on_set_parameters_callback(check)
     try:
         for parameter in table:
-            node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+            default = _renamed(node, parameter)
+            node.declare_parameter(parameter.name, default, parameter.descriptor())
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         raise InputError(f"parameter {parameter.name} is wrong: {error}; see docs/ros_api.md") from error
     for sentence in unknown_overrides(node, ()):
         node.get_logger().warning(sentence)
+
+
+def _renamed(node: Node, parameter: Parameter) -> Value:
+    """The value that was given under the parameter's old name, else its default."""
+    if not parameter.formerly:
+        return parameter.default
+    given = node.declare_parameter(parameter.formerly, descriptor=ParameterDescriptor(dynamic_typing=True)).value
+    node.undeclare_parameter(parameter.formerly)
+    if given is None:
+        return parameter.default
+    node.get_logger().warning(f"the parameter {parameter.formerly} is called {parameter.name} now; rename it")
+    return given
 
 
 def values(node: Node, table: Sequence[Parameter]) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from hassod_ros.instances import Level
 from hassod_ros.nodes import health
 from hassod_ros.nodes.parameters import Parameter
 from hassod_ros.runtime.backends import BACKENDS
 from hassod_ros.runtime.default_model import DEFAULT
+from hassod_ros.runtime.selection import Selection
 
 LEVEL_NAMES = tuple(level.name.lower() for level in Level)
 
@@ -63,15 +67,16 @@ PARAMETERS = (
     *(
         Parameter(
             name=f"score_thresholds.{name}",
-            default=0.0,
-            low=0.0,
+            default=-1.0,
+            low=-1.0,
             high=1.0,
-            description=f"Least score of a {name} in place of the model's own; 0 = the model's own.",
+            description=f"Least score of a {name} in place of the model's own; below 0 = the model's own.",
         )
         for name in LEVEL_NAMES
     ),
     Parameter(
-        name="cover",
+        name="parent_coverage",
+        formerly="cover",
         default=0.0,
         low=0.0,
         high=1.0,
@@ -92,6 +97,11 @@ PARAMETERS = (
         description="Most instances per image; the best scores are kept.",
     ),
     Parameter(
+        name="publish_scene",
+        default=False,
+        description="Publish background and supports too, such as floor, wall and table top.",
+    ),
+    Parameter(
         name="max_rate",
         default=0.0,
         low=0.0,
@@ -108,9 +118,23 @@ PARAMETERS = (
         description="Images older than this when their turn comes are dropped, 0 = no limit.",
     ),
     Parameter(
+        name="correct_clock",
+        default=False,
+        description="Where the clocks of camera and node differ by more than a second, count ages from the camera's "
+        "freshest images. A slow way from the camera looks the same.",
+    ),
+    Parameter(
         name="tracking",
         default=True,
         description="Give instances ids that stay the same from image to image.",
+    ),
+    Parameter(
+        name="overlay.max_rate",
+        default=0.0,
+        low=0.0,
+        high=1000.0,
+        unit="Hz",
+        description="Most overlays per second and camera that are drawn, 0 = as many as there is time for.",
     ),
     Parameter(
         name="overlay.opacity",
@@ -140,3 +164,15 @@ PARAMETERS = (
     ),
     *health.PARAMETERS,
 )
+
+
+def selection(options: Mapping[str, Any]) -> Selection:
+    """What the parameters ask for."""
+    wanted = [options[f"score_thresholds.{name}"] for name in LEVEL_NAMES]
+    return Selection(
+        score_thresholds=tuple(None if least < 0 else least for least in wanted),
+        parent_coverage=options["parent_coverage"] or None,
+        levels=tuple(Level[name.upper()] for name in options["levels"]),
+        max_instances=options["max_instances"],
+        scene=options["publish_scene"],
+    )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import Executor, ExternalShutdownException, ShutdownException, TimeoutException
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
 from rclpy.task import Task
@@ -20,6 +21,7 @@ from hassod_ros.nodes.overrides import useless_files
 from hassod_ros.nodes.shared_memory import remove_orphans
 
 WAKE_UP = 0.5  # s between two looks at whether the node should end
+LEAVE_LIMIT = 1.0  # s that it may take to end
 
 
 class NodeExecutor(Executor):
@@ -31,8 +33,7 @@ class NodeExecutor(Executor):
 
     def __init__(self, *, context: Context | None = None) -> None:
         super().__init__(context=context)
-        self._threads = ThreadPoolExecutor(thread_name_prefix="callback")
-        self._beside: list[Task[None]] = []  # handed to the threads
+        self._beside: list[Task[None]] = []  # in threads of their own
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Run one callback, or have it run; waits for it at most `timeout_sec`. Raises what a callback raised."""
@@ -48,17 +49,12 @@ class NodeExecutor(Executor):
                     task.result()
             elif task not in self._beside:  # else its thread has not begun yet
                 self._beside.append(task)
-                self._threads.submit(task)
+                # Not of a pool, whose threads the interpreter waits for when it ends.
+                threading.Thread(target=task, name="callback", daemon=True).start()
         done = [task for task in self._beside if task.done()]
         self._beside = [task for task in self._beside if task not in done]
         for task in done:
             task.result()
-
-    def shutdown(self, timeout_sec: float | None = None) -> bool:
-        """Wait for the callbacks that are running, as rclpy's own executors do."""
-        ended = super().shutdown(timeout_sec)
-        self._threads.shutdown(wait=False)
-        return ended
 
 
 def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> int:
@@ -90,20 +86,17 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
         node = make_node()
         for sentence in useless_files(sys.argv if arguments is None else arguments, node.get_fully_qualified_name()):
             node.get_logger().warning(sentence)
+        starting = False
         try:
-            if isinstance(node, LifecycleNode) and node.get_parameter("autostart").value:
-                configured = node.trigger_configure()
-                # Otherwise it says why in its diagnostics, and can be configured later.
-                if configured == TransitionCallbackReturn.SUCCESS:
-                    node.trigger_activate()
             executor.add_node(node)
-            starting = False
+            if isinstance(node, LifecycleNodeMixin) and node.get_parameter("autostart").value:
+                threading.Thread(target=_bring_up, args=(node,), name="autostart", daemon=True).start()
             # Not spin(): it waits for ever where the signal's wake-up is noticed before the context is down.
             while rclpy.ok():
                 executor.spin_once(timeout_sec=WAKE_UP)
         finally:
-            starting = False
-            executor.shutdown(timeout_sec=5.0)
+            _end_within(LEAVE_LIMIT)
+            executor.shutdown(timeout_sec=LEAVE_LIMIT)
             node.destroy_node()
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
@@ -116,8 +109,31 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
         if rclpy.ok():
             raise
     finally:
+        starting = False
         rclpy.try_shutdown()
     return 0
+
+
+def _bring_up(node: LifecycleNodeMixin) -> None:
+    """Configure and activate; where that fails the node says why in its diagnostics, and can be configured later."""
+    try:
+        if node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            node.trigger_activate()
+    except Exception:
+        if rclpy.ok():  # else the node was ended meanwhile
+            raise
+
+
+def _end_within(seconds: float) -> None:
+    """End the process after so long, whatever a model or a callback still does: it may be deep in foreign code."""
+
+    def end() -> None:
+        print("a thread is still at work; ended without it", file=sys.stderr, flush=True)
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def reliability(name: str) -> ReliabilityPolicy:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from builtin_interfaces.msg import Time
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile
 from std_msgs.msg import Header
 
 from hassod_ros.instances import Instances, Level
@@ -40,6 +42,33 @@ def detection_array(instances: Instances, header: Header) -> Detection2DArray:
         detection.bbox.size_x, detection.bbox.size_y = x1 - x0, y1 - y0
         message.detections.append(detection)
     return message
+
+
+class LevelNames:
+    """The publisher of `~/label_info`, which names the levels to whoever comes, whenever.
+
+    Args:
+        node: Whose it is.
+
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._told = -1.0
+        latched = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._publisher = node.create_publisher(LabelInfo, "~/label_info", latched) if INSTALLED else None
+
+    def tell(self, threshold: float) -> None:
+        """Publish if the least score of anything that is published is another one now."""
+        if self._publisher is not None and threshold != self._told:
+            self._publisher.publish(label_info(threshold, self._node.get_clock().now().to_msg()))
+            self._told = threshold
+
+    def destroy(self) -> None:
+        """Take the topic away."""
+        if self._publisher is not None:
+            self._node.destroy_publisher(self._publisher)
+            self._publisher = None
 
 
 def label_info(threshold: float, stamp: Time) -> LabelInfo:

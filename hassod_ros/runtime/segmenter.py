@@ -12,14 +12,42 @@ from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 from hassod_ros.runtime.backends import open_backend
 from hassod_ros.runtime.default_model import resolve_model
+from hassod_ros.runtime.model_info import ModelInfo
 from hassod_ros.runtime.postprocess import PostprocessOptions, to_instances
 from hassod_ros.runtime.preprocess import letterbox
+from hassod_ros.runtime.selection import Selection
 
 TRAINING_FREE = "training_free"
 
 
 class ImageSegmenter(Protocol):
-    """What `open_segmenter` returns: `Segmenter` or `TrainingFreeSegmenter`."""
+    """What `open_segmenter` returns: `Segmenter` or `TrainingFreeSegmenter`.
+
+    Attributes:
+        info: The model's metadata; None where there is no model file.
+        backend: What runs it, for people; "" where nothing does.
+        batch: Images that it takes at once.
+
+    """
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """See above."""
+        ...
+
+    @property
+    def backend(self) -> str:
+        """See above."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """See above."""
+        ...
+
+    def configure(self, selection: Selection) -> None:
+        """From the next image on, spare what is not wanted, as far as it can; `Selection.apply` does the rest."""
+        ...
 
     def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
         """Segment one (H, W, 3) uint8 image of any size."""
@@ -50,6 +78,7 @@ class Segmenter:
     Attributes:
         info: The model's metadata.
         backend: What runs it, for people.
+        batch: Images that the model takes at once.
         options: As given.
         unconverged: Images so far on which non-maximum suppression ran out of steps (see `RawDetections`).
 
@@ -72,6 +101,7 @@ class Segmenter:
         self._backend = open_backend(path, backend, **backend_options)
         info = self.info = self._backend.info
         self.backend = self._backend.name
+        self.batch = info.batch
         self.options = options or PostprocessOptions.recommended(info)
         self.unconverged = 0
         self._fill = (round(info.mean[0]), round(info.mean[1]), round(info.mean[2]))
@@ -89,8 +119,8 @@ class Segmenter:
     def segment(self, images: Sequence[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
         """Instances of several images; they go through the network in batches of the model's size."""
         results: list[Instances] = []
-        for start in range(0, len(images), self.info.batch):
-            chunk = images[start : start + self.info.batch]
+        for start in range(0, len(images), self.batch):
+            chunk = images[start : start + self.batch]
             placed = [
                 letterbox(image, out, fill=self._fill, color_order=color_order)
                 for image, out in zip(chunk, self._input, strict=False)
@@ -99,6 +129,10 @@ class Segmenter:
             self.unconverged += int(np.count_nonzero(~raw.converged[: len(chunk)]))
             results += [to_instances(raw, i, box, self.options, self._input[i]) for i, box in enumerate(placed)]
         return results
+
+    def configure(self, selection: Selection) -> None:
+        """What the model recommends, with what is wanted in its place; replaces `options`."""
+        self.options = selection.options(PostprocessOptions.recommended(self.info))
 
     def warm_up(self) -> None:
         """Run once on a blank input, so that the first frame is not the slow one."""

@@ -18,6 +18,7 @@ from hassod_ros.discovery.hassod import HassodConfig, discover
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 from hassod_ros.runtime.preprocess import COLOR_ORDERS
+from hassod_ros.runtime.selection import Selection
 
 _WARM_UP_SIZE = (120, 160)
 
@@ -32,10 +33,19 @@ class TrainingFreeSegmenter:
         size: Side of the square that an image is resized to, px; the paper's 480 is slower and finer.
         config: All settings, instead of `size` and the features' thresholds.
 
+    Attributes:
+        info: None; there is no model file.
+        backend: "".
+        batch: 1.
+
     Raises:
         InputError: The features or their weights cannot be loaded, or a setting is out of range.
 
     """
+
+    info = None
+    backend = ""
+    batch = 1
 
     def __init__(
         self,
@@ -63,6 +73,9 @@ class TrainingFreeSegmenter:
     def segment(self, images: Sequence[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
         """Segment several images, each of any size."""
         return [self(image, color_order=color_order) for image in images]
+
+    def configure(self, selection: Selection) -> None:
+        """Discovery has no scores that could be asked for."""
 
     def warm_up(self) -> None:
         """Compile what is compiled at its first use."""

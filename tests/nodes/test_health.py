@@ -8,7 +8,7 @@ pytest.importorskip("diagnostic_msgs.msg", reason="ROS 2 is missing: source scri
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from hassod_ros.nodes.health import LIMITS, PARAMETERS, judge, resident_memory
-from hassod_ros.nodes.statistics import FrameStatistics
+from hassod_ros.runtime.stream import FrameStatistics
 
 OPTIONS = {parameter.name: parameter.default for parameter in PARAMETERS}
 

@@ -4,14 +4,15 @@ pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: 
 
 import yaml
 
-from hassod_ros.nodes import perception_node, reference
+from hassod_ros.nodes import perception_node
 from hassod_ros.nodes.parameters import values
 from hassod_ros.nodes.perception_parameters import PARAMETERS
+from scripts import reference
 
 
 def test_documentation_and_defaults_follow_the_declarations():
     for path, text in reference.files().items():
-        assert path.read_text(encoding="utf-8") == text, f"run python -m hassod_ros.nodes.reference to renew {path}"
+        assert path.read_text(encoding="utf-8") == text, f"run python scripts/reference.py to renew {path}"
     api = (reference.ROOT / "docs" / "ros_api.md").read_text(encoding="utf-8")
     for table in reference.TABLES.values():
         assert all(f"| `{parameter.name}` |" in api for parameter in table)

@@ -10,6 +10,7 @@ import numpy as np
 from hassod_ros.instances import Instances
 from hassod_ros.nodes.perception_node import PerceptionNode
 from hassod_ros.nodes.run import run
+from hassod_ros.runtime.selection import Selection
 
 BRIGHTNESS = (50, 120, 200)  # of whole, part and subpart
 
@@ -20,8 +21,15 @@ class Threshold:
     An image that is white all over makes it fail.
     """
 
+    info = None
+    backend = ""
+    batch = 1
+
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
+
+    def configure(self, selection: Selection) -> None:
+        pass
 
     def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
         time.sleep(self.seconds)

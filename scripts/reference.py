@@ -1,6 +1,6 @@
 """Writes the parameters' reference (docs/ros_api.md) and defaults (config/) from their declarations.
 
-Run `python -m hassod_ros.nodes.reference` in a checkout after changing a parameter.
+Run `python scripts/reference.py` in a checkout after changing a parameter.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from hassod_ros.files import write_text
 from hassod_ros.nodes import camera_player, perception_parameters
 from hassod_ros.nodes.parameters import Parameter, markdown
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
+# A node with an entry of its own here has a table in docs/ros_api.md; CONFIGS also have a file of defaults.
 TABLES = {"perception_node": perception_parameters.PARAMETERS, "camera_player": camera_player.PARAMETERS}
+CONFIGS = {"perception_node": "perception.yaml"}
 
 
 def documentation(text: str) -> str:
@@ -42,7 +44,7 @@ def files() -> dict[Path, str]:
     api = ROOT / "docs" / "ros_api.md"
     return {
         api: documentation(api.read_text(encoding="utf-8")),
-        ROOT / "config" / "perception.yaml": defaults("perception_node", perception_parameters.PARAMETERS),
+        **{ROOT / "config" / name: defaults(node, TABLES[node]) for node, name in CONFIGS.items()},
     }
 
 

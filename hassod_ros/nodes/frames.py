@@ -1,0 +1,207 @@
+"""Frames of the cameras through the model to the outputs: the newest are segmented, the newest results drawn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+
+from hassod_ros.errors import InputError
+from hassod_ros.instances import Instances
+from hassod_ros.nodes import vision
+from hassod_ros.nodes.camera import Camera
+from hassod_ros.nodes.convert import compressed_to_array, image_to_array
+from hassod_ros.nodes.managed_node import ManagedNode
+from hassod_ros.nodes.outputs import Result
+from hassod_ros.nodes.perception_parameters import selection
+from hassod_ros.runtime.model_slot import Model, ModelSlot
+from hassod_ros.runtime.stream import Moment, Worker
+
+
+class Frame(NamedTuple):
+    """A received image, and when it came: s, time.perf_counter, and s by the node's clock."""
+
+    message: Image | CompressedImage
+    received: float
+    clock: float
+
+
+class Taken(NamedTuple):
+    """A frame whose turn it is, with its pixels (H, W, 3) uint8 and their order, "RGB" or "BGR"."""
+
+    camera: Camera
+    frame: Frame
+    moment: Moment
+    pixels: np.ndarray
+    color_order: str
+
+
+class FrameLoop:
+    """Works on the cameras' frames from its construction until it is closed.
+
+    Whatever an image or a model does, each frame that is lost is counted, and the threads go on.
+
+    Args:
+        node: Whose parameters and log are used.
+        slot: What segments.
+        cameras: Whose frames will come; their outputs are published to.
+        level_names: Told what the levels' least score is.
+
+    """
+
+    def __init__(
+        self, node: ManagedNode, slot: ModelSlot, cameras: Sequence[Camera], level_names: vision.LevelNames
+    ) -> None:
+        self._node = node
+        self._slot = slot
+        self._level_names = level_names
+        self._cameras = {camera.name: camera for camera in cameras}
+        self._tell_levels(node.options())
+        self._drawing: Worker[Result] = Worker("draw", self._draw, partial(self._complain, "drawing failed"))
+        self._segmenting: Worker[Frame] = Worker(
+            "segment", self._process, partial(self._complain, "working on images failed"), self._batch
+        )
+
+    def overdue(self) -> float:
+        """Seconds that frames wait while nothing comes back from the model."""
+        return self._segmenting.overdue()
+
+    def close(self) -> None:
+        """End the threads; the frame that is being segmented is finished first."""
+        self._segmenting.close()
+        self._drawing.close()
+
+    def receive(self, camera: Camera, message: Image | CompressedImage) -> None:
+        """Take a message of a camera; to be called in the thread that spins."""
+        now = camera.heard = time.perf_counter()
+        camera.statistics.receive()
+        if camera.rate.exceeded(now, self._node.get_parameter("max_rate").value):
+            camera.statistics.drop("rate_limited")
+            return
+        frame = Frame(message, now, self._node.get_clock().now().nanoseconds * 1e-9)
+        if self._segmenting.put(camera.name, frame) is not None:
+            camera.statistics.drop("superseded")
+
+    def _batch(self) -> int:
+        """Images that the model takes at once."""
+        return self._slot.model.segmenter.batch if self._slot.model else 1
+
+    def _process(self, frames: list[tuple[str, Frame]]) -> None:
+        """Segment frames in one batch."""
+        options, started = self._node.options(), time.perf_counter()
+        usable = [taken for name, frame in frames if (taken := self._take(self._cameras[name], frame, options))]
+        if usable:
+            self._segment(usable, options, started)
+        self._tell_levels(options)
+
+    def _take(self, camera: Camera, frame: Frame, options: dict[str, Any]) -> Taken | None:
+        """The frame with its pixels, or None where it need not or cannot be segmented."""
+        stamp = frame.message.header.stamp
+        moment = camera.clock.judge(
+            stamp.sec + stamp.nanosec * 1e-9, frame.clock, frame.received, correct=options["correct_clock"]
+        )
+        if camera.clock.offset:
+            self._node.notices.warn(
+                f"the images of camera {camera.name or 'image'} come {camera.clock.offset:.1f} s after their stamps: "
+                "its clock differs, or the way from it is slow"
+            )
+        if not camera.outputs.wanted():
+            camera.statistics.drop("unwatched")
+        elif options["max_age"] and moment.age + time.perf_counter() - frame.received > options["max_age"]:
+            camera.statistics.drop("too_old")
+        else:
+            try:
+                return Taken(camera, frame, moment, *_pixels(frame.message))
+            except Exception as error:  # whatever a damaged image makes a decoder do
+                camera.statistics.drop("malformed")
+                camera.malformed = str(error)
+                self._node.notices.warn(f"an image cannot be used: {error}")
+        return None
+
+    def _segment(self, taken: list[Taken], options: dict[str, Any], started: float) -> None:
+        converted, wanted = time.perf_counter(), selection(options)
+        try:
+            results, model = self._slot.segment([(each.pixels, each.color_order) for each in taken], wanted)
+        except Exception as error:
+            if len(taken) == 1:
+                self._lose(taken[0].camera, error)
+            else:  # one camera's image must not cost the others theirs
+                for each in taken:
+                    self._segment([each], options, started)
+            return
+        segmented = time.perf_counter()
+        for each, instances in zip(taken, results, strict=True):
+            try:
+                result = self._publish(each, instances, model, options, started)
+            except Exception as error:
+                self._lose(each.camera, error)
+                continue
+            published, received, age = time.perf_counter(), each.frame.received, each.moment.age
+            each.camera.failure = ""
+            each.camera.statistics.process(
+                {
+                    "wait": started - received,
+                    "convert": converted - started,
+                    "segment": segmented - converted,
+                    "publish": published - segmented,
+                    "total": published - received,
+                    "age": age + published - received,
+                }
+            )
+            if each.camera.outputs.wanted(urgent=False) and not each.camera.drawing_rate.exceeded(
+                published, options["overlay.max_rate"]
+            ):
+                self._drawing.put(each.camera.name, result)
+
+    def _publish(
+        self, taken: Taken, instances: Instances, model: Model, options: dict[str, Any], started: float
+    ) -> Result:
+        camera, header = taken.camera, taken.frame.message.header
+        if options["tracking"]:
+            instances = camera.tracker.update(instances, taken.moment.time, taken.pixels)
+        result = Result(
+            header,
+            taken.pixels,
+            taken.color_order,
+            selection(options).apply(instances),
+            model,
+            options,
+            started,
+            taken.frame.received - taken.moment.age if taken.moment.stamped else None,
+        )
+        camera.outputs.publish(result, urgent=True)
+        return result
+
+    def _draw(self, results: list[tuple[str, Result]]) -> None:
+        for name, result in results:
+            self._cameras[name].outputs.publish(result, urgent=False)
+
+    def _tell_levels(self, options: dict[str, Any]) -> None:
+        """Publish `~/label_info`, whose threshold follows the model and the parameters."""
+        model = self._slot.model
+        if model is not None:
+            info = model.segmenter.info
+            self._level_names.tell(min(selection(options).thresholds(info.score_thresholds if info else None)))
+
+    def _lose(self, camera: Camera, error: Exception) -> None:
+        """Count a frame as lost."""
+        camera.statistics.drop("failed")
+        what = f"segmentation of camera {camera.name} failed" if camera.name else "segmentation failed"
+        if self._node.context.ok():  # else the node was shut down while this frame was being segmented
+            camera.failure = self._node.notices.fail(what, error)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        if self._node.context.ok():
+            self._node.notices.fail(what, error)
+
+
+def _pixels(message: Image | CompressedImage) -> tuple[np.ndarray, str]:
+    """Pixels and colour order of a message; InputError where it cannot be used."""
+    nanoseconds = message.header.stamp.nanosec
+    if nanoseconds >= 1_000_000_000:
+        raise InputError(f"the stamp holds {nanoseconds} nanoseconds, a second or more; fix the camera driver")
+    return compressed_to_array(message) if isinstance(message, CompressedImage) else image_to_array(message)
