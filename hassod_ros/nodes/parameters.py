@@ -112,7 +112,7 @@ def declare(node: Node, table: Sequence[Parameter]) -> None:
             node.declare_parameter(parameter.name, default, parameter.descriptor())
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         raise InputError(f"parameter {parameter.name} is wrong: {error}; see docs/ros_api.md") from error
-    for sentence in unknown_overrides(node, ()):
+    for sentence in unknown_overrides(node, [parameter.formerly for parameter in table]):
         node.get_logger().warning(sentence)
 
 
