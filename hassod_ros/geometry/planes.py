@@ -1,0 +1,194 @@
+"""Planes in a depth image: tables, shelves, floors and walls, found from all pixels.
+
+A plane's inverse depth is linear in the viewing rays. Small blocks of the image are fitted so, which proposes planes;
+the proposal that most pixels agree with is refined on them and taken out, until none is large enough. Deterministic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from hassod_ros.geometry.depth import noise
+from hassod_ros.geometry.rays import Rays
+
+CELL = 4  # px: the grid that planes are searched on
+_BLOCK = 7  # cells that propose a plane together
+_STEP = 3  # cells between two blocks
+_MIDDLE = np.s_[_BLOCK // 2 : -(_BLOCK // 2) : _STEP, _BLOCK // 2 : -(_BLOCK // 2) : _STEP]
+_PROPOSALS = 64
+_LEAST_SHARE = 0.02  # of the cells with depth
+_MOST = 6  # planes
+_SAME_ANGLE, _SAME_DISTANCE = 0.985, 3.0  # cosine, and noises between two planes that are one bent by the camera
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """normal * point = distance.
+
+    Attributes:
+        normal: (3,) float64 of length 1, to the camera's side.
+        distance: In m; negative, because the camera lies above.
+        cells: Grid cells that lie on it.
+
+    """
+
+    normal: np.ndarray
+    distance: float
+    cells: int
+
+    def heights(self, points: np.ndarray) -> np.ndarray:
+        """How far points (..., 3) are above the plane, on the camera's side, in m."""
+        result: np.ndarray = points @ self.normal.astype(points.dtype) - points.dtype.type(self.distance)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Every CELL-th pixel of the depth image, as points.
+
+    Attributes:
+        points: (h, w, 3) float32 m; zeros where there is no depth.
+        valid: (h, w) bool.
+        planes: Largest first.
+        labels: (h, w) int8, index of the plane that a cell lies on, -1 = none.
+
+    """
+
+    points: np.ndarray
+    valid: np.ndarray
+    planes: tuple[Plane, ...]
+    labels: np.ndarray
+
+
+def make_grid(depth: np.ndarray, rays: Rays, max_depth: float = np.inf) -> Grid:
+    """Sample a depth image and find its planes.
+
+    Args:
+        depth: (H, W) float32 metres, 0 = none.
+        rays: Of its pixels.
+        max_depth: Further pixels are left out, m.
+
+    """
+    here = np.s_[CELL // 2 :: CELL, CELL // 2 :: CELL]
+    z = depth[here]
+    valid = (z > 0) & (z <= max_depth)
+    z = np.where(valid, z, np.float32(0))
+    points = np.stack([z * rays.x[here], z * rays.y[here], z], axis=-1)
+    planes, labels = _find(points, valid, rays.x[here], rays.y[here])
+    return Grid(points, valid, planes, labels)
+
+
+def _find(points: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[tuple[Plane, ...], np.ndarray]:
+    labels = np.full(valid.shape, -1, np.int8)
+    total = int(np.count_nonzero(valid))
+    where = np.flatnonzero(valid)
+    flat = points.reshape(-1, 3).take(where, axis=0)  # several times faster than points[valid]
+    least = max(_LEAST_SHARE * total, 3 * _BLOCK**2)
+    if total < least:
+        return (), labels
+    proposals = _propose(points[..., 2], valid, x, y)
+    step = max(1, total // 4000)
+    limits = noise(flat[:, 2])
+    sample, sample_limits = flat[::step], limits[::step]
+    agree = np.abs(sample @ proposals[:, :3].T - proposals[:, 3]) < sample_limits[:, None]  # (n, S)
+    free, free_sample = np.ones(total, bool), np.ones(len(sample), bool)
+    found: list[Plane] = []
+    owner = np.full(total, -1, np.int8)
+    while len(found) < _MOST and agree.shape[1]:
+        votes = np.count_nonzero(agree & free_sample[:, None], axis=0)
+        best = int(np.argmax(votes))
+        if votes[best] * step < least:
+            break
+        normal, distance = proposals[best, :3], proposals[best, 3]
+        on = agree[:, best] & free_sample
+        for _ in range(2):
+            normal, distance = _fit(*_at(on, sample, sample_limits))
+            on = _near(sample, sample_limits, normal, distance) & free_sample
+        on = _near(flat, limits, normal, distance) & free
+        count = int(np.count_nonzero(on))
+        if count >= least:
+            normal, distance = _fit(*_at(on, flat, limits))
+            on = _near(flat, limits, normal, distance) & free
+            count = int(np.count_nonzero(on))
+        # A proposal that led to nothing is not tried again; what it holds stays free.
+        agree = np.delete(agree, best, axis=1)
+        proposals = np.delete(proposals, best, axis=0)
+        if count < least:
+            continue
+        free &= ~on
+        free_sample &= ~on[::step]
+        twin = _twin(found, normal, *_at(on, flat, limits))
+        if twin is None:
+            owner[on] = len(found)
+            found.append(Plane(normal, float(distance), count))
+        else:
+            owner[on] = twin
+            found[twin] = Plane(found[twin].normal, found[twin].distance, found[twin].cells + count)
+    order = np.argsort([-plane.cells for plane in found], kind="stable")
+    rank = np.append(np.argsort(order), -1).astype(np.int8)
+    labels.reshape(-1)[where] = rank[owner]
+    return tuple(found[i] for i in order), labels
+
+
+def _propose(z: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(S, 4) float32 normal and distance of planes through small flat blocks, spread over the image."""
+    w = np.where(valid, 1 / np.maximum(z, np.float32(1e-6)), 0).astype(np.float64)
+    one = valid.astype(np.float64)
+    x, y = x * one, y * one
+    sums = [
+        cv2.boxFilter(term, cv2.CV_64F, (_BLOCK, _BLOCK), normalize=False)[_MIDDLE].reshape(-1)
+        for term in (one, x, y, x * x, x * y, y * y, w, w * x, w * y, w * w)
+    ]
+    n, sx, sy, sxx, sxy, syy, sw, swx, swy, sww = sums
+    full = n > 0.7 * _BLOCK**2
+    if not full.any():
+        return np.zeros((0, 4), np.float32)
+    matrix = np.stack([sxx, sxy, sx, sxy, syy, sy, sx, sy, n], axis=1)[full].reshape(-1, 3, 3)
+    right = np.stack([swx, swy, sw], axis=1)[full]
+    count = n[full]
+    matrix = matrix + 1e-9 * count[:, None, None] * np.eye(3)
+    plane = np.linalg.solve(matrix, right[..., None])[..., 0]  # inverse depth = plane * (x, y, 1)
+    spread = np.sqrt(np.maximum(sww[full] - (plane * right).sum(1), 0) / count)
+    depth = count / sw[full]
+    length = np.linalg.norm(plane, axis=1)
+    # A plane through the camera is seen edge on and fits anything.
+    flat = np.flatnonzero((spread * depth**2 < noise(depth)) & (length > 1e-3) & np.isfinite(plane).all(1))
+    if len(flat) > _PROPOSALS:
+        flat = flat[np.linspace(0, len(flat) - 1, _PROPOSALS).round().astype(int)]
+    normals = -plane[flat] / length[flat, None]
+    return np.column_stack([normals, -1 / length[flat]]).astype(np.float32)
+
+
+def _at(on: np.ndarray, points: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    index = np.flatnonzero(on)
+    return points.take(index, axis=0), limits.take(index)
+
+
+def _near(points: np.ndarray, limits: np.ndarray, normal: np.ndarray, distance: float) -> np.ndarray:
+    result: np.ndarray = np.abs(points @ normal.astype(np.float32) - np.float32(distance)) < limits
+    return result
+
+
+def _fit(points: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, float]:
+    """Plane of least squares, near points first where the noise is small; the normal to the camera's side."""
+    weights = 1 / np.square(limits)
+    weights /= weights.sum()
+    middle = weights @ points
+    away = points - middle
+    moments = (away * weights[:, None]).T @ away  # centred, so that float32 is enough
+    normal = np.linalg.eigh(moments.astype(np.float64))[1][:, 0]
+    distance = float(normal @ middle)
+    return (normal, distance) if distance < 0 else (-normal, -distance)
+
+
+def _twin(found: list[Plane], normal: np.ndarray, points: np.ndarray, limits: np.ndarray) -> int | None:
+    """A plane found before that these points belong to as well, had the camera not bent it."""
+    for i, plane in enumerate(found):
+        if plane.normal @ normal > _SAME_ANGLE:
+            gaps = np.abs(plane.heights(points[::8])) / limits[::8]
+            if np.median(gaps) < _SAME_DISTANCE:
+                return i
+    return None
