@@ -71,7 +71,6 @@ setup(
     entry_points={
         "console_scripts": [
             "hassod_ros = hassod_ros.cli:main",
-            "extract = hassod_ros.train.extract:main",
             "pseudo_label = hassod_ros.train.pseudo_label:main",
             "shrink_photos = hassod_ros.train.shrink_photos:main",
             "default_model = hassod_ros.train.default_model:main",
@@ -87,6 +86,7 @@ setup(
             "to_onnx = hassod_ros.export.to_onnx:main",
             "to_tensorrt = hassod_ros.export.to_tensorrt:main",
             "camera_player = hassod_ros.nodes.camera_player:main",
+            "objects_3d_node = hassod_ros.nodes.objects_3d_node:main",
             "perception_node = hassod_ros.nodes.perception_node:main",
         ]
     },

@@ -12,13 +12,17 @@ from pathlib import Path
 import yaml
 
 from hassod_ros.files import write_text
-from hassod_ros.nodes import camera_player, perception_parameters
+from hassod_ros.nodes import camera_player, objects_3d_parameters, perception_parameters
 from hassod_ros.nodes.parameters import Parameter, markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 # A node with an entry of its own here has a table in docs/ros_api.md; CONFIGS also have a file of defaults.
-TABLES = {"perception_node": perception_parameters.PARAMETERS, "camera_player": camera_player.PARAMETERS}
-CONFIGS = {"perception_node": "perception.yaml"}
+TABLES = {
+    "perception_node": perception_parameters.PARAMETERS,
+    "objects_3d_node": objects_3d_parameters.PARAMETERS,
+    "camera_player": camera_player.PARAMETERS,
+}
+CONFIGS = {"perception_node": "perception.yaml", "objects_3d_node": "objects_3d.yaml"}
 
 
 def documentation(text: str) -> str:

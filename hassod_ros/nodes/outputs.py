@@ -85,6 +85,10 @@ class Outputs(Generic[Source]):
                 if message is not None:
                     publisher.publish(message)
 
+    def send(self, name: str, message: Any) -> None:
+        """Publish a message that is not made of a result."""
+        self._publishers[name].publish(message)
+
     def destroy(self) -> None:
         """Take the topics away."""
         for publisher in self._publishers.values():

@@ -11,9 +11,14 @@ import numpy as np
 POLICY = Path(__file__).resolve().parents[2] / "config" / "security" / "policy.xml"
 # Allowed, but used in some settings only: sim time, the transport, an optional package, the distribution.
 OPTIONAL = {
-    "subscribe": {"/clock", "/image/compressed"},
-    "publish": {"/perception_node/detections", "/perception_node/label_info"},
-    "reply": {"/perception_node/get_type_description", "/camera_player/get_type_description"},
+    "subscribe": {"/clock", "/image/compressed", "/tf", "/tf_static"},
+    "publish": {
+        "/perception_node/detections",
+        "/perception_node/label_info",
+        "/objects_3d_node/detections",
+        "/objects_3d_node/planning_scene",
+    },
+    "reply": {f"/{node}/get_type_description" for node in ("perception_node", "camera_player", "objects_3d_node")},
 }
 
 
@@ -36,9 +41,10 @@ def used(ros, node: str, rule: str) -> set[str]:
 def test_the_nodes_use_what_the_policy_allows_and_nothing_else(ros, tmp_path):
     cv2.imwrite(str(tmp_path / "picture.png"), np.zeros((48, 64, 3), np.uint8))
     ros.start("threshold_node.py", model="threshold", autostart=True)
+    ros.start("hassod_ros.nodes.objects_3d_node", autostart=True)
     ros.start("hassod_ros.nodes.camera_player", source=tmp_path, rate=5.0)
     ros.until(lambda: ros.node.count_publishers("/image") and ros.node.count_subscribers("/image"), 60)
-    nodes = {"perception_node", "camera_player"}
+    nodes = {"perception_node", "camera_player", "objects_3d_node"}
     ros.until(lambda: nodes <= set(ros.node.get_node_names()), 60)  # names are told apart from topics, maybe later
     for node in sorted(nodes):
         for rule in ("publish", "subscribe", "reply"):
@@ -51,7 +57,7 @@ def test_the_policy_has_the_structure_of_sros2():
     root = ElementTree.parse(POLICY).getroot()
     assert (root.tag, root.get("version")) == ("policy", "0.2.0")
     paths = [enclave.get("path") for enclave in root.iterfind("enclaves/enclave")]
-    assert paths == ["/perception_node", "/camera_player"]
+    assert paths == ["/perception_node", "/objects_3d_node", "/camera_player"]
     for profile in root.iterfind("enclaves/enclave/profiles/profile"):
         assert profile.get("ns") == "/"
         for group in profile:

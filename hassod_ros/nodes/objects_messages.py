@@ -1,0 +1,225 @@
+"""Things in space as messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+
+from hassod_msgs.msg import Grasp3D, Object3D, Object3DArray, Support
+from hassod_ros.geometry.cloud import POINT, CloudMaker
+from hassod_ros.geometry.grasps import Grasp, find_grasps
+from hassod_ros.geometry.objects import Scene
+from hassod_ros.geometry.planes import CELL
+from hassod_ros.geometry.transforms import quaternions
+from hassod_ros.instances import Instances
+from hassod_ros.nodes.objects_3d_parameters import gripper
+from hassod_ros.nodes.perception_parameters import LEVEL_NAMES
+
+_PIXELS = CELL**2  # of the image, that a cell of the grid stands for
+_FIELDS = [
+    PointField(name=name, offset=offset, datatype=kind, count=1)
+    for name, offset, kind in (
+        ("x", 0, PointField.FLOAT32),
+        ("y", 4, PointField.FLOAT32),
+        ("z", 8, PointField.FLOAT32),
+        ("rgb", 12, PointField.FLOAT32),  # the type that rviz and PCL expect of these bits
+        ("label", 16, PointField.UINT32),
+    )
+]
+
+
+@dataclass(frozen=True)
+class Located:
+    """What became of an image and its depth.
+
+    Attributes:
+        header: Stamp of the image, frame that everything is published in.
+        camera_header: Stamp and frame of the image.
+        transform: (4, 4) from the camera's frame to the published one.
+        instances: Of the image.
+        scene: Their places in the camera's frame.
+        colors: (H, W, 3) uint8 of the image and their order; None where it was not received.
+        options: The node's parameters by name.
+        started: When the node began to work on it, s, time.perf_counter.
+
+    """
+
+    header: Header
+    camera_header: Header
+    transform: np.ndarray
+    instances: Instances
+    scene: Scene
+    colors: tuple[np.ndarray, str] | None
+    options: dict[str, Any]
+    started: float
+
+    @cached_property
+    def published(self) -> np.ndarray:
+        """(K,) places among the objects of those that are published."""
+        objects = self.scene.objects
+        wanted = np.array([name in self.options["levels"] for name in LEVEL_NAMES])
+        keep: np.ndarray = np.flatnonzero(wanted[objects.levels] | objects.is_support)
+        return keep
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(M,) uint32 id of each object."""
+        result: np.ndarray = self.instances.ids[self.scene.objects.index]
+        return result
+
+    @cached_property
+    def grasps(self) -> dict[int, list[Grasp]]:
+        """Grasps by place among the objects."""
+        fingers = gripper(self.options)
+        if not fingers.opening:
+            return {}
+        return {int(i): find_grasps(self.scene, int(i), fingers) for i in self.published}
+
+    @cached_property
+    def poses(self) -> list[Pose]:
+        """Of all objects' boxes, in the published frame."""
+        objects = self.scene.objects
+        return poses(self.transform, objects.rotations, objects.centers)
+
+
+def poses(transform: np.ndarray, rotations: np.ndarray, places: np.ndarray) -> list[Pose]:
+    """Poses of (N, 3, 3) and (N, 3), moved by a (4, 4)."""
+    turn = transform[:3, :3]
+    moved = places @ turn.T + transform[:3, 3]
+    return [
+        Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+        for (x, y, z), (qx, qy, qz, qw) in zip(moved.tolist(), quaternions(turn @ rotations).tolist(), strict=True)
+    ]
+
+
+def object_array(result: Located) -> Object3DArray:
+    """`~/objects`."""
+    scene, objects = result.scene, result.scene.objects
+    turn, move = result.transform[:3, :3], result.transform[:3, 3]
+    centroids = objects.centroids @ turn.T + move
+    normals = objects.normals @ turn.T
+    message = Object3DArray(header=result.header, camera_frame=result.camera_header.frame_id)
+    parents = _published_parents(objects.parents, result.published)
+    for i in result.published.tolist():
+        message.objects.append(
+            Object3D(
+                id=int(result.ids[i]),
+                parent_id=int(result.ids[parents[i]]) if parents[i] >= 0 else 0,
+                level=int(objects.levels[i]),
+                score=float(result.instances.scores[objects.index[i]]),
+                flags=int(objects.flags[i]),
+                is_support=bool(objects.is_support[i]),
+                support=int(objects.supports[i]),
+                pose=result.poses[i],
+                size=_vector(objects.sizes[i]),
+                centroid=Point(**_xyz(centroids[i])),
+                normal=_vector(normals[i]),
+                coverage=float(objects.coverage[i]),
+                points=int(objects.counts[i]),
+                grasps=_grasps(result.grasps.get(i, []), result.transform),
+            )
+        )
+    for k, plane in enumerate(scene.grid.planes):
+        message.supports.append(_support(result, k, turn @ plane.normal, plane.distance, move))
+    return message
+
+
+def _published_parents(parents: np.ndarray, published: np.ndarray) -> np.ndarray:
+    """The nearest ancestor that is published, or -1."""
+    known = np.zeros(len(parents), bool)
+    known[published] = True
+    for _ in range(len(parents)):
+        hidden = (parents >= 0) & ~known[parents]
+        if not hidden.any():
+            break
+        parents = np.where(hidden, parents[parents], parents)
+    return parents
+
+
+def _support(result: Located, k: int, normal: np.ndarray, distance: float, move: np.ndarray) -> Support:
+    grid, objects = result.scene.grid, result.scene.objects
+    points = grid.points[grid.labels == k].astype(np.float64)
+    owners = np.flatnonzero(objects.is_support & (objects.supports == k))
+    plane = grid.planes[k]
+    middle = points.mean(0)
+    axes = np.linalg.svd(np.cov((points - middle).T))[0]
+    along = axes[:, 0] - (axes[:, 0] @ plane.normal) * plane.normal
+    along /= np.linalg.norm(along)
+    rotation = np.stack([along, np.cross(plane.normal, along), plane.normal], axis=1)
+    local = (points - middle) @ rotation
+    low, high = np.percentile(local, [1, 99], axis=0)
+    center = middle + rotation @ [*(low[:2] + high[:2]) / 2, 0]
+    return Support(
+        id=int(result.ids[owners[np.argmax(objects.counts[owners])]]) if len(owners) else 0,
+        normal=_vector(normal),
+        distance=float(distance + normal @ move),
+        pose=poses(result.transform, rotation[None], center[None])[0],
+        size_x=float(high[0] - low[0]),
+        size_y=float(high[1] - low[1]),
+        points=plane.cells * _PIXELS,
+    )
+
+
+def _grasps(grasps: list[Grasp], transform: np.ndarray) -> list[Grasp3D]:
+    if not grasps:
+        return []
+    frames = np.array([grasp.pose for grasp in grasps])
+    return [
+        Grasp3D(pose=pose, width=grasp.width, clearance=grasp.clearance, score=grasp.score)
+        for grasp, pose in zip(grasps, poses(transform, frames[:, :3, :3], frames[:, :3, 3]), strict=True)
+    ]
+
+
+def _xyz(values: np.ndarray) -> dict[str, float]:
+    return dict(zip("xyz", (float(value) for value in values), strict=True))
+
+
+def _vector(values: np.ndarray) -> Vector3:
+    return Vector3(**_xyz(values))
+
+
+def cloud(result: Located, maker: CloudMaker) -> PointCloud2:
+    """`~/cloud`: organised, in the camera's frame, as its pixels are."""
+    colors, order = result.colors or (None, "RGB")
+    labels = label_map(result)
+    points = maker(result.scene.depth, result.scene.rays, colors, labels, order)
+    return _cloud_message(points, result.camera_header)
+
+
+def label_map(result: Located) -> np.ndarray:
+    """(H, W) uint32: the id of the smallest object at each pixel, supports below all others; 0 = none."""
+    objects = result.scene.objects
+    labels = np.zeros(result.scene.depth.shape, np.uint32)
+    published = result.published
+    for i in published[np.lexsort((-objects.counts[published], ~objects.is_support[published]))]:
+        labels.reshape(-1)[objects.pixels[i]] = result.ids[i]
+    return labels
+
+
+def object_cloud(result: Located, i: int) -> PointCloud2:
+    """The points of object i, in the published frame."""
+    pixels = result.scene.objects.pixels[i]
+    points = result.scene.points(pixels).astype(np.float64) @ result.transform[:3, :3].T + result.transform[:3, 3]
+    cloud = np.zeros((1, len(points)), POINT)
+    for k, name in enumerate("xyz"):
+        cloud[name] = points[:, k]
+    if result.colors is not None:
+        pixel_colors = result.colors[0].reshape(-1, 3)[pixels].astype(np.uint32)
+        red, blue = (0, 2) if result.colors[1] == "RGB" else (2, 0)
+        cloud["rgb"] = pixel_colors[:, red] << 16 | pixel_colors[:, 1] << 8 | pixel_colors[:, blue]
+    cloud["label"] = result.ids[i]
+    return _cloud_message(cloud, result.header)
+
+
+def _cloud_message(points: np.ndarray, header: Header) -> PointCloud2:
+    height, width = points.shape
+    message = PointCloud2(header=header, height=height, width=width, fields=_FIELDS, is_dense=height == 1)
+    message.point_step, message.row_step = POINT.itemsize, POINT.itemsize * width
+    message.data.frombytes(points.view(np.uint8).data.cast("B"))
+    return message
