@@ -18,6 +18,7 @@ from rclpy.task import Task
 
 from hassod_ros.errors import InputError
 from hassod_ros.nodes.overrides import useless_files
+from hassod_ros.nodes.process import prepare_process
 from hassod_ros.nodes.shared_memory import remove_orphans
 
 WAKE_UP = 0.5  # s between two looks at whether the node should end
@@ -70,6 +71,7 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
         Exit status: 0, or 2 where an InputError says in one sentence (on stderr) what is wrong with the parameters.
 
     """
+    prepare_process()
     remove_orphans()  # a node that is killed and started again for weeks would fill the shared memory
     starting = True
 

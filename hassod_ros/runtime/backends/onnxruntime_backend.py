@@ -11,6 +11,7 @@ import onnxruntime
 
 from hassod_ros.errors import InputError
 from hassod_ros.runtime.backends.base import blank_images, check_images
+from hassod_ros.runtime.cores import usable_cores
 from hassod_ros.runtime.engine_cache import default_cache_folder, private_folder
 from hassod_ros.runtime.model_info import ModelInfo, read_model_info
 from hassod_ros.runtime.postprocess import RawDetections
@@ -103,13 +104,11 @@ class OnnxRuntimeBackend:
 
 
 def _allowed_cores() -> int:
-    """Cores that the process is bound to (`taskset`, cgroups), or 0 where it may use all.
+    """Cores that the process may use (`taskset`, a container's quota), or 0 where it may use all.
 
     Left to itself (0), ONNX Runtime binds a thread to each core of the machine, whatever the process is bound to.
     """
-    if not hasattr(os, "sched_getaffinity"):  # not on Linux
-        return 0
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return 0 if cores == os.cpu_count() else cores
 
 
