@@ -1,7 +1,8 @@
 """ament_python package `hassod_ros`; also installable with `pip install .`.
 
-`train/` and `export/` hold the scripts a person runs. They are installed as the packages `hassod_ros.train` and
-`hassod_ros.export`, so that `ros2 run hassod_ros NAME` finds them without two generic names in site-packages.
+`train/` and `export/` hold the scripts a person runs. They are the packages `hassod_ros.train` and `hassod_ros.export`,
+so that `ros2 run hassod_ros NAME` finds them without two generic names in site-packages. Links in `hassod_ros/` lead
+there, and not `package_dir`, which `colcon build --symlink-install` cannot follow.
 """
 
 from glob import glob
@@ -55,8 +56,7 @@ setup(
     description="Self-supervised whole, part and subpart segmentation for robots",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[*find_packages(include=[NAME, f"{NAME}.*"]), f"{NAME}.train", f"{NAME}.export"],
-    package_dir={f"{NAME}.train": "train", f"{NAME}.export": "export"},
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={NAME: ["py.typed", "deploy/*.json", "models/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
