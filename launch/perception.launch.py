@@ -11,9 +11,22 @@ from launch_ros.actions import ComposableNodeContainer, LoadComposableNodes, Nod
 from launch_ros.descriptions import ComposableNode
 from launch_ros.parameter_descriptions import ParameterValue
 
+from hassod_ros.errors import InputError
+from hassod_ros.launching import model_path, require_component, require_package, require_program
+from hassod_ros.params_file import require_section, sections
+
 CONFIG = Path(__file__).parent.parent / "config"
 NAME = "perception_node"
 LEVELS = ("whole", "part", "subpart")
+
+# For the node, the camera's driver and rviz, unless it is set already.
+ENVIRONMENT = {
+    # Without it images do not fit through Fast DDS's shared memory; other middlewares ignore it.
+    "FASTDDS_DEFAULT_PROFILES_FILE": str(CONFIG / "fastdds.xml"),
+    # glibc otherwise gives the memory of every large image back to the kernel and fetches it anew for the next.
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+}
 
 # name, default, description, values allowed
 ARGUMENTS = (
@@ -53,15 +66,16 @@ ARGUMENTS = (
 
 
 def generate_launch_description() -> LaunchDescription:
-    profile = EnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", default_value=str(CONFIG / "fastdds.xml"))
     return LaunchDescription(
         [
             *(
                 DeclareLaunchArgument(name, default_value=value, description=text, choices=list(choices) or None)
                 for name, value, text, choices in ARGUMENTS
             ),
-            # Without it images do not fit through Fast DDS's shared memory; other middlewares ignore it.
-            SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
+            *(
+                SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value))
+                for name, value in ENVIRONMENT.items()
+            ),
             OpaqueFunction(function=start),
         ]
     )
@@ -71,12 +85,29 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The processes to start, now that the arguments are known."""
     given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
     topics = camera_topics(given["cameras"], given["image"])
+    check(given)
     actions: list[LaunchDescriptionEntity] = [perception(given, topics)]
     if given["camera_driver"]:
         actions.append(drivers(given, list(topics)))
     if is_true(given["rviz"]):
         actions.append(rviz(given, topics))
     return actions
+
+
+def check(given: dict[str, str]) -> None:
+    """Refuse what would fail after the first process has been started: that one would stay."""
+    require_section(given["params_file"], "/" + "/".join(filter(None, (given["namespace"].strip("/"), NAME))))
+    require_program(given["prefix"], f"prefix:={given['prefix']!r}")
+    if is_true(given["rviz"]):
+        require_package("rviz2", "rviz:=true")
+    if given["camera_params_file"]:
+        sections(given["camera_params_file"])
+    if given["camera_driver"] and not given["container"]:  # a running container may have packages of its own
+        package, _, plugin = given["camera_driver"].partition("/")
+        if not plugin:
+            raise InputError(f"camera_driver is {given['camera_driver']!r}; write PACKAGE/CLASS")
+        require_package("rclcpp_components", "camera_driver")
+        require_component(package, plugin, f"camera_driver:={given['camera_driver']}")
 
 
 def perception(given: dict[str, str], topics: dict[str, str]) -> Node:
@@ -115,8 +146,6 @@ def perception(given: dict[str, str], topics: dict[str, str]) -> Node:
 def drivers(given: dict[str, str], names: list[str]) -> ComposableNodeContainer | LoadComposableNodes:
     """A driver for each camera, together in one container."""
     package, _, plugin = given["camera_driver"].partition("/")
-    if not plugin:
-        raise RuntimeError(f"camera_driver is {given['camera_driver']!r}; write PACKAGE/CLASS")
     file = given["camera_params_file"]
     nodes = [
         ComposableNode(
@@ -165,24 +194,8 @@ def camera_topics(cameras: str, image: str) -> dict[str, str]:
     return {name: topic or f"{name}/{image.strip('/')}" for name, _, topic in pairs}
 
 
-def model_path(model: str, precision: str) -> str:
-    """The file of a precision."""
-    if precision in ("", "fp32"):
-        return model
-    if model == "default":
-        return f"default-{precision}"
-    if not model.endswith(".onnx"):
-        raise RuntimeError(
-            f"precision is {precision}, which needs the path of an ONNX file; give model:=PATH.onnx or model:=default"
-        )
-    path = Path(model).with_name(f"{Path(model).stem}-{precision}.onnx")
-    if not path.is_file():
-        raise RuntimeError(f"{path} does not exist; export it with to_onnx --precision {precision} --out {path}")
-    return str(path)
-
-
 def is_true(text: str) -> bool:
     """The value of a yes-or-no argument."""
     if text.lower() not in ("true", "false"):
-        raise RuntimeError(f"{text!r} is neither true nor false")
+        raise InputError(f"{text!r} is neither true nor false")
     return text.lower() == "true"

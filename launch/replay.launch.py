@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import sys
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -19,6 +20,9 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from hassod_ros.errors import InputError
+from hassod_ros.launching import require_package, require_program
+
 ARGUMENTS = (
     ("source", None, "Folder of images, text file with one path a line, image, video, or a bag (folder, mcap, db3)."),
     ("loop", "true", "Start again at the end; otherwise everything ends there."),
@@ -28,6 +32,8 @@ ARGUMENTS = (
     ("height", "0", "Photographs and videos: height in pixels, 0 = as they are."),
     ("pan_zoom", "0.0", "Move a window over each photograph for so many seconds, 0 = show each photograph once."),
 )
+KINDS = {"rate": float, "speed": float, "pan_zoom": float, "width": int, "height": int}
+GRACE = "1.0"  # s before each round of a bag
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -35,11 +41,29 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *(DeclareLaunchArgument(name, default_value=value, description=text) for name, value, text in ARGUMENTS),
+            OpaqueFunction(function=check),
             OpaqueFunction(function=choose_clock),
             IncludeLaunchDescription(perception),
             OpaqueFunction(function=play),
         ]
     )
+
+
+def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Refuse what would fail after the node has been started."""
+    source = Path(LaunchConfiguration("source").perform(context)).expanduser()
+    if not source.exists():
+        raise InputError(f"the source {source} does not exist; check the path")
+    if is_bag(source):
+        require_program("ros2", "a bag")
+        require_package("ros2bag", "a bag")
+    for name, kind in KINDS.items():
+        text = LaunchConfiguration(name).perform(context)
+        try:
+            kind(text)
+        except ValueError as error:
+            raise InputError(f"{name}:={text} is not a number") from error
+    return []
 
 
 def choose_clock(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -57,9 +81,12 @@ def play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     source = Path(given("source")).expanduser().absolute()
     loop = given("loop").lower() == "true"
     if is_bag(source):
-        options = ["--clock", "--rate", given("speed"), *(["--loop"] if loop else [])]
-        return [ExecuteProcess(cmd=["ros2", "bag", "play", str(source), *options], output="screen", on_exit=Shutdown())]
-    kinds = {"rate": float, "pan_zoom": float, "width": int, "height": int}
+        # What is played before the node listens is lost; after that both sides still need a moment to find each other.
+        node = "/" + "/".join(filter(None, (given("namespace").strip("/"), "perception_node")))
+        wait = [sys.executable, "-m", "hassod_ros.nodes.when_active", node]
+        options = ["--clock", "--rate", given("speed"), "--delay", GRACE, *(["--loop"] if loop else [])]
+        command = [*wait, "ros2", "bag", "play", str(source), *options]
+        return [ExecuteProcess(cmd=command, output="screen", on_exit=Shutdown())]
     image = given("image")
     return [
         Node(
@@ -68,7 +95,7 @@ def play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             namespace=given("namespace"),
             parameters=[
                 {"source": ParameterValue(str(source), value_type=str), "loop": loop, "wait": True},
-                {name: kind(given(name)) for name, kind in kinds.items()},
+                {name: kind(given(name)) for name, kind in KINDS.items() if name != "speed"},
             ],
             remappings=[
                 ("image", image),

@@ -146,13 +146,17 @@ def test_replay_shows_a_folder_and_ends(ros, start, model_file, tmp_path):
     assert (answers[0].width, answers[0].height) == (32, 24)
 
 
-def test_replay_plays_a_bag_on_its_own_clock(ros, start, recorded, model_file, tmp_path):
+def test_replay_plays_a_bag_on_its_own_clock_once_the_node_listens(ros, start, recorded, model_file, tmp_path):
+    recorded("ros2bag", "ros2bag")
     arguments = recorded("ros2cli", "ros2")
     (tmp_path / "bag").mkdir()
     (tmp_path / "bag" / "metadata.yaml").touch()
     start("replay", f"source:={tmp_path / 'bag'}", "speed:=0.5", f"model:={model_file}")
-    ros.until(lambda: arguments.exists() and ros.node.count_subscribers("/image"), 60)
-    assert arguments.read_text().split() == ["bag", "play", f"{tmp_path}/bag", "--clock", "--rate", "0.5", "--loop"]
+    ros.until(arguments.exists, 60)
+    ros.executor.spin_once(timeout_sec=0.5)
+    assert ros.node.count_subscribers("/image")
+    options = ["--clock", "--rate", "0.5", "--delay", "1.0", "--loop"]
+    assert arguments.read_text().split() == ["bag", "play", f"{tmp_path}/bag", *options]
     request = GetParameters.Request(names=["use_sim_time"])
     assert ros.call(GetParameters, "/perception_node/get_parameters", request).values[0].bool_value
 
@@ -193,20 +197,52 @@ def test_the_driver_of_a_camera_is_loaded_into_a_container(ros, start, model_fil
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("name", "arguments", "sentence"),
     [
-        (["precision:=int8"], "precision is int8, which needs the path of an ONNX file"),
-        (["model:=/nowhere/model.onnx", "precision:=int8"], "/nowhere/model-int8.onnx does not exist"),
-        (["camera_driver:=usb_cam"], "write PACKAGE/CLASS"),
-        (["rviz:=maybe"], "'maybe' is neither true nor false"),
-        (["log_level:=loud"], "loud"),
+        ("perception", ["precision:=int8"], "give model:=PATH.onnx or model:=default too"),
+        ("perception", ["model:=/nowhere/model.onnx", "precision:=int8"], "/nowhere/model-int8.onnx does not exist"),
+        ("perception", ["model:=default", "precision:=fp16"], "the default model is not shipped in fp16"),
+        ("perception", ["camera_driver:=usb_cam"], "write PACKAGE/CLASS"),
+        ("perception", ["camera_params_file:=/nowhere.yaml"], "/nowhere.yaml cannot be read"),
+        ("perception", ["params_file:=/nowhere.yaml"], "/nowhere.yaml cannot be read"),
+        ("perception", ["prefix:=no_such_program -x"], "needs the program no_such_program"),
+        ("perception", ["rviz:=maybe"], "'maybe' is neither true nor false"),
+        ("perception", ["log_level:=loud"], "loud"),
+        ("replay", ["source:=/nowhere"], "the source /nowhere does not exist"),
+        ("replay", ["source:=/tmp", "rate:=fast"], "rate:=fast is not a number"),
     ],
 )
-def test_wrong_arguments_end_the_launch_with_a_sentence(ros, start, arguments, sentence):
+def test_wrong_arguments_end_the_launch_with_a_sentence_before_anything_starts(ros, start, name, arguments, sentence):
+    child = start(name, *arguments)
+    ros.until(lambda: child.poll() is not None, 60)
+    printed = child.communicate()[0]
+    assert child.returncode == 1
+    assert sentence in printed
+    assert "process started" not in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package"), [(["rviz:=true"], "rviz2"), (["camera_driver:=a_camera/A"], "rclcpp_components")]
+)
+def test_what_is_not_installed_ends_the_launch_before_anything_starts(ros, start, arguments, package):
+    try:
+        get_package_share_directory(package)
+        pytest.skip(f"{package} is installed")
+    except PackageNotFoundError:
+        pass
     child = start("perception", *arguments)
     ros.until(lambda: child.poll() is not None, 60)
-    assert child.returncode == 1
-    assert sentence in child.communicate()[0]
+    printed = child.communicate()[0]
+    assert f"needs the package {package}, which is not installed here" in printed
+    assert "process started" not in printed
+
+
+def test_a_params_file_for_another_node_is_refused(ros, start, tmp_path):
+    file = tmp_path / "robot.yaml"
+    file.write_text("perception_node:\n  ros__parameters: {max_rate: 5}\n")
+    child = start("perception", "namespace:=robot", f"params_file:={file}")
+    ros.until(lambda: child.poll() is not None, 60)
+    assert f"{file} holds nothing for /robot/perception_node, only for /perception_node" in child.communicate()[0]
 
 
 @pytest.mark.parametrize("name", FILES)
