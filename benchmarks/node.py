@@ -3,17 +3,22 @@
 Rows of the table, each a run of its own with fresh processes:
     no node   camera -> consumer: what DDS and rclpy take alone
     node      camera -> perception_node with a model that answers at once -> consumer
+    outside   the same with everything around the default model's network, which finds 100 instances at once
     naive     the same answers from a node as they are often written: the image copied and converted, a queue of ten,
               a mask of full size for each instance, data assigned as bytes
     model     perception_node with --model
 
 Latencies are from the stamp, set just before the camera publishes, to the consumer's callback. A frame counts as
 dropped if its result never comes. `overhead` is the time inside the node without the network, from its diagnostics.
-`cpu` is of the node's process; 100 % is one core.
+`cpu` is of the node's process; 100 % is one core. `minflt` are its page faults per image.
+
+With --load another process keeps a core busy, as it is on a robot; with --watch another one subscribes to label images
+and overlay.
 
 Example:
     python benchmarks/node.py --seconds 30
     python benchmarks/node.py --seconds 30 --model model.onnx --sizes 640x480
+    python benchmarks/node.py --seconds 10 --load --watch --only node outside
 
 """
 
@@ -27,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,159 +41,23 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
+from roles import parse_size  # the script beside this one
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
 
-from hassod_msgs.msg import Instance, InstanceArray
+from hassod_msgs.msg import InstanceArray
+from hassod_ros.children import start
 from hassod_ros.errors import InputError
 from hassod_ros.files import write_json
-from hassod_ros.footage.sources import fill
-from hassod_ros.images import read_image
-from hassod_ros.instances import Instances
-from hassod_ros.nodes.convert import array_to_image
 from hassod_ros.nodes.demo import end_node
-from hassod_ros.nodes.perception_node import PerceptionNode
-from hassod_ros.nodes.run import run
-from hassod_ros.runtime.selection import Selection
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = "/perception_node/instances"
 WARM_UP = 2.0  # s of camera time that are not counted
 START_LIMIT = 300.0  # s; training_free compiles
-INSTANCES = 20  # that the null model finds
 STAGES = ("wait", "convert", "segment", "publish")
-PATHS = ("no node", "node", "naive", "model")
-
-
-class NullModel:
-    """Answers at once: instances of an eighth of the image's width, ten wholes with a part each."""
-
-    info = None
-    backend = ""
-    batch = 1
-
-    def __init__(self) -> None:
-        self._answers: dict[tuple[int, int], Instances] = {}
-
-    def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
-        """The same instances for every image of a size."""
-        size = (image.shape[0], image.shape[1])
-        if size not in self._answers:
-            self._answers[size] = fixed_instances(size)
-        return self._answers[size]
-
-    def configure(self, selection: Selection) -> None:
-        """Nothing can be asked for."""
-
-    def segment(self, images: Sequence[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
-        """One after the other."""
-        return [self(image) for image in images]
-
-    def warm_up(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to give back."""
-
-
-def fixed_instances(size: tuple[int, int]) -> Instances:
-    """Discs on a grid, every second one the inner part of the one before."""
-    height, width = size
-    radius = width // 16
-    rows, columns = np.ogrid[-radius:radius, -radius:radius]
-    boxes, masks = np.empty((INSTANCES, 4), np.float32), []
-    for i in range(INSTANCES):
-        x, y, r = (2 * (i // 2 % 5) + 1.5) * width // 11, (1 + i // 10) * height // 3, radius // (1 + i % 2)
-        boxes[i] = x - r, y - r, x + r, y + r
-        masks.append(
-            np.ascontiguousarray(
-                (np.hypot(rows, columns) < r)[radius - r : radius + r, radius - r : radius + r], np.uint8
-            )
-        )
-    boxes = np.round(boxes)
-    odd = np.arange(INSTANCES) % 2
-    return Instances(
-        image_size=size,
-        boxes=boxes,
-        masks=masks,
-        scores=np.linspace(1, 0.5, INSTANCES, dtype=np.float32),
-        levels=odd,
-        parents=np.where(odd == 1, np.arange(INSTANCES) - 1, -1),
-    )
-
-
-class NaiveNode(Node):
-    """perception_node's message path as a first version of such a node often has it."""
-
-    def __init__(self) -> None:
-        super().__init__("perception_node")
-        self._model = NullModel()
-        self._publisher = self.create_publisher(InstanceArray, "~/instances", 10)
-        self.create_subscription(Image, "image", self._on_image, qos_profile_sensor_data)
-
-    def _on_image(self, message: Image) -> None:
-        data = np.frombuffer(bytes(message.data), np.uint8)
-        pixels = data.reshape(message.height, message.width, 3).copy()[..., ::-1].copy()
-        instances = self._model(pixels)
-        answer = InstanceArray(header=message.header, height=message.height, width=message.width, model_name="null")
-        for i, mask in enumerate(instances.dense()):
-            image = Image(header=message.header, height=message.height, width=message.width, encoding="mono8")
-            image.step = message.width
-            image.data = (mask * 255).astype(np.uint8).tobytes()
-            found = Instance(id=i + 1, level=int(instances.levels[i]), score=float(instances.scores[i]), mask=image)
-            found.parent_id = int(instances.parents[i]) + 1
-            x0, y0, x1, y1 = instances.regions[i].tolist()
-            found.roi.x_offset, found.roi.y_offset, found.roi.width, found.roi.height = x0, y0, x1 - x0, y1 - y0
-            answer.instances.append(found)
-        self._publisher.publish(answer)
-
-
-def play(size: tuple[int, int], rate: float, count: int, photograph: str) -> int:
-    """The camera process: `count` images at `rate` (Hz), numbered in frame_id, once somebody listens.
-
-    Args:
-        size: (H, W).
-        rate: Hz.
-        count: 0 = until it is stopped.
-        photograph: What is shown; "" for a made-up picture.
-
-    """
-    if photograph:
-        pixels = fill(read_image(photograph), size)
-    else:
-        pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    rclpy.init()
-    node = rclpy.create_node("camera")
-    publisher = node.create_publisher(Image, "image", qos_profile_sensor_data)
-    message = array_to_image(np.ascontiguousarray(pixels), "rgb8", Header())
-    while not publisher.get_subscription_count():
-        time.sleep(0.05)
-    time.sleep(1.0)  # until both sides know each other
-    start, number = time.monotonic(), 0
-    while rclpy.ok() and (number < count or not count):
-        time.sleep(max(0.0, start + number / rate - time.monotonic()))
-        message.header.frame_id = str(number)
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(time.time_ns(), 1_000_000_000)
-        try:
-            publisher.publish(message)
-        except RuntimeError:  # stopped just now
-            break
-        number += 1
-    time.sleep(0.5)  # the last image is still on its way
-    return 0
-
-
-def spin_naive() -> int:
-    """The naive node's process."""
-    try:
-        rclpy.init()
-        rclpy.spin(NaiveNode())
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    return 0
+PATHS = ("no node", "node", "outside", "naive", "model")
 
 
 class Processes:
@@ -215,16 +84,15 @@ class Processes:
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "FASTDDS_DEFAULT_PROFILES_FILE": profile,
         }
-        with open(self._logs / f"{name}.log", "wb") as log:
-            child = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+        with open(self._logs / f"{name}.log", "ab") as log:
+            child = start(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         self._stack.callback(end_node, child)
         return child
 
     def role(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Run one of this script's own processes."""
-        return self.start(role, [sys.executable, str(Path(__file__).resolve()), "--role", role, *arguments])
+        """Run one of the processes of roles.py."""
+        script = Path(__file__).resolve().with_name("roles.py")
+        return self.start(role, [sys.executable, str(script), role, *arguments])
 
     def said(self) -> str:
         """What the processes have printed."""
@@ -321,6 +189,7 @@ class Result:
     p50: float
     p95: float
     cpu: float
+    minflt: float
     overhead_p50: float
     overhead_p95: float
     stages: dict[str, float]
@@ -341,13 +210,19 @@ def measure(path: str, size: tuple[int, int], given: argparse.Namespace) -> Resu
             node = start_node(processes, path, given.model) if path != "no node" else None
             if node is not None:
                 consumer.wait_for(processes, node, lambda: consumer.node.count_subscribers("/image"))
+            if given.load:
+                processes.role("busy")
+            if given.watch and node is not None:
+                processes.role("watcher")
+                consumer.spin_until(lambda: consumer.node.count_subscribers("/perception_node/overlay"), START_LIMIT)
             show = ["--size", f"{size[1]}x{size[0]}", "--rate", str(given.rate), "--count", str(count)]
             camera = processes.role("camera", *show, "--photograph", given.photograph)
             consumer.wait_for(processes, camera, lambda: consumer.latencies)
             consumer.spin_until(lambda: max(consumer.latencies) >= skipped or camera.poll() is not None, 60)
-            before, start = cpu_seconds(node.pid) if node else 0.0, time.monotonic()
+            before, began = process_figures(node.pid) if node else np.zeros(2), time.monotonic()
             consumer.spin_until(lambda: camera.poll() is not None, given.seconds + 60)
-            used = (cpu_seconds(node.pid) - before) / (time.monotonic() - start) if node else np.nan
+            used = process_figures(node.pid) - before if node else np.full(2, np.nan)
+            cpu, faults = used / (time.monotonic() - began, count - skipped)
             # A queue may still be full.
             consumer.spin_until(lambda: max(consumer.latencies, default=0) == count - 1, 5)
             if camera.returncode:
@@ -371,33 +246,29 @@ def measure(path: str, size: tuple[int, int], given: argparse.Namespace) -> Resu
         dropped=count - skipped - len(arrived),
         p50=float(p50),
         p95=float(p95),
-        cpu=100 * used,
+        cpu=100 * cpu,
+        minflt=faults,
         overhead_p50=overhead["p50"],
         overhead_p95=overhead["p95"],
         stages={stage: float(figures[f"{stage}.p50_ms"]) for stage in STAGES if f"{stage}.p50_ms" in figures},
     )
 
 
-def start_node(processes: Processes, path: str, model: str) -> subprocess.Popen[bytes]:
+def start_node(processes: Processes, path: str, model: str, *arguments: str) -> subprocess.Popen[bytes]:
     """The process in the middle of a path."""
+    if path == "naive":
+        return processes.role(path)
+    options = ["--ros-args", "-p", "autostart:=true", *arguments]
     if path == "model":
-        options = ["--ros-args", "-p", f"model:={model}", "-p", "autostart:=true"]
-        return processes.start(path, [sys.executable, "-m", "hassod_ros.nodes.perception_node", *options])
-    return processes.role(path)
+        command = [sys.executable, "-m", "hassod_ros.nodes.perception_node", *options, "-p", f"model:={model}"]
+        return processes.start(path, command)
+    return processes.role(path, *options)
 
 
-def cpu_seconds(pid: int) -> float:
-    """Processor time of a process so far (Linux)."""
+def process_figures(pid: int) -> np.ndarray:
+    """Processor time in s and minor page faults of a process so far (Linux)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Read WIDTHxHEIGHT: 640x480 -> (480, 640)."""
-    width, _, height = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 640x480")
-    return int(height), int(width)
+    return np.array([(int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), float(fields[7])])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -410,25 +281,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--photograph", default="", help="what the camera shows")
     parser.add_argument("--only", nargs="+", choices=PATHS, help="these rows alone")
     parser.add_argument("--out", help="JSON file for the figures")
-    own = parser.add_argument_group("one of the processes alone; used by the script itself")
-    own.add_argument("--role", choices=("camera", "node", "naive"))
-    own.add_argument("--size", type=parse_size, default=(480, 640))
-    own.add_argument("--count", type=int, default=0)
-    given, ros_arguments = parser.parse_known_args(arguments)
-    if ros_arguments and ros_arguments[0] != "--ros-args":
-        parser.error(f"unrecognized arguments: {' '.join(ros_arguments)}")
-    if given.role == "camera":
-        return play(given.size, given.rate, given.count, given.photograph)
-    if given.role == "naive":
-        return spin_naive()
-    if given.role == "node":
-        options = ["--ros-args", "-p", "autostart:=true", *ros_arguments[1:]]
-        return run(lambda: PerceptionNode(lambda *_: NullModel()), [sys.argv[0], *options])
+    parser.add_argument("--load", action="store_true", help="keep a core busy meanwhile")
+    parser.add_argument("--watch", action="store_true", help="subscribe to label images and overlay too")
+    given = parser.parse_args(arguments)
     paths = given.only or [path for path in PATHS if path != "model" or given.model]
     try:
         results = []
         print_row(
-            "size", "path", "sent", "dropped", "p50 ms", "p95 ms", "cpu %", "overhead p50", "p95", "p50 of stages"
+            *("size", "path", "sent", "dropped", "p50 ms", "p95 ms", "cpu %", "minflt", "overhead p50", "p95"),
+            "p50 of stages",
         )
         for size in given.sizes:
             for path in paths:
@@ -451,14 +312,14 @@ def print_result(results: list[Result]) -> None:
         remark = f"{row.p50 / node.p50:.1f} x node's p50, {row.cpu / node.cpu:.1f} x its cpu"
     figures = (
         "-" if np.isnan(value) else f"{value:.2f}"
-        for value in (row.p50, row.p95, row.cpu, row.overhead_p50, row.overhead_p95)
+        for value in (row.p50, row.p95, row.cpu, row.minflt, row.overhead_p50, row.overhead_p95)
     )
     print_row(row.size, row.path, str(row.sent), str(row.dropped), *figures, remark)
 
 
 def print_row(*cells: str) -> None:
     """One line of the table."""
-    widths = (10, 8, 6, 8, 9, 9, 7, 13, 7, 0)
+    widths = (10, 8, 6, 8, 9, 9, 7, 9, 13, 7, 0)
     print(
         "".join(
             f"{cell:>{width}}" if i > 1 else f"{cell:{width}}"

@@ -1,7 +1,7 @@
 """Whether perception_node's memory, open files and threads stay the same while it works for long.
 
-A camera process shows an image at 30 Hz; one subscriber listens all the time, another one comes and goes, and the
-model is reloaded now and then. Exit status 1 where something grows, 0 where not.
+Two camera processes show images at 30 Hz to one node. Meanwhile the model is reloaded, parameters change, one camera is
+killed and comes back, and subscribers come and go. Exit status 1 where something grows, 0 where not.
 
 The first third is warm-up. Through the memory of the rest goes a straight line; it grows where the line rises by more
 than 4 MB in all and by more than 1 MB per 10,000 images. Open files and threads grow where the last third has more
@@ -16,6 +16,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -23,16 +24,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from node import OUTPUT, START_LIMIT, Consumer, Processes, parse_size, start_node  # the script beside this one
-from sensor_msgs.msg import Image
+from node import START_LIMIT, Consumer, Processes, start_node  # the scripts beside this one
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from roles import parse_size
+from sensor_msgs.msg import CompressedImage, Image
 
 from hassod_msgs.msg import InstanceArray
 from hassod_msgs.srv import ReloadModel
 from hassod_ros.errors import InputError
 from hassod_ros.files import write_json
+from hassod_ros.nodes.shared_memory import remove_orphans
 
+CAMERAS = ("left", "right")
+LISTENED = (
+    (Image, "left/overlay"),
+    (CompressedImage, "right/overlay/compressed"),
+    (Image, "left/labels/part"),
+    (InstanceArray, "right/instances"),
+)
 SAMPLES = 60
-RELOADS = 6
 NOISE = 4.0  # MB
 LIMIT = 1.0  # MB per 10,000 images; in a week at 30 Hz that would be 1.8 GB
 
@@ -68,40 +79,115 @@ def read_process(pid: int) -> dict[str, Any]:
         raise InputError("the node ended during the soak") from error
 
 
+class Visitors:
+    """What happens to a node in the field, a step at each call.
+
+    Args:
+        processes: That the cameras belong to.
+        consumer: Whose node speaks to perception_node.
+        given: The options of this script.
+
+    """
+
+    def __init__(self, processes: Processes, consumer: Consumer, given: argparse.Namespace) -> None:
+        self._processes, self._consumer, self._given = processes, consumer, given
+        self._clients = {
+            kind: consumer.node.create_client(kind, f"/perception_node/{name}")
+            for kind, name in ((ReloadModel, "reload_model"), (SetParameters, "set_parameters"))
+        }
+        self._subscriptions: list[Any] = []
+        self.cameras = {name: self._start(name) for name in CAMERAS}
+        self._steps = 0
+
+    def _start(self, name: str) -> subprocess.Popen[bytes]:
+        size = f"{self._given.size[1]}x{self._given.size[0]}"
+        options = ["--topic", f"{name}/image", "--size", size, "--rate", str(self._given.rate)]
+        return self._processes.role("camera", *options)
+
+    def step(self) -> None:
+        """Subscribers come or go and parameters change; every few steps a camera dies, or the model is reloaded.
+
+        Raises:
+            InputError: The node did not do as it was told.
+
+        """
+        self._steps += 1
+        if self._subscriptions:
+            for subscription in self._subscriptions:
+                self._consumer.node.destroy_subscription(subscription)
+            self._subscriptions = []
+        else:
+            self._subscriptions = [
+                self._consumer.node.create_subscription(kind, f"/perception_node/{name}", lambda _: None, 1)
+                for kind, name in LISTENED
+            ]
+        odd = self._steps % 2 == 1
+        changes: dict[str, Any] = {
+            "levels": ["whole", "part"] if odd else ["whole", "part", "subpart"],
+            "overlay.opacity": 0.3 if odd else 0.6,
+            "max_rate": 20.0 if odd else 0.0,
+            "max_instances": 10 if odd else 100,
+        }
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in changes.items()]
+        )
+        if not all(result.successful for result in self._ask(request).results):
+            raise InputError("a parameter was not changed")
+        if self._steps % 3 == 0:
+            name = CAMERAS[self._steps // 3 % len(CAMERAS)]
+            self.cameras[name].kill()  # without a word, as a cable that is pulled
+            self.cameras[name].wait()
+            self._consumer.spin_until(lambda: False, 1.0)
+            self.cameras[name] = self._start(name)
+        if self._steps % 5 == 0:
+            answer = self._ask(ReloadModel.Request(path=self._given.model or "null"))
+            if not answer.success:
+                raise InputError(f"the model was not reloaded: {answer.message}")
+
+    def _ask(self, request: Any) -> Any:
+        kind = ReloadModel if isinstance(request, ReloadModel.Request) else SetParameters
+        future = self._clients[kind].call_async(request)
+        self._consumer.spin_until(future.done, START_LIMIT)
+        if not future.done():
+            raise InputError("the node does not answer")
+        return future.result()
+
+
 def soak(given: argparse.Namespace) -> Iterator[Sample]:
     """Run the node under load and look at it `SAMPLES` times.
 
     Raises:
-        InputError: The node did not start or answer, ended, or refused to reload its model.
+        InputError: The node did not start or answer, ended, or refused what it was asked for.
 
     """
     with Processes() as processes:
-        consumer = Consumer(processes.domain, InstanceArray, OUTPUT)
+        first, second = (f"/perception_node/{name}/instances" for name in CAMERAS)
+        consumer = Consumer(processes.domain, InstanceArray, first)
+        answers = 0
+
+        def count(_: Any) -> None:
+            nonlocal answers
+            answers += 1
+
         try:
-            node = start_node(processes, "model" if given.model else "node", given.model)
-            size = f"{given.size[1]}x{given.size[0]}"
-            processes.role("camera", "--size", size, "--rate", str(given.rate))
+            for topic in (first, second):
+                consumer.node.create_subscription(InstanceArray, topic, count, 10)
+            cameras = ["-p", f"cameras:=[{', '.join(CAMERAS)}]"]
+            node = start_node(processes, "model" if given.model else "node", given.model, *cameras)
+            visitors = Visitors(processes, consumer, given)
             consumer.wait_for(processes, node, lambda: consumer.latencies)
-            reload = consumer.node.create_client(ReloadModel, "/perception_node/reload_model")
-            interval, visitor = 60 * given.minutes / SAMPLES, None
             for number in range(SAMPLES):
-                consumer.spin_until(lambda: False, interval)
-                answers = len(consumer.latencies)
-                yield Sample(seconds=interval * (number + 1), answers=answers, **read_process(node.pid))
-                if visitor is None:
-                    topic = "/perception_node/overlay"
-                    visitor = consumer.node.create_subscription(Image, topic, lambda _: None, 1)
-                else:
-                    consumer.node.destroy_subscription(visitor)
-                    visitor = None
-                if number % (SAMPLES // RELOADS) == 0:
-                    future = reload.call_async(ReloadModel.Request(path=given.model or "null"))
-                    consumer.spin_until(future.done, START_LIMIT)
-                    answer = future.result() if future.done() else None
-                    if answer is None or not answer.success:
-                        raise InputError(f"the model was not reloaded: {answer.message if answer else 'no answer'}")
+                consumer.spin_until(lambda: False, 60 * given.minutes / SAMPLES)
+                before = answers
+                consumer.spin_until(lambda before=before: answers > before + 20, 60)
+                if answers <= before:
+                    raise InputError("the node has stopped to answer")
+                seconds = 60 * given.minutes / SAMPLES * (number + 1)
+                yield Sample(seconds=seconds, answers=answers, **read_process(node.pid))
+                visitors.step()
         finally:
             consumer.close()
+            remove_orphans()  # of the cameras that were killed
 
 
 def slope(samples: list[Sample]) -> tuple[float, float]:

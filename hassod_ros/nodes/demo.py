@@ -22,6 +22,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image
 
 from hassod_msgs.msg import InstanceArray
+from hassod_ros.children import start
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, write_json, write_text
 from hassod_ros.nodes.convert import image_to_array, to_rgb
@@ -176,7 +177,7 @@ def _start(name: str, domain: int, out: Path, **parameters: Any) -> subprocess.P
         command += ["-p", f"{key}:={str(value).lower() if isinstance(value, bool) else value}"]
     with open(out / f"{name}.log", "wb") as log:
         # A session of its own: Ctrl-C reaches this process alone, which then stops the others in order.
-        return subprocess.Popen(
+        return start(
             command,
             env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
             stdout=log,

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from hassod_ros.children import start as start_child
+
 ROOT = Path(__file__).resolve().parents[2]
 
 if os.environ.get("HASSOD_REQUIRE_ROS"):
@@ -65,7 +67,7 @@ class Ros:
     def run(self, command: list[str]) -> "subprocess.Popen[str]":
         """Run a command as a process of its own."""
         environment = dict(os.environ, ROS_DOMAIN_ID=str(self.domain), PYTHONFAULTHANDLER="1")
-        child = subprocess.Popen(
+        child = start_child(
             command,
             cwd=ROOT,
             env=environment,
