@@ -27,6 +27,7 @@ import cv2
 import numba
 import numpy as np
 
+from hassod_ros.coco import to_coco
 from hassod_ros.discovery.clustering import merge_regions
 from hassod_ros.discovery.crf import refine_label_maps
 from hassod_ros.discovery.filters import Masks, select_masks
@@ -182,7 +183,7 @@ def staged(image: np.ndarray, features: np.ndarray, config: HassodConfig, clock:
     masks = clock("filters", filtered, label_maps, refined, size, config, repeats=REPEATS)
     parents, levels = clock("forest", coverage_forest, masks.regions, masks.crops, repeats=REPEATS)
     found = Instances(image_size=size, boxes=masks.regions, masks=masks.crops, levels=levels, parents=parents)
-    clock("rle", found.to_coco, 1, repeats=REPEATS)
+    clock("rle", to_coco, found, 1, repeats=REPEATS)
     return label_maps, found
 
 
@@ -393,7 +394,7 @@ def work(image: np.ndarray, dims: int, at_least: float) -> float:
     start = time.perf_counter()
     numba.set_num_threads(1)
     cv2.setNumThreads(1)
-    discover_from_features(image, synthetic_features(image, dims, 60)).to_coco(1)
+    to_coco(discover_from_features(image, synthetic_features(image, dims, 60)), 1)
     time.sleep(max(0.0, at_least - (time.perf_counter() - start)))
     # VmHWM, not getrusage: that one starts from the parent's peak.
     status = Path("/proc/self/status").read_text(encoding="ascii")

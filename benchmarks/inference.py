@@ -44,7 +44,7 @@ from hassod_ros.instances import Instances
 from hassod_ros.runtime.backends import open_backend
 from hassod_ros.runtime.backends.base import Backend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend, describe
-from hassod_ros.runtime.postprocess import PostprocessOptions, RawDetections, draw, find_parents, select_rows
+from hassod_ros.runtime.postprocess import PostprocessOptions, RawDetections, find_parents, place_masks, select_rows
 from hassod_ros.runtime.preprocess import Letterbox, letterbox
 from hassod_ros.runtime.segmenter import Segmenter
 
@@ -137,7 +137,7 @@ def finish(
 ) -> Instances:
     """`to_instances` in its parts."""
     rows, levels = select_rows(raw, 0, options)
-    kept, boxes, masks = clock.measure(name, "masks", lambda: draw(raw, 0, rows, placed, options, pixels))
+    kept, boxes, masks = clock.measure(name, "masks", lambda: place_masks(raw, 0, rows, placed, options, pixels))
     rows, levels = rows[kept], levels[kept]
     known = levels if options.level_source == "head" else None
     parents, levels = clock.measure(name, "hierarchy", lambda: find_parents(boxes, masks, known, options.cover))

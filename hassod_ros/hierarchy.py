@@ -3,6 +3,7 @@
 import numpy as np
 
 from hassod_ros.instances import Level
+from hassod_ros.masks import common_pixels
 
 _SAME = 0.7  # what fills so much of a mask is the same thing once more, not a part of it
 
@@ -48,6 +49,7 @@ def coverage_forest(
     if n < 2:
         return parents, np.zeros(n, np.uint8) if levels is None else levels
     regions = np.asarray(regions, np.int64)
+    boxes = regions.tolist()
     masks = [mask.view(bool) for mask in masks]  # numpy counts bools several times faster
     areas = np.array([np.count_nonzero(mask) for mask in masks], np.int64)
 
@@ -72,12 +74,7 @@ def coverage_forest(
         for parent, most in zip(candidates[order].tolist(), bound[order].tolist(), strict=True):
             if parents[child] >= 0 and most <= lines[child]:
                 break
-            x0, y0 = low[child, parent]
-            x1, y1 = high[child, parent]
-            common = np.count_nonzero(
-                _window(masks[child], regions[child], x0, y0, x1, y1)
-                & _window(masks[parent], regions[parent], x0, y0, x1, y1)
-            )
+            common = common_pixels(boxes[child], masks[child], boxes[parent], masks[parent])
             share = common / areas[child]
             if share < cover or common / areas[parent] >= same:
                 continue
@@ -85,8 +82,3 @@ def coverage_forest(
                 parents[child], depth[child] = parent, depth[parent] + 1
                 lines[child] = lines[parent] + share * gains[parent]
     return parents, np.minimum(depth, Level.SUBPART).astype(np.uint8) if levels is None else levels
-
-
-def _window(mask: np.ndarray, region: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
-    left, top = region[:2]
-    return mask[y0 - top : y1 - top, x0 - left : x1 - left]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 
@@ -205,88 +204,6 @@ class Instances:
             x0, y0, x1, y1 = regions[i]
             np.copyto(label_map[y0:y1, x0:x1], labels[i], where=self.masks[i].view(bool))
         return label_map
-
-    def to_coco(self, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
-        """COCO annotations, one per instance, with `level`, `parent_id` (an annotation id, 0 = none), `score`, `scene`.
-
-        Args:
-            image_id: Id of the image in the COCO file.
-            first_id: Annotation ids run on from here; at least 1.
-
-        Returns:
-            Annotations with compressed RLE (`counts` as str), `bbox` [x, y, width, height] and category 1.
-
-        """
-        from pycocotools import mask as rle  # training machines only
-
-        canvas = np.zeros(self.image_size, np.uint8, order="F")
-        annotations = []
-        areas = self.areas
-        for i, (mask, (x0, y0, x1, y1)) in enumerate(zip(self.masks, self.regions.tolist(), strict=True)):
-            canvas[y0:y1, x0:x1] = mask
-            code = rle.encode(canvas)
-            canvas[y0:y1, x0:x1] = 0
-            left, top, right, bottom = self.boxes[i].tolist()
-            annotations.append(
-                {
-                    "id": first_id + i,
-                    "image_id": image_id,
-                    "category_id": 1,
-                    "segmentation": {"size": list(self.image_size), "counts": code["counts"].decode("ascii")},
-                    "bbox": [left, top, right - left, bottom - top],
-                    "area": int(areas[i]),
-                    "iscrowd": 0,
-                    "level": int(self.levels[i]),
-                    "parent_id": first_id + int(self.parents[i]) if self.parents[i] >= 0 else 0,
-                    "score": round(float(self.scores[i]), 6),
-                    "scene": bool(self.scene[i]),
-                }
-            )
-        return annotations
-
-    @classmethod
-    def from_coco(cls, annotations: Sequence[Mapping[str, Any]], image_size: tuple[int, int]) -> Instances:
-        """Instances of one image's COCO annotations (RLE or polygons); boxes are the masks' extents.
-
-        Missing `level`, `parent_id`, `score` and `scene` take the constructor's defaults.
-
-        Raises:
-            ValueError: An empty mask, a mask of another size, a parent that is not among `annotations`, or a level or
-                parent that breaks an invariant.
-
-        """
-        from pycocotools import mask as rle  # training machines only
-
-        index = {annotation["id"]: i for i, annotation in enumerate(annotations)}
-        boxes, crops = np.zeros((len(annotations), 4), np.float32), []
-        parents = np.full(len(annotations), -1, np.int32)
-        for i, annotation in enumerate(annotations):
-            name = f"annotation {annotation['id']}"
-            code = annotation["segmentation"]
-            if isinstance(code, list):
-                code = rle.merge(rle.frPyObjects(code, *image_size))
-            elif isinstance(code["counts"], list):
-                code = rle.frPyObjects(code, *code["size"])
-            if tuple(code["size"]) != tuple(image_size):
-                raise ValueError(f"{name} has a mask of size {tuple(code['size'])}, the image is {tuple(image_size)}")
-            x, y, width, height = (int(value) for value in rle.toBbox(code))
-            if not width or not height:
-                raise ValueError(f"{name} has an empty mask")
-            boxes[i] = x, y, x + width, y + height
-            crops.append(np.ascontiguousarray(rle.decode(code)[y : y + height, x : x + width]))
-            if parent := annotation.get("parent_id", 0):
-                if parent not in index:
-                    raise ValueError(f"{name} names parent {parent}, which is not in the same image")
-                parents[i] = index[parent]
-        return cls(
-            image_size=image_size,
-            boxes=boxes,
-            masks=crops,
-            scores=np.array([annotation.get("score", 1.0) for annotation in annotations], np.float32),
-            levels=np.array([annotation.get("level", 0) for annotation in annotations], np.int64),
-            parents=parents,
-            scene=np.array([annotation.get("scene", False) for annotation in annotations], bool),
-        )
 
 
 def _as_integers(name: str, values: np.ndarray, dtype: type) -> np.ndarray:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from hassod_ros.masks import paste_masks
 from hassod_ros.outlines import follow_colors
-from hassod_ros.runtime.postprocess import paste_masks
 
 
 def disc(height, width, centre, radius):

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from hassod_ros.coco import from_coco
 from hassod_ros.commands import reached, run, script_parser
 from hassod_ros.discovery.features import DEFAULT, load_features
 from hassod_ros.drawing import side_by_side
@@ -77,7 +78,7 @@ def _labelled(options: argparse.Namespace) -> Iterator[Labelled]:
     for name, entry in zip(picture_names([entry["file_name"] for entry in chosen]), chosen, strict=True):
         image = read_image(root / entry["file_name"])
         try:
-            instances = Instances.from_coco(annotations[entry["id"]], image.shape[:2])
+            instances = from_coco(annotations[entry["id"]], image.shape[:2])
         except ValueError as error:
             raise InputError(f"the labels of {entry['file_name']} do not fit: {error}; label it anew") from error
         yield name, image, instances

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from hassod_ros.coco import to_coco
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation.annotations import load_annotations, parse_predictions
 from hassod_ros.evaluation.evaluate import evaluate
@@ -33,6 +34,6 @@ def average_recall(model: str | os.PathLike, annotations: str | os.PathLike, ima
     entries: list[dict[str, Any]] = []
     for picture in annotated.pictures:
         instances = segmenter(read_image(Path(images) / picture.file_name))
-        entries += instances.to_coco(picture.image_id, first_id=len(entries) + 1)
+        entries += to_coco(instances, picture.image_id, first_id=len(entries) + 1)
     scores = evaluate(annotated, parse_predictions(entries, annotated), max_detections=DETECTIONS)
     return float(scores["mask"][f"AR@{DETECTIONS}"])

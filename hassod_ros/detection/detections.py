@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
+from hassod_ros.masks import has_area, paste_filled, pixel_regions
 from hassod_ros.outlines import follow_colors
-from hassod_ros.runtime.postprocess import find_parents, has_area, paste_filled
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,14 +53,13 @@ def to_instances(
     score_threshold: float = 0.0,
     mask_threshold: float = 0.5,
     cover: float = 0.75,
-    deepest: bool = True,
     image: np.ndarray | None = None,
     color_weight: float = 0.0,
 ) -> Instances:
     """Instances at the image's own size, by descending score.
 
-    Levels are the likeliest ones; the parent of an instance is a mask of a higher level that covers it. Without level
-    heads both follow from coverage alone. Detections without a pixel are left out.
+    Levels are the likeliest ones; the parent of an instance is the smallest mask of a higher level that covers it.
+    Without level heads both follow from coverage alone. Detections without a pixel are left out.
 
     Args:
         detections: Of one image.
@@ -67,22 +67,23 @@ def to_instances(
         score_threshold: Detections must score higher.
         mask_threshold: Pixels of a higher probability belong to the mask.
         cover: Share of a mask that its parent contains.
-        deepest: Which of several covering masks is the parent, see `coverage_forest`; by default that of the runtime.
         image: (H, W, 3) uint8, needed where the next is not 0.
         color_weight: How far outlines follow the colours of the image, see `follow_colors`.
 
     """
     detections = detections.select(detections.scores > score_threshold)
-    rows, boxes, masks = draw(detections, size, mask_threshold=mask_threshold, image=image, color_weight=color_weight)
+    rows, boxes, masks = place_masks(
+        detections, size, mask_threshold=mask_threshold, image=image, color_weight=color_weight
+    )
     scores, probabilities = _array(detections.scores)[rows], _array(detections.level_probabilities)[rows]
     known = probabilities.argmax(axis=1).astype(np.uint8) if probabilities.shape[1] else None
-    parents, levels = find_parents(boxes, masks, known, cover, deepest=deepest)
+    parents, levels = coverage_forest(pixel_regions(boxes), masks, cover=cover, levels=known)
     return Instances(
         image_size=size, boxes=boxes, masks=masks, scores=scores.clip(0, 1), levels=levels, parents=parents
     )
 
 
-def draw(
+def place_masks(
     detections: Detections,
     size: tuple[int, int],
     *,

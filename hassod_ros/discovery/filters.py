@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from hassod_ros.errors import InputError
+from hassod_ros.masks import fill_holes, without_duplicates
 
 
 @dataclass(frozen=True)
@@ -107,36 +108,10 @@ def select_masks(
     return Masks(np.array(regions, np.int64).reshape(-1, 4), crops, np.clip(np.array(scores, np.float32), 0, 1))
 
 
-def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Set every 0 that no 4-connected path of zeros joins to the outside; (h, w) uint8 0/1 in and out."""
-    flooded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    cv2.floodFill(flooded, None, (0, 0), 2)
-    return np.ascontiguousarray(flooded[1:-1, 1:-1] != 2).view(np.uint8)
-
-
 def drop_duplicates(masks: Masks, iou: float) -> Masks:
     """Drop each mask whose IoU with an earlier one that stays is at least `iou`."""
-    areas = np.array([cv2.countNonZero(crop) for crop in masks.crops], np.int64)
-    kept: list[int] = []
-    for i, region in enumerate(masks.regions):
-        for j in kept:
-            low = np.maximum(region[:2], masks.regions[j, :2])
-            high = np.minimum(region[2:], masks.regions[j, 2:])
-            # The common rectangle bounds the intersection.
-            limit = min(int(np.prod(np.maximum(high - low, 0))), areas[i], areas[j])
-            if limit < iou * max(areas[i], areas[j]):
-                continue
-            common = np.count_nonzero(_window(masks, i, low, high) & _window(masks, j, low, high))
-            if common >= iou * (areas[i] + areas[j] - common):
-                break
-        else:
-            kept.append(i)
+    kept = without_duplicates(masks.regions, masks.crops, iou)
     return Masks(masks.regions[kept], [masks.crops[i] for i in kept], masks.scores[kept])
-
-
-def _window(masks: Masks, i: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    (x0, y0), (x1, y1) = low - masks.regions[i, :2], high - masks.regions[i, :2]
-    return masks.crops[i][y0:y1, x0:x1]
 
 
 def _corners(crop: np.ndarray, region: tuple[int, int, int, int], image_size: tuple[int, int]) -> int:

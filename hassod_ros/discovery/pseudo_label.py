@@ -26,6 +26,7 @@ import ray
 import ray.data
 from tqdm import tqdm
 
+from hassod_ros.coco import to_coco
 from hassod_ros.discovery.features import DEFAULT, load_features
 from hassod_ros.discovery.features.base import HANDCRAFTED, Features
 from hassod_ros.discovery.method import change, find_method
@@ -275,7 +276,7 @@ def _discover(row: dict[str, Any], plan: _Plan) -> dict[str, Any]:
             continue
         height, width = instances.image_size
         image = {"id": image_id, "file_name": name, "height": height, "width": width}
-        batch.records.append({"image": image, "annotations": instances.to_coco(image_id)})
+        batch.records.append({"image": image, "annotations": to_coco(instances, image_id)})
     batch.pictures, batch.features = [], []
     return {"batch": batch}
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +11,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
+from hassod_ros.coco import areas_of, composition, read_json, to_rle
 from hassod_ros.errors import InputError
-from hassod_ros.instances import Level
-
-UNKNOWN = -1  # level of an annotation that states none
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +87,7 @@ def load_annotations(path: str | os.PathLike) -> AnnotatedSet:
         InputError: No such file, no COCO format, or an annotation that contradicts its image.
 
     """
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, dict) or not content.get("images") or "annotations" not in content:
         raise InputError(f"{path} is not a COCO annotation file; it needs `images` and `annotations`")
     images = [image for image in content["images"] if image.get("annotated", True)]
@@ -127,7 +122,7 @@ def load_predictions(path: str | os.PathLike, annotated: AnnotatedSet) -> dict[i
         if sum(map(len, parts)) > len(set().union(*parts)):
             raise InputError(f"{path} has predictions for one image in two files; give every image once")
         return {image_id: segments for part in parts for image_id, segments in part.items()}
-    return parse_predictions(_read_json(path), annotated, source=str(path))
+    return parse_predictions(read_json(path), annotated, source=str(path))
 
 
 def parse_predictions(content: Any, annotated: AnnotatedSet, *, source: str = "the input") -> dict[int, Segments]:
@@ -175,7 +170,7 @@ def to_segments(
 
     """
     try:
-        masks = [_to_rle(entry["segmentation"], size) for entry in entries] if with_masks else None
+        masks = [to_rle(entry.get("segmentation"), size) for entry in entries] if with_masks else None
         scores = np.array([entry.get("score", 1.0) for entry in entries], np.float64)
         if with_masks and not all("bbox" in entry for entry in entries):
             boxes = rle.toBbox(masks) if entries else np.zeros((0, 4))
@@ -183,34 +178,26 @@ def to_segments(
             boxes = np.array([entry["bbox"] for entry in entries], np.float64)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         image = entries[0].get("image_id")
-        raise InputError(f"{source}: an entry of image {image} is damaged ({error!r}); write the file again") from error
+        raise InputError(f"{source}: an entry of image {image} is damaged ({error}); write the file again") from error
     if not np.isfinite(scores).all():
         raise InputError(f"{source}: image {entries[0].get('image_id')} has a score that is no number; predict again")
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    areas = boxes[:, 2] * boxes[:, 3] if masks is None else _areas(masks)
+    areas = boxes[:, 2] * boxes[:, 3] if masks is None else areas_of(masks)
     if stated_areas:
         areas = np.array([entry.get("area", area) for entry, area in zip(entries, areas, strict=True)], np.float64)
+    family = composition(entries)
+    family.require(entries, source)
     segments = Segments(
         boxes=boxes,
         areas=areas,
         masks=masks,
         scores=scores,
-        levels=_levels(entries, source),
-        parents=_parents(entries, source),
+        levels=family.levels,
+        parents=family.parents,
         crowd=np.array([bool(entry.get("iscrowd", 0)) for entry in entries], bool),
         annotators=np.array([entry.get("annotator", 0) for entry in entries], np.int64),
     )
     return segments.select(np.argsort(-scores, kind="stable"))
-
-
-def _read_json(path: str | os.PathLike) -> Any:
-    try:
-        data = Path(path).read_bytes()
-        return json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
-    except (ValueError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
 
 
 def _with_masks(entries: Sequence[Mapping[str, Any]]) -> bool:
@@ -247,52 +234,3 @@ def _pair_images(images: Sequence[Mapping[str, Any]], pictures: Sequence[Picture
     if len(set(pairs.values())) < len(pairs):
         raise InputError(f"{path} lists one image twice; give every image once")
     return pairs
-
-
-def _to_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """Compressed RLE of any of COCO's three forms."""
-    if isinstance(segmentation, list):
-        if not segmentation:
-            raise ValueError("an empty polygon list")
-        return rle.merge(rle.frPyObjects(segmentation, *size))
-    if tuple(segmentation["size"]) != tuple(size):
-        raise ValueError(f"a mask of size {tuple(segmentation['size'])} in an image of {tuple(size)}")
-    if isinstance(segmentation["counts"], list):
-        return rle.frPyObjects(segmentation, *size)
-    return {"size": list(size), "counts": segmentation["counts"]}
-
-
-def _areas(masks: list[dict[str, Any]]) -> np.ndarray:
-    """(N,) float64 pixel counts, in portions: pycocotools 2.0.11 fails on 256 masks and more with NumPy 2."""
-    portions = [rle.area(masks[start : start + 255]) for start in range(0, len(masks), 255)]
-    return np.concatenate(portions).astype(np.float64) if portions else np.zeros(0)
-
-
-def _levels(entries: Sequence[Mapping[str, Any]], source: str) -> np.ndarray:
-    levels = np.array([entry.get("level", Level.PART if entry.get("part") else UNKNOWN) for entry in entries])
-    if any("part" in entry for entry in entries):
-        levels = np.where(levels == UNKNOWN, Level.WHOLE, levels)
-    if len(levels) and not np.isin(levels, [UNKNOWN, *Level]).all():
-        raise InputError(f"{source} has level {levels[~np.isin(levels, [UNKNOWN, *Level])][0]}; levels are 0, 1 and 2")
-    return levels.astype(np.int8)
-
-
-def _parents(entries: Sequence[Mapping[str, Any]], source: str) -> np.ndarray:
-    index = {entry["id"]: i for i, entry in enumerate(entries) if "id" in entry}
-    parents = np.full(len(entries), -1, np.int64)
-    for i, entry in enumerate(entries):
-        if parent := entry.get("parent_id") or entry.get("whole_id"):
-            if parent not in index:
-                raise InputError(
-                    f"{source}: entry {entry.get('id')} has parent {parent}, which its image lacks; fix it"
-                )
-            parents[i] = index[parent]
-    ancestor = parents.copy()
-    for _ in range(len(parents)):
-        if (ancestor < 0).all():
-            return parents
-        ancestor = np.where(ancestor >= 0, parents[ancestor], -1)
-    if len(parents) and (ancestor >= 0).any():
-        entry = entries[int(np.flatnonzero(ancestor >= 0)[0])]
-        raise InputError(f"{source}: entry {entry.get('id')} is its own ancestor; write the parents without cycles")
-    return parents

@@ -10,12 +10,12 @@ import heapq
 from collections.abc import Sequence
 
 import numpy as np
-from pycocotools import mask as rle
 from skimage.color import rgb2lab
 from skimage.segmentation import felzenszwalb, slic
 
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
+from hassod_ros.masks import without_duplicates
 
 _SAME = 0.9  # IoU above which the later of two proposals is dropped
 
@@ -159,17 +159,7 @@ def _boxes(labels: np.ndarray) -> np.ndarray:
 def _ranked(size: tuple[int, ...], regions: Sequence[np.ndarray], masks: Sequence[np.ndarray], limit: int) -> Instances:
     """Proposals in the given order without near copies; scores fall evenly, levels and parents follow from coverage."""
     height, width = size
-    canvas = np.zeros((height, width), np.uint8, order="F")
-    codes = []
-    for (x0, y0, x1, y1), mask in zip(regions, masks, strict=True):
-        canvas[y0:y1, x0:x1] = mask
-        codes.append(rle.encode(canvas))
-        canvas[y0:y1, x0:x1] = 0
-    same = np.asarray(rle.iou(codes, codes, [0] * len(codes))) > _SAME
-    keep: list[int] = []
-    for i in range(len(codes)):
-        if len(keep) < limit and not same[i, keep].any():
-            keep.append(i)
+    keep = without_duplicates(np.array(regions, np.int64).reshape(-1, 4), masks, _SAME)[:limit]
     chosen = np.array([regions[i] for i in keep], np.int64)
     kept = [masks[i] for i in keep]
     parents, levels = coverage_forest(chosen, kept)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hassod_ros.evaluation.annotations import UNKNOWN, Segments
+from hassod_ros.coco import UNKNOWN
+from hassod_ros.evaluation.annotations import Segments
 from hassod_ros.evaluation.matching import THRESHOLDS, match
 from hassod_ros.instances import Level
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from hassod_ros.coco import to_coco
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation.annotations import AnnotatedSet
 from hassod_ros.images import read_image
@@ -41,7 +42,7 @@ def predict(
     results: list[dict[str, Any]] = []
     for picture in tqdm(annotated.pictures, desc=label or "predict", unit="image", dynamic_ncols=True):
         instances = find(read_image(Path(images) / picture.file_name))
-        results += instances.to_coco(picture.image_id, first_id=len(results) + 1)
+        results += to_coco(instances, picture.image_id, first_id=len(results) + 1)
     return results
 
 

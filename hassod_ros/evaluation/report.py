@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as rle
 
+from hassod_ros.coco import from_coco
 from hassod_ros.drawing import draw
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation.annotations import AnnotatedSet, Picture, Segments
@@ -113,7 +114,7 @@ def to_instances(segments: Segments, size: tuple[int, int]) -> Instances:
         masks = [rle.merge(rle.frPyObjects([polygon], *size)) for polygon in polygons]
     else:
         masks = segments.masks
-    return Instances.from_coco(
+    return from_coco(
         [
             {
                 "id": i + 1,

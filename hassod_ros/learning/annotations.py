@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
+from hassod_ros.coco import composition, to_rle
 from hassod_ros.errors import InputError
 from hassod_ros.images import list_images
 from hassod_ros.instances import Level
@@ -152,15 +153,14 @@ class _Packer:
             size = image["height"], image["width"]
             codes, levels = [], []
             wanted = [annotation for annotation in by_image.get(image["id"], []) if not annotation.get("iscrowd", 0)]
-            family = {annotation["id"]: annotation for annotation in wanted if "id" in annotation}
-            for annotation in wanted:
+            family = composition(wanted, ordered=True)
+            for i, annotation in enumerate(wanted):
                 code, fault = _code(annotation, size)
-                fault = fault or _family_fault(annotation, family)
-                if fault:
+                if fault := fault or family.faults.get(i, ""):
                     faults.append(f"annotation {annotation.get('id')} of {image['file_name']} {fault}")
-                elif code is not None:
+                else:
                     codes.append(code)
-                    levels.append(int(annotation.get("level", Level.WHOLE)))
+                    levels.append(max(int(family.levels[i]), Level.WHOLE))
             broken = damaged(
                 np.frombuffer(b"".join(codes), np.uint8),
                 np.cumsum([len(code) for code in codes], dtype=np.int64),
@@ -229,47 +229,16 @@ def _read(shard: Path) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]
     return images, annotations
 
 
-def _code(annotation: Mapping[str, Any], size: tuple[int, int]) -> tuple[bytes | None, str]:
+def _code(annotation: Mapping[str, Any], size: tuple[int, int]) -> tuple[bytes, str]:
     """Compressed RLE of an annotation, or what is wrong with it."""
-    mask = annotation.get("segmentation")
-    if not mask:
-        return None, "has no mask"
     try:
-        if isinstance(mask, list):
-            mask = rle.merge(rle.frPyObjects(mask, *size))
-        elif isinstance(mask["counts"], list):
-            mask = rle.frPyObjects(mask, *mask["size"])
-        if tuple(mask["size"]) != tuple(size):
-            return None, f"has a mask of {tuple(mask['size'])} outside its image of {tuple(size)}"
-        counts = mask["counts"]
-        counts = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
+        code = to_rle(annotation.get("segmentation"), size)
         x, y, width, height = annotation.get("bbox", (0, 0, 0, 0))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        return None, f"has an unreadable mask or box ({type(error).__name__}: {error})"
+    except (TypeError, ValueError) as error:
+        return b"", str(error) if str(error).startswith("has ") else f"has an unreadable box ({error})"
     if not (x >= -1 and y >= -1 and x + width <= size[1] + 1 and y + height <= size[0] + 1):
-        return None, "has a box outside its image"
-    if not rle.area({"size": list(size), "counts": counts}):
-        return None, "has an empty mask"
-    return counts, ""
-
-
-def _family_fault(annotation: Mapping[str, Any], family: Mapping[Any, Mapping[str, Any]]) -> str:
-    """What is wrong with an annotation's level and parents, or ''."""
-    level = annotation.get("level", Level.WHOLE)
-    if level not in tuple(Level):
-        return f"has level {level}, which is not 0 (whole), 1 (part) or 2 (subpart)"
-    seen, current = {annotation.get("id")}, annotation
-    while parent := current.get("parent_id", 0):
-        if parent in seen:
-            return "is its own ancestor (cyclic parent_id)"
-        if parent not in family:
-            return f"has parent {parent}, which is not in the same image"
-        seen.add(parent)
-        current = family[parent]
-    above = family.get(annotation.get("parent_id", 0), {}).get("level")
-    if "level" in annotation and above in tuple(Level) and above >= level and level < Level.SUBPART:
-        return f"has level {level}, its parent level {above}; a parent stands higher (smaller)"
-    return ""
+        return b"", "has a box outside its image"
+    return code["counts"], "" if rle.area(code) else "has an empty mask"
 
 
 def _require_files(annotations: Annotations) -> None:

@@ -123,8 +123,7 @@ def teacher_targets(
     """
     if levels == "coverage":
         detections = replace(detections, level_probabilities=detections.level_probabilities[:, :0])
-    # The smallest covering mask is the parent, as in the paper's labels: levels follow from it.
-    found = to_instances(detections, detections.size, score_threshold=threshold, cover=cover, deepest=False)
+    found = to_instances(detections, detections.size, score_threshold=threshold, cover=cover)
     device = detections.boxes.device
     return Targets(
         boxes=torch.from_numpy(found.boxes).to(device),

@@ -23,9 +23,10 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
+from hassod_ros.coco import to_coco
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, read_config
-from hassod_ros.detection.detections import Detections, draw
+from hassod_ros.detection.detections import Detections, place_masks
 from hassod_ros.discovery.shards import Shards, Summary, check_target
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256
@@ -102,7 +103,7 @@ def label(model: CascadeMaskRCNN, image: np.ndarray, config: RelabelConfig) -> I
     looks = [_look(model, view, largest.shape[1:], mirror=bool(n % 2)) for n, view in enumerate(views)]
     found = vote(looks, config.nms)
     found = found.select(found.scores > config.score_threshold).select(slice(config.detections))
-    rows, places, drawn = draw(
+    rows, places, drawn = place_masks(
         found,
         (height, width),
         mask_threshold=config.mask_threshold,
@@ -158,7 +159,7 @@ def _label_shard(job: tuple[Path, list[str], int, Path, RelabelConfig, str]) -> 
             continue
         found = label(model, image, config)
         entry = {"id": image_id, "file_name": name, "height": image.shape[0], "width": image.shape[1]}
-        records.append({"image": entry, "annotations": found.to_coco(image_id)})
+        records.append({"image": entry, "annotations": to_coco(found, image_id)})
     return records
 
 

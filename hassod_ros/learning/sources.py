@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
+from hassod_ros.coco import to_rle
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, write_text
 from hassod_ros.images import EXTENSIONS
@@ -173,9 +174,10 @@ def _coco_lvis(root: Path, output: Path, options: Options) -> Prepared:
     for annotation in annotations:
         own[annotation["image_id"]].append(annotation)
     for image_id, candidates in extra.items():
-        codes = [_code(annotation, sizes[image_id]) for annotation in own[image_id] if not annotation.get("iscrowd")]
+        size = sizes[image_id]
+        codes = [to_rle(each["segmentation"], size) for each in own[image_id] if not each.get("iscrowd")]
         for annotation in candidates:
-            code = _code(annotation, sizes[image_id])
+            code = to_rle(annotation["segmentation"], size)
             # Also against LVIS masks that were taken already: some objects bear two names there.
             if codes and np.max(rle.iou([code], codes, [False] * len(codes))) > options.duplicate_iou:
                 continue
@@ -269,10 +271,3 @@ def _write_json(output: Path, images: list[dict[str, Any]], annotations: Iterabl
         rows = [{key: image[key] for key in ("id", "file_name", "height", "width")} for image in images]
         file.write('],"images":' + json.dumps(rows, separators=(",", ":")) + "}\n")
     return count
-
-
-def _code(annotation: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    mask = annotation["segmentation"]
-    if isinstance(mask, list):
-        return rle.merge(rle.frPyObjects(mask, *size))
-    return rle.frPyObjects(mask, *size) if isinstance(mask["counts"], list) else mask

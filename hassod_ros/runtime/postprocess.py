@@ -8,16 +8,13 @@ import numpy as np
 
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances, Level
+from hassod_ros.masks import has_area, paste_filled, pixel_regions
 from hassod_ros.outlines import follow_colors
 from hassod_ros.runtime.model_info import LEVEL_SOURCES, ModelInfo
 from hassod_ros.runtime.preprocess import Letterbox
 
-_PRODUCT = (
-    250_000  # multiplications up to which OpenBLAS starts no threads: on a busy robot waiting for them costs more
-)
 _CUT = 0.9  # a mask that fills a whole side of its box counts so much less as an ancestor: some things do
 _HALF_CELL = 56  # of a box's side, with maps of 28 cells
-_MIN_SIDE = 1e-3  # pixels; a box clipped away at the border has no mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +103,7 @@ def to_instances(
     by_head = options.level_source == "head"
     lowest = (min(options.score_thresholds),) * len(Level)
     rows, levels = select_rows(raw, index, options if by_head else replace(options, score_thresholds=lowest))
-    kept, boxes, masks = draw(raw, index, rows, placed, options, pixels)
+    kept, boxes, masks = place_masks(raw, index, rows, placed, options, pixels)
     rows, levels = rows[kept], levels[kept]
     parents, levels = find_parents(boxes, masks, levels if by_head else None, options.cover)
     scores = np.clip(raw.scores[index, rows], 0, 1)
@@ -129,7 +126,7 @@ def select_rows(raw: RawDetections, index: int, options: PostprocessOptions) -> 
     return rows, levels[rows]
 
 
-def draw(
+def place_masks(
     raw: RawDetections,
     index: int,
     rows: np.ndarray,
@@ -151,77 +148,6 @@ def draw(
     return kept, boxes[kept], masks
 
 
-def has_area(boxes: np.ndarray) -> np.ndarray:
-    """Which boxes (n, 4) were not clipped away at the border: (n,) bool."""
-    return (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > _MIN_SIDE
-
-
-def paste_filled(maps: np.ndarray, boxes: np.ndarray, threshold: float) -> tuple[np.ndarray, list[np.ndarray]]:
-    """`paste_masks`, less the empty ones: their rows (n,), and n masks."""
-    masks = paste_masks(maps, boxes, threshold)
-    filled = np.flatnonzero([mask.any() for mask in masks])
-    return filled, [masks[row] for row in filled.tolist()]
-
-
-def paste_masks(probabilities: np.ndarray, boxes: np.ndarray, threshold: float) -> list[np.ndarray]:
-    """Masks at image size, cropped to their boxes' whole pixels.
-
-    Bilinear interpolation at the centres of the pixels, zero beyond the map, as in Detectron2: exact to a fraction of a
-    pixel, which decides on small instances. The weights of both axes are set up for all masks at once; a mask is then
-    two small matrix products, the second in bands of rows.
-
-    Args:
-        probabilities: (n, M, M) float32.
-        boxes: (n, 4) float32 xyxy in image pixels, each with an area.
-        threshold: Pixels above it are 1.
-
-    Returns:
-        n uint8 0/1 arrays of the shapes that `Instances.regions` asks for; some may be empty of ones.
-
-    """
-    low, high = np.floor(boxes[:, :2]).astype(np.int64), np.ceil(boxes[:, 2:]).astype(np.int64)
-    side = probabilities.shape[-1]
-    x_weights, x_ends = _axis_weights(low[:, 0], high[:, 0], boxes[:, 0], boxes[:, 2], side)
-    y_weights, y_ends = _axis_weights(low[:, 1], high[:, 1], boxes[:, 1], boxes[:, 3], side)
-    masks, x_start, y_start = [], 0, 0
-    for values, x_end, y_end in zip(probabilities, x_ends.tolist(), y_ends.tolist(), strict=True):
-        across = values @ x_weights[x_start:x_end].T  # (M, w)
-        mask = np.empty((y_end - y_start, across.shape[1]), np.uint8)
-        step = max(1, _PRODUCT // across.size)
-        for y in range(0, len(mask), step):
-            pixels = y_weights[y_start + y : min(y_start + y + step, y_end)] @ across
-            np.greater(pixels, threshold, out=mask[y : y + step].view(bool))
-        masks.append(mask)
-        x_start, y_start = x_end, y_end
-    return masks
-
-
-def _axis_weights(
-    first: np.ndarray, end: np.ndarray, low: np.ndarray, high: np.ndarray, side: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bilinear weights along one axis, of all boxes one after the other.
-
-    Args:
-        first: (n,) first whole pixel of each box.
-        end: (n,) one past the last.
-        low: (n,) where each box begins.
-        high: (n,) where each box ends.
-        side: M, cells of a map.
-
-    Returns:
-        Weights (sum of end - first, M) float32, and (n,) the row at which each box's weights end.
-
-    """
-    lengths = end - first
-    ends = np.cumsum(lengths)
-    pixels = np.arange(lengths.sum()) - np.repeat(ends - lengths - first, lengths)
-    position = (pixels + 0.5 - np.repeat(low, lengths)) * np.repeat(side / (high - low), lengths) - 0.5
-    weights = np.subtract.outer(position.astype(np.float32), np.arange(side, dtype=np.float32))
-    np.abs(weights, out=weights)
-    np.subtract(1, weights, out=weights)
-    return np.maximum(weights, 0, out=weights), ends
-
-
 def find_parents(
     boxes: np.ndarray, masks: list[np.ndarray], levels: np.ndarray | None, cover: float, *, deepest: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -230,7 +156,7 @@ def find_parents(
     With `deepest` the parent ends the best line of ancestors (see `coverage_forest`), in which a mask counts the less
     the more of a side of its box it fills: it was cut off there, and is hardly a whole thing.
     """
-    regions = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int64)
+    regions = pixel_regions(boxes)
     worth = 1 - _CUT * np.array([_longest_cut(mask) for mask in masks]) if deepest else None
     return coverage_forest(regions, masks, cover=cover, levels=levels, worth=worth)
 

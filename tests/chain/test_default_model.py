@@ -28,6 +28,7 @@ from hassod_ros.chain.default_model import (
     plan,
 )
 from hassod_ros.chain.steps import Step
+from hassod_ros.coco import to_coco
 from hassod_ros.deploy import onnx_export
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
@@ -66,7 +67,7 @@ def photos(tmp_path) -> Path:
             pixels[mask] = random.integers(0, 256, 3)
         Image.fromarray(pixels).save(folder / f"{i}.jpg")
         images.append({"id": i, "file_name": f"{i}.jpg", "height": 64, "width": 96})
-        annotations += Instances.from_dense(masks, image_size=(64, 96)).to_coco(i, first_id=len(annotations) + 1)
+        annotations += to_coco(Instances.from_dense(masks, image_size=(64, 96)), i, first_id=len(annotations) + 1)
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
     (tmp_path / "dev.json").write_text(json.dumps(content))
     return folder

@@ -7,6 +7,7 @@ import cv2
 import pytest
 from skimage import data
 
+from hassod_ros.coco import to_coco
 from hassod_ros.deploy.accuracy import average_recall
 from hassod_ros.errors import InputError
 from hassod_ros.runtime.default_model import FOLDER
@@ -27,7 +28,7 @@ def found(tmp_path_factory):
     return folder, {
         "images": [{"id": 1, "file_name": "coffee.png", "height": height, "width": width}],
         "categories": [{"id": 1, "name": "thing"}],
-        "annotations": segmenter(image).to_coco(1),
+        "annotations": to_coco(segmenter(image), 1),
     }
 
 

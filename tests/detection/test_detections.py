@@ -33,12 +33,11 @@ def test_parents_cover_their_parts_and_stand_higher():
     assert instances.parents.tolist() == [-1, 0, -1, 1]
 
 
-@pytest.mark.parametrize(("deepest", "levels"), [(True, [0, 1, 0, 2]), (False, [0, 1, 0, 1])])
-def test_of_several_covering_masks_the_deepest_or_the_smallest_is_the_parent(deepest, levels):
+def test_of_several_covering_masks_the_smallest_is_the_parent():
     boxes = [[0, 0, 60, 10], [0, 0, 44, 10], [35, 0, 77, 10], [36, 0, 43, 10]]
-    instances = to_instances(detections(boxes, None), (50, 100), deepest=deepest)
-    assert instances.parents.tolist() == [-1, 0, -1, 1 if deepest else 2]
-    assert instances.levels.tolist() == levels
+    instances = to_instances(detections(boxes, None), (50, 100))
+    assert instances.parents.tolist() == [-1, 0, -1, 2]
+    assert instances.levels.tolist() == [0, 1, 0, 1]
 
 
 def test_without_level_heads_levels_come_from_coverage():

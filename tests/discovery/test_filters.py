@@ -7,7 +7,6 @@ from hassod_ros.discovery.filters import (
     FilterConfig,
     Masks,
     drop_duplicates,
-    fill_holes,
     interpolate_regions,
     select_masks,
     winners,
@@ -145,17 +144,6 @@ def published_small(label_map: np.ndarray, image_size: tuple[int, int]) -> np.nd
     masks = resize(one_hot(label_map), image_size) >= 0.5
     corners = masks[:, 0, 0].astype(int) + masks[:, 0, -1] + masks[:, -1, 0] + masks[:, -1, -1]
     return masks[(masks.sum((1, 2)) >= 1) & (corners < 3)]
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_fill_holes_equals_scipy(seed):
-    rng = np.random.default_rng(seed)
-    mask = (rng.random((int(rng.integers(1, 40)), int(rng.integers(1, 40)))) < rng.uniform(0.3, 0.9)).astype(np.uint8)
-    before = mask.copy()
-    filled = fill_holes(mask)
-    np.testing.assert_array_equal(filled, ndimage.binary_fill_holes(mask))
-    np.testing.assert_array_equal(mask, before)
-    assert filled.dtype == np.uint8
 
 
 @pytest.mark.parametrize("size", [(480, 480), (60, 45), (62, 98), (30, 45)])

@@ -4,8 +4,9 @@ import json
 import numpy as np
 import pytest
 
+from hassod_ros.coco import UNKNOWN
 from hassod_ros.errors import InputError
-from hassod_ros.evaluation.annotations import UNKNOWN, load_annotations, load_predictions, to_segments
+from hassod_ros.evaluation.annotations import load_annotations, load_predictions, to_segments
 
 IMAGES = [
     {"id": 1, "file_name": "dev/a.jpg", "width": 60, "height": 40},
@@ -84,8 +85,8 @@ def test_pseudo_labels_find_their_images_by_name(write, truth, entry, name):
     ("change", "message"),
     [
         ({"image_id": 3}, "refers to image 3"),
-        ({"segmentation": {"size": [41, 60], "counts": "0"}}, r"mask of size \(41, 60\)"),
-        ({"segmentation": {"size": [40, 60]}}, "damaged"),
+        ({"segmentation": {"size": [41, 60], "counts": "0"}}, r"mask of \(41, 60\)"),
+        ({"segmentation": {"size": [40, 60]}}, "unreadable mask"),
         ({"score": float("nan")}, "score that is no number"),
         ({"score": "high"}, "damaged"),
         ({"level": 3}, "level 3"),
@@ -99,7 +100,7 @@ def test_damaged_predictions_are_named(write, truth, entry, change, message):
 
 
 def test_a_mask_that_is_missing_among_others_is_named(write, truth, entry):
-    with pytest.raises(InputError, match="empty polygon list"):
+    with pytest.raises(InputError, match="has no mask"):
         load_predictions(write([entry((0, 0, 3, 3)), entry((0, 0, 3, 3)) | {"segmentation": []}]), truth)
 
 

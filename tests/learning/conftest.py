@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hassod_ros.coco import to_coco
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
@@ -32,7 +33,7 @@ def write_toy_set(folder: Path, count: int = 6, size: tuple[int, int] = (64, 80)
         parents, levels = coverage_forest(instances.regions, instances.masks)
         instances = Instances.from_dense(np.stack(masks), image_size=(height, width), parents=parents, levels=levels)
         images.append({"id": i + 1, "file_name": f"{i}.png", "height": height, "width": width})
-        annotations += instances.to_coco(i + 1, first_id=len(annotations) + 1)
+        annotations += to_coco(instances, i + 1, first_id=len(annotations) + 1)
         Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
     (folder / "labels.json").write_text(json.dumps(content))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
+from hassod_ros.coco import from_coco
 from hassod_ros.errors import InputError
-from hassod_ros.instances import Instances
 from hassod_ros.learning.annotations import load_annotations, unlabelled
 
 
@@ -16,7 +16,7 @@ def test_gives_back_what_instances_wrote(toy_set):
     assert len(annotations) == 6
     for index in range(6):
         found = [item for item in toy_set.content["annotations"] if item["image_id"] == index + 1]
-        expected = Instances.from_coco(found, tuple(annotations.sizes[index]))
+        expected = from_coco(found, tuple(annotations.sizes[index]))
         assert annotations.path(index) == toy_set.images / f"{index}.png"
         assert annotations.count(index) == 4
         np.testing.assert_array_equal(annotations.masks(index).astype(bool), expected.dense())
@@ -82,7 +82,7 @@ def _cycle(content):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_shift_size, "annotation 1 of 0.png has a mask of .64, 64. outside its image of .80, 64."),
+        (_shift_size, "annotation 1 of 0.png has a mask of .64, 64. in an image of .80, 64."),
         (_empty_mask, "annotation 1 of 0.png has an empty mask"),
         (_cut_code, "a mask of 0.png is damaged"),
         (lambda content: _first(content).update(bbox=[60, 0, 30, 5]), "has a box outside its image"),

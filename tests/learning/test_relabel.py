@@ -6,6 +6,7 @@ import pytest
 import torch
 from hassod_ros.train import relabel as script
 
+from hassod_ros.coco import to_coco
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights
 from hassod_ros.errors import InputError
@@ -35,7 +36,7 @@ def test_labels_of_a_folder_are_those_of_each_image(checkpoint, toy_set, tmp_pat
     assert content["info"]["config"] == json.loads(json.dumps(dataclasses.asdict(TOY)))
     alone = label(module._detector(checkpoint, TOY, "cpu"), read_image(toy_set.images / "2.png"), TOY)
     there = [each for each in content["annotations"] if each["image_id"] == 3]
-    assert [each["segmentation"] for each in there] == [each["segmentation"] for each in alone.to_coco(3)]
+    assert [each["segmentation"] for each in there] == [each["segmentation"] for each in to_coco(alone, 3)]
     assert (np.diff(alone.scores) <= 0).all()
     assert len(alone) > 1
 

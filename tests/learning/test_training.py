@@ -13,11 +13,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hassod_ros.coco import from_coco
 from hassod_ros.detection.checkpoints import open_detector
 from hassod_ros.detection.detections import to_instances
 from hassod_ros.errors import InputError
 from hassod_ros.images import read_image
-from hassod_ros.instances import Instances
 from hassod_ros.learning.config import DataConfig, MeanTeacherConfig, Recipe, RunConfig, StageConfig, save_recipe
 from hassod_ros.learning.stages import burn_in, mean_teacher
 
@@ -98,7 +98,7 @@ def _recall(model, toy_set) -> float:
     hits = []
     for image in toy_set.content["images"]:
         size = image["height"], image["width"]
-        truth = Instances.from_coco([a for a in toy_set.content["annotations"] if a["image_id"] == image["id"]], size)
+        truth = from_coco([a for a in toy_set.content["annotations"] if a["image_id"] == image["id"]], size)
         pixels = torch.from_numpy(read_image(toy_set.images / image["file_name"])).permute(2, 0, 1)[None]
         found = to_instances(model(pixels)[0], size, score_threshold=0.2)
         masks = found.dense()

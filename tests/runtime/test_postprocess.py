@@ -5,7 +5,6 @@ from hassod_ros.instances import Level
 from hassod_ros.runtime.postprocess import (
     PostprocessOptions,
     RawDetections,
-    paste_masks,
     select_rows,
     to_instances,
 )
@@ -22,30 +21,6 @@ def raw(boxes, scores=None, levels=None, masks=None, count=None):
         count=np.array([n if count is None else count], np.int32),
         converged=np.ones(1, bool),
     )
-
-
-def paste_by_grid_sample(probabilities, box, height, width):
-    """Detectron2's definition, through an independent implementation."""
-    torch = pytest.importorskip("torch")
-    x = (torch.arange(width, dtype=torch.float64) + 0.5 - box[0]) / (box[2] - box[0]) * 2 - 1
-    y = (torch.arange(height, dtype=torch.float64) + 0.5 - box[1]) / (box[3] - box[1]) * 2 - 1
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
-    map_ = torch.from_numpy(probabilities.astype(np.float64))[None, None]
-    return torch.nn.functional.grid_sample(map_, grid, align_corners=False)[0, 0].numpy()
-
-
-@pytest.mark.parametrize("box", [(3.3, 2.8, 10.1, 9.9), (0, 0, 40, 30), (5.5, 1.25, 36.75, 29.5), (7.2, 7.1, 7.9, 8.6)])
-def test_pasting_equals_bilinear_sampling_at_pixel_centres(box):
-    probabilities = np.random.default_rng(1).random((2, 28, 28)).astype(np.float32)
-    boxes = np.array([(1, 1, 5, 5), box], np.float32)
-    mask = paste_masks(probabilities, boxes, 0.5)[1]
-    expected = paste_by_grid_sample(probabilities[1], [float(value) for value in boxes[1]], 30, 40)
-    x0, y0, x1, y1 = (*np.floor(boxes[1, :2]).astype(int), *np.ceil(boxes[1, 2:]).astype(int))
-    window = expected[y0:y1, x0:x1]
-    clear = np.abs(window - 0.5) > 1e-4  # float32 against float64
-    assert mask.shape == window.shape
-    assert mask.dtype == np.uint8
-    np.testing.assert_array_equal(mask[clear], (window > 0.5)[clear])
 
 
 def test_instances_satisfy_their_invariants_whatever_the_network_says():

@@ -15,6 +15,7 @@ from hassod_ros.train import pseudo_label as script
 from PIL import Image
 from pycocotools.coco import COCO
 
+from hassod_ros.coco import from_coco
 from hassod_ros.discovery.features import load_features
 from hassod_ros.discovery.hassod import HassodConfig, discover
 from hassod_ros.discovery.method import change
@@ -22,7 +23,6 @@ from hassod_ros.discovery.pseudo_label import Request, pseudo_label
 from hassod_ros.discovery.shards import Shards
 from hassod_ros.errors import InputError
 from hassod_ros.images import read_image
-from hassod_ros.instances import Instances
 
 # Small and without the CRF: what is tested here is the run, not the masks.
 FAST = {"size": 64, "crf": None, "filters.min_area": 20}
@@ -92,7 +92,7 @@ def test_labels_are_those_of_discover_and_load_with_pycocotools(folder, labels):
     assert {i: image["file_name"] for i, image in coco.imgs.items()} == {i: names[i - 1] for i in readable}
     for i in readable:
         wanted = discover(read_image(folder / names[i - 1]), features, config)
-        found = Instances.from_coco(coco.imgToAnns[i], wanted.image_size)
+        found = from_coco(coco.imgToAnns[i], wanted.image_size)
         assert len(found) > 0 or names[i - 1] == "one pixel.png"
         np.testing.assert_array_equal(found.dense(), wanted.dense())
         np.testing.assert_array_equal(found.levels, wanted.levels)

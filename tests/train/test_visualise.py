@@ -7,6 +7,7 @@ import pytest
 from hassod_ros.train import visualise
 from PIL import Image
 
+from hassod_ros.coco import to_coco
 from hassod_ros.drawing import side_by_side
 from hassod_ros.images import read_image
 from hassod_ros.instances import Instances
@@ -23,7 +24,7 @@ def labelled(tmp_path):
         images.append({"id": i + 1, "file_name": name, "height": 40, "width": 50})
         mask = np.zeros((1, 40, 50), bool)
         mask[0, 10:20, 5 : 15 + i] = True
-        annotations += Instances.from_dense(mask, image_size=(40, 50)).to_coco(i + 1, first_id=i + 1)
+        annotations += to_coco(Instances.from_dense(mask, image_size=(40, 50)), i + 1, first_id=i + 1)
     (tmp_path / "labels.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     return tmp_path
 

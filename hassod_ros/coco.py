@@ -1,0 +1,229 @@
+"""COCO annotations: the one reader and writer of their masks, levels, parents and scene.
+
+Every form of mask is read (compressed and plain run lengths, polygons); masks are written as compressed run lengths.
+Beside COCO's own keys an annotation may have `level` (0 whole, 1 part, 2 subpart; `hier_level` in HASSOD's files),
+`parent_id` (an annotation id, 0 = none), `scene` and `score`; or `part` and `whole_id`, as sets of parts have them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle
+
+from hassod_ros.errors import InputError
+from hassod_ros.instances import Instances, Level
+from hassod_ros.masks import run_lengths
+
+UNKNOWN = -1  # level of an annotation that states none
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Content of a `.json` or `.json.gz` file.
+
+    Raises:
+        InputError: It cannot be read or is not JSON.
+
+    """
+    try:
+        data = Path(path).read_bytes()
+        return json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
+    except (ValueError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
+
+
+def to_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Compressed run lengths (`size`, and `counts` as bytes) of any of COCO's forms of a mask.
+
+    Args:
+        segmentation: Polygons, or a dict of `size` and `counts`.
+        size: (H, W) of the image in pixels.
+
+    Raises:
+        ValueError: It is none of the forms, or of another size; the message goes on after "annotation 7".
+
+    """
+    if not segmentation:
+        raise ValueError("has no mask")
+    height, width = int(size[0]), int(size[1])
+    try:
+        if isinstance(segmentation, list):
+            code = rle.merge(rle.frPyObjects(segmentation, height, width))
+        else:
+            given = tuple(int(side) for side in segmentation["size"])
+            if given != (height, width):
+                raise _FaultError(f"has a mask of {given} in an image of {(height, width)}")
+            counts = segmentation["counts"]
+            if isinstance(counts, list):
+                return dict(rle.frPyObjects({"size": [height, width], "counts": counts}, height, width))
+            code = {"counts": counts.encode("ascii") if isinstance(counts, str) else bytes(counts)}
+    except _FaultError:
+        raise
+    except Exception as error:  # pycocotools raises anything for what it does not know
+        raise ValueError(f"has an unreadable mask ({type(error).__name__}: {error})") from error
+    return {"size": [height, width], "counts": code["counts"]}
+
+
+def areas_of(codes: Sequence[dict[str, Any]]) -> np.ndarray:
+    """(N,) float64 pixel counts, in portions: pycocotools 2.0.11 fails on 256 masks and more with NumPy 2."""
+    portions = [rle.area(list(codes[start : start + 255])) for start in range(0, len(codes), 255)]
+    return np.concatenate(portions).astype(np.float64) if portions else np.zeros(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Composition:
+    """What one image's N annotations say about each other.
+
+    Attributes:
+        levels: (N,) int8, values of `Level`, or UNKNOWN.
+        parents: (N,) int64, index of the annotation that this one is a part of, or -1; no cycles.
+        scene: (N,) bool.
+        faults: What is wrong, by index; such an annotation has no parent here, and an impossible level is UNKNOWN.
+
+    """
+
+    levels: np.ndarray
+    parents: np.ndarray
+    scene: np.ndarray
+    faults: dict[int, str]
+
+    def require(self, entries: Sequence[Mapping[str, Any]], source: object) -> None:
+        """Raise an InputError that names the first fault, if there is one."""
+        for i, fault in self.faults.items():
+            raise InputError(f"{source}: annotation {entries[i].get('id')} {fault}; write the file again")
+
+
+def composition(entries: Sequence[Mapping[str, Any]], *, ordered: bool = False) -> Composition:
+    """Levels, parents and scene of one image's annotations.
+
+    Args:
+        entries: COCO annotations or results.
+        ordered: Also ask that a parent's level stands above its child's (or both are subparts), as in labels.
+
+    """
+    parts = any("part" in entry for entry in entries)
+    faults: dict[int, str] = {}
+    levels = np.full(len(entries), UNKNOWN, np.int8)
+    for i, entry in enumerate(entries):
+        default = (Level.PART if entry.get("part") else Level.WHOLE) if parts else UNKNOWN
+        level = entry.get("level", entry.get("hier_level", default))
+        if level in (UNKNOWN, *Level):
+            levels[i] = level
+        else:
+            faults[i] = f"has level {level}, which is not 0 (whole), 1 (part) or 2 (subpart)"
+    index = {entry["id"]: i for i, entry in enumerate(entries) if "id" in entry}
+    parents = np.full(len(entries), -1, np.int64)
+    for i, entry in enumerate(entries):
+        parent = entry.get("parent_id") or entry.get("whole_id")
+        if not parent:
+            continue
+        if parent in index:
+            parents[i] = index[parent]
+        else:
+            faults.setdefault(i, f"has parent {parent}, which is not in the same image")
+    for i in _on_cycles(parents).tolist():
+        faults.setdefault(i, "is its own ancestor (cyclic parent_id)")
+        parents[i] = -1
+    if ordered:
+        above = np.where(parents >= 0, levels[parents], UNKNOWN)
+        wrong = (levels != UNKNOWN) & (above != UNKNOWN) & (above >= levels) & (levels < Level.SUBPART)
+        for i in np.flatnonzero(wrong).tolist():
+            faults.setdefault(
+                i, f"has level {levels[i]}, its parent level {above[i]}; a parent stands higher (smaller)"
+            )
+            parents[i] = -1
+    scene = np.array([bool(entry.get("scene", False)) for entry in entries], bool)
+    return Composition(levels, parents, scene, faults)
+
+
+def _on_cycles(parents: np.ndarray) -> np.ndarray:
+    """Indices whose line of ancestors (N,) does not end."""
+    ancestor = parents.copy()
+    for _ in range(len(parents)):
+        if (ancestor < 0).all():
+            break
+        ancestor = np.where(ancestor >= 0, parents[ancestor], -1)
+    return np.flatnonzero(ancestor >= 0)
+
+
+def to_coco(instances: Instances, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
+    """COCO annotations, one per instance, with `level`, `parent_id` (an annotation id, 0 = none), `score` and `scene`.
+
+    Args:
+        instances: Of one image.
+        image_id: Id of the image in the COCO file.
+        first_id: Annotation ids run on from here; at least 1.
+
+    Returns:
+        Annotations with compressed RLE (`counts` as str), `bbox` [x, y, width, height] and category 1.
+
+    """
+    codes = run_lengths(instances.regions, instances.masks, instances.image_size)
+    columns = (instances.boxes, instances.areas, instances.levels, instances.parents, instances.scores, instances.scene)
+    return [
+        {
+            "id": first_id + i,
+            "image_id": image_id,
+            "category_id": 1,
+            "segmentation": {"size": list(instances.image_size), "counts": code.decode("ascii")},
+            "bbox": [left, top, right - left, bottom - top],
+            "area": area,
+            "iscrowd": 0,
+            "level": level,
+            "parent_id": first_id + parent if parent >= 0 else 0,
+            "score": round(score, 6),
+            "scene": scene,
+        }
+        for i, (code, (left, top, right, bottom), area, level, parent, score, scene) in enumerate(
+            zip(codes, *(column.tolist() for column in columns), strict=True)
+        )
+    ]
+
+
+def from_coco(annotations: Sequence[Mapping[str, Any]], image_size: tuple[int, int]) -> Instances:
+    """Instances of one image's COCO annotations; boxes are the masks' extents.
+
+    Missing `level`, `parent_id`, `score` and `scene` take the defaults of `Instances`.
+
+    Raises:
+        ValueError: A mask that is empty, unreadable or of another size, a parent that is not among `annotations`, or a
+            level or parent that breaks an invariant.
+
+    """
+    boxes, crops = np.zeros((len(annotations), 4), np.float32), []
+    for i, annotation in enumerate(annotations):
+        try:
+            code = to_rle(annotation.get("segmentation"), image_size)
+        except ValueError as error:
+            raise ValueError(f"annotation {annotation.get('id')} {error}") from error
+        x, y, width, height = (int(value) for value in rle.toBbox(code))
+        if not width or not height:
+            raise ValueError(f"annotation {annotation.get('id')} has an empty mask")
+        boxes[i] = x, y, x + width, y + height
+        crops.append(np.ascontiguousarray(rle.decode(code)[y : y + height, x : x + width]))
+    family = composition(annotations)
+    for i, fault in family.faults.items():
+        raise ValueError(f"annotation {annotations[i].get('id')} {fault}")
+    return Instances(
+        image_size=image_size,
+        boxes=boxes,
+        masks=crops,
+        scores=np.array([annotation.get("score", 1.0) for annotation in annotations], np.float32),
+        levels=np.where(family.levels == UNKNOWN, Level.WHOLE, family.levels),
+        parents=family.parents,
+        scene=family.scene,
+    )
+
+
+class _FaultError(ValueError):
+    """What is wrong with a mask, in our words."""

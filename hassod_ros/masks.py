@@ -1,0 +1,197 @@
+"""Geometry of cropped masks: pasting, overlaps, duplicates, holes, run lengths. NumPy and OpenCV only.
+
+A mask is a uint8 array of 0 and 1 that covers the pixels of its region, x0 y0 x1 y1 (see `Instances`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+_MIN_SIDE = 1e-3  # pixels; a box clipped away at the border has no mask
+_PRODUCT = (
+    250_000  # multiplications up to which OpenBLAS starts no threads: on a busy robot waiting for them costs more
+)
+_DIGIT_BITS, _DIGITS = 5, 7  # of COCO's numbers: seven digits hold any run of an image below 2 ** 34 pixels
+
+
+def has_area(boxes: np.ndarray) -> np.ndarray:
+    """Which boxes (n, 4) were not clipped away at the border: (n,) bool."""
+    return (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > _MIN_SIDE
+
+
+def pixel_regions(boxes: np.ndarray) -> np.ndarray:
+    """(n, 4) int64 x0 y0 x1 y1: the whole pixels that boxes (n, 4) touch."""
+    return np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int64)
+
+
+def paste_filled(maps: np.ndarray, boxes: np.ndarray, threshold: float) -> tuple[np.ndarray, list[np.ndarray]]:
+    """`paste_masks`, less the empty ones: their rows (n,), and n masks."""
+    masks = paste_masks(maps, boxes, threshold)
+    filled = np.flatnonzero([mask.any() for mask in masks])
+    return filled, [masks[row] for row in filled.tolist()]
+
+
+def paste_masks(probabilities: np.ndarray, boxes: np.ndarray, threshold: float) -> list[np.ndarray]:
+    """Masks at image size, cropped to their boxes' whole pixels.
+
+    Bilinear interpolation at the centres of the pixels, zero beyond the map, as in Detectron2: exact to a fraction of a
+    pixel, which decides on small instances. The weights of both axes are set up for all masks at once; a mask is then
+    two small matrix products, the second in bands of rows.
+
+    Args:
+        probabilities: (n, M, M) float32.
+        boxes: (n, 4) float32 xyxy in image pixels, each with an area.
+        threshold: Pixels above it are 1.
+
+    Returns:
+        n uint8 0/1 arrays of the shapes that `Instances.regions` asks for; some may be empty of ones.
+
+    """
+    low, high = np.floor(boxes[:, :2]).astype(np.int64), np.ceil(boxes[:, 2:]).astype(np.int64)
+    side = probabilities.shape[-1]
+    x_weights, x_ends = _axis_weights(low[:, 0], high[:, 0], boxes[:, 0], boxes[:, 2], side)
+    y_weights, y_ends = _axis_weights(low[:, 1], high[:, 1], boxes[:, 1], boxes[:, 3], side)
+    masks, x_start, y_start = [], 0, 0
+    for values, x_end, y_end in zip(probabilities, x_ends.tolist(), y_ends.tolist(), strict=True):
+        across = values @ x_weights[x_start:x_end].T  # (M, w)
+        mask = np.empty((y_end - y_start, across.shape[1]), np.uint8)
+        step = max(1, _PRODUCT // across.size)
+        for y in range(0, len(mask), step):
+            pixels = y_weights[y_start + y : min(y_start + y + step, y_end)] @ across
+            np.greater(pixels, threshold, out=mask[y : y + step].view(bool))
+        masks.append(mask)
+        x_start, y_start = x_end, y_end
+    return masks
+
+
+def common_pixels(first: np.ndarray, mask: np.ndarray, second: np.ndarray, other: np.ndarray) -> int:
+    """How many pixels two masks share.
+
+    Args:
+        first: (4,) region of `mask`.
+        mask: uint8 or bool; numpy counts bools several times faster.
+        second: (4,) region of `other`.
+        other: Of the same dtype.
+
+    """
+    x0, y0 = max(first[0], second[0]), max(first[1], second[1])
+    x1, y1 = min(first[2], second[2]), min(first[3], second[3])
+    if x0 >= x1 or y0 >= y1:
+        return 0
+    left, top = first[:2]
+    u, v = second[:2]
+    return np.count_nonzero(mask[y0 - top : y1 - top, x0 - left : x1 - left] & other[y0 - v : y1 - v, x0 - u : x1 - u])
+
+
+def without_duplicates(regions: np.ndarray, masks: Sequence[np.ndarray], iou: float) -> list[int]:
+    """Indices of the masks whose IoU with every earlier one that stays is below `iou`."""
+    areas = [int(np.count_nonzero(mask)) for mask in masks]
+    spans = np.asarray(regions, np.int64)
+    sides = np.minimum(spans[:, None, 2:], spans[None, :, 2:]) - np.maximum(spans[:, None, :2], spans[None, :, :2])
+    limits = np.prod(np.maximum(sides, 0), axis=2)  # (N, N); the common rectangle bounds the intersection
+    boxes = spans.tolist()
+    kept: list[int] = []
+    for i, mask in enumerate(masks):
+        for j in kept:
+            if min(int(limits[i, j]), areas[i], areas[j]) < iou * max(areas[i], areas[j]):
+                continue
+            common = common_pixels(boxes[i], mask, boxes[j], masks[j])
+            if common >= iou * (areas[i] + areas[j] - common):
+                break
+        else:
+            kept.append(i)
+    return kept
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Set every 0 that no 4-connected path of zeros joins to the outside; (h, w) uint8 0/1 in and out."""
+    flooded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    cv2.floodFill(flooded, None, (0, 0), 2)
+    return np.ascontiguousarray(flooded[1:-1, 1:-1] != 2).view(np.uint8)
+
+
+def run_lengths(regions: np.ndarray, masks: Sequence[np.ndarray], image_size: tuple[int, int]) -> list[bytes]:
+    """COCO's compressed run lengths of masks in an image of (H, W), without a full frame for each.
+
+    The `counts` that `pycocotools.mask.encode` gives for the pasted masks.
+
+    Args:
+        regions: (N, 4) int64.
+        masks: N uint8 0/1 arrays of those shapes.
+        image_size: (H, W) in pixels.
+
+    """
+    height, width = image_size
+    runs = [
+        _runs(region, mask, height, width) for region, mask in zip(np.asarray(regions).tolist(), masks, strict=True)
+    ]
+    return _compressed(runs)
+
+
+def _runs(region: Sequence[int], mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Lengths of the runs of 0, 1, 0, ... down the columns of the whole frame."""
+    x0, y0 = region[:2]
+    rows, columns = mask.shape
+    # A row of zeros above each column and one below the last: no run crosses columns of the crop.
+    padded = np.zeros(columns * (rows + 1) + 1, np.uint8)
+    padded[:-1].reshape(columns, rows + 1)[:, 1:] = mask.T
+    changes = np.flatnonzero(padded[1:] != padded[:-1])
+    column, row = np.divmod(changes, rows + 1)
+    places = (column + x0) * height + row + y0
+    if rows == height and len(changes):  # a run may go on at the top of the next column
+        starts, stops = places[::2], places[1::2]
+        apart = np.flatnonzero(starts[1:] != stops[:-1])
+        places = np.stack([starts[np.append(0, apart + 1)], stops[np.append(apart, -1)]], axis=1).ravel()
+    ends = np.concatenate([[0], places, [height * width]]) if len(places) else np.array([0, height * width])
+    lengths = np.diff(ends)
+    return lengths[:-1] if lengths[-1] == 0 else lengths
+
+
+def _compressed(runs: Sequence[np.ndarray]) -> list[bytes]:
+    """COCO's text of each mask's runs: base-32 digits, lowest first, from the fourth run on of the difference to the
+    run two before; bit 5 of a character says that more follow, bit 4 of the last one is the sign.
+    """
+    if not runs:
+        return []
+    counts = np.array([len(each) for each in runs])
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    values = np.concatenate(runs)
+    number = np.arange(len(values)) - first  # of the run in its mask
+    before = np.where(number > 2, np.roll(values, 2), 0)
+    shifted = (values - before)[:, None] >> (np.arange(_DIGITS) * _DIGIT_BITS)  # (R, digits), sign kept
+    digits = shifted & 0x1F
+    rest = shifted >> _DIGIT_BITS
+    more = np.where(digits & 0x10, rest != -1, rest != 0)
+    used = np.concatenate([np.ones((len(values), 1), bool), np.logical_and.accumulate(more[:, :-1], axis=1)], axis=1)
+    text = (digits + np.where(more, 0x20, 0) + ord("0")).astype(np.uint8)[used].tobytes()
+    ends = np.cumsum(np.add.reduceat(used.sum(axis=1), np.cumsum(counts) - counts)).tolist()
+    return [text[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _axis_weights(
+    first: np.ndarray, end: np.ndarray, low: np.ndarray, high: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bilinear weights along one axis, of all boxes one after the other.
+
+    Args:
+        first: (n,) first whole pixel of each box.
+        end: (n,) one past the last.
+        low: (n,) where each box begins.
+        high: (n,) where each box ends.
+        side: M, cells of a map.
+
+    Returns:
+        Weights (sum of end - first, M) float32, and (n,) the row at which each box's weights end.
+
+    """
+    lengths = end - first
+    ends = np.cumsum(lengths)
+    pixels = np.arange(lengths.sum()) - np.repeat(ends - lengths - first, lengths)
+    position = (pixels + 0.5 - np.repeat(low, lengths)) * np.repeat(side / (high - low), lengths) - 0.5
+    weights = np.subtract.outer(position.astype(np.float32), np.arange(side, dtype=np.float32))
+    np.abs(weights, out=weights)
+    np.subtract(1, weights, out=weights)
+    return np.maximum(weights, 0, out=weights), ends
