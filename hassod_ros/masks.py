@@ -83,7 +83,8 @@ def common_pixels(first: np.ndarray, mask: np.ndarray, second: np.ndarray, other
         return 0
     left, top = first[:2]
     u, v = second[:2]
-    return np.count_nonzero(mask[y0 - top : y1 - top, x0 - left : x1 - left] & other[y0 - v : y1 - v, x0 - u : x1 - u])
+    both = mask[y0 - top : y1 - top, x0 - left : x1 - left] & other[y0 - v : y1 - v, x0 - u : x1 - u]
+    return int(np.count_nonzero(both))
 
 
 def without_duplicates(regions: np.ndarray, masks: Sequence[np.ndarray], iou: float) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from hassod_ros.chain.steps import Step, run_steps
 from hassod_ros.discovery.features.base import TINY
 from hassod_ros.discovery.hassod import HassodConfig
-from hassod_ros.discovery.method import change, find_method, parse_option
+from hassod_ros.discovery.method import change, parse_option
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
 from hassod_ros.images import list_images
@@ -327,7 +327,7 @@ def _fingerprint(photos: str) -> str:
 
 
 def _label_config(recipe: DefaultModelRecipe) -> HassodConfig:
-    return change(find_method("hassod").config, dict(map(parse_option, recipe.labels.set)))
+    return change(HassodConfig(), dict(map(parse_option, recipe.labels.set)))
 
 
 def _weights(recipe: DefaultModelRecipe, features: Step | None) -> Path | None:

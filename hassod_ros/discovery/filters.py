@@ -23,6 +23,7 @@ class FilterConfig:
 
     min_overlap: float = 0.5  # IoU of a mask before and after the CRF, at the CRF's resolution
     min_area: int = 100  # pixels of the original image, before holes are filled
+    min_share: float = 0.0  # share of the image's pixels that a mask must have as well: for footage of 4K
     max_corners: int = 2  # corners of the image that a mask may cover: with more it is background
     duplicate_iou: float | None = None  # drop a mask that overlaps an earlier one this much; None keeps all
 
@@ -31,6 +32,8 @@ class FilterConfig:
             raise InputError(f"min_overlap is an IoU between 0 and 1, got {self.min_overlap}")
         if self.min_area < 1:
             raise InputError(f"min_area must be at least 1 pixel, got {self.min_area}")
+        if not 0 <= self.min_share < 1:
+            raise InputError(f"min_share is a share of the image, from 0 to below 1, got {self.min_share}")
         if not 0 <= self.max_corners <= 4:
             raise InputError(f"max_corners is a number from 0 to 4, got {self.max_corners}")
         if self.duplicate_iou is not None and not 0 < self.duplicate_iou <= 1:
@@ -70,7 +73,7 @@ def select_masks(
     1. The mask before the CRF is the region's bilinear interpolation >= 0.5, the one after it `probabilities` >= 0.5,
        both at (H, W); a region stays if their IoU reaches `min_overlap`.
     2. Its probability, resized bilinearly to the image, >= 0.5 is the mask.
-    3. A mask of less than `min_area` goes, then one that covers more than `max_corners` corners.
+    3. A mask of less than `min_area` (or `min_share`) goes, then one that covers more than `max_corners` corners.
     4. Holes are filled.
 
     Args:
@@ -91,12 +94,13 @@ def select_masks(
     # Written as a product: what has vanished is not kept.
     kept = np.flatnonzero((area_after > 0) & (common >= config.min_overlap * union))
 
+    least = max(config.min_area, config.min_share * image_size[0] * image_size[1])
     regions, crops, scores = [], [], []
     for r in kept:
         x0, y0, x1, y1 = _target_window(extents[r], size, image_size)
         crop = _resize_window(probabilities[r], y0, y1, x0, x1, *image_size)
         x, y, width, height = cv2.boundingRect(crop)
-        if cv2.countNonZero(crop) < config.min_area:
+        if cv2.countNonZero(crop) < least:
             continue
         crop = np.ascontiguousarray(crop[y : y + height, x : x + width])
         region = (x0 + x, y0 + y, x0 + x + width, y0 + y + height)

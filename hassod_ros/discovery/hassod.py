@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -10,7 +11,8 @@ from PIL import Image
 
 from hassod_ros.discovery.clustering import check_thresholds, merge_regions
 from hassod_ros.discovery.crf import interpolate, refine_label_maps
-from hassod_ros.discovery.crf.config import PAPER, CRFConfig, Method
+from hassod_ros.discovery.crf.config import PAPER, CRFConfig
+from hassod_ros.discovery.crf.config import Method as CRFMethod
 from hassod_ros.discovery.features.base import Features
 from hassod_ros.discovery.filters import FilterConfig, Masks, drop_duplicates, select_masks
 from hassod_ros.errors import InputError
@@ -32,7 +34,7 @@ class HassodConfig:
     thresholds: tuple[float, ...] = (0.4, 0.2, 0.1)  # merging thresholds, descending
     cover: float = 0.9  # coverage that makes one mask a part of another
     crf: CRFConfig | None = PAPER  # None: regions stay as coarse as the patches
-    crf_method: Method = "native"
+    crf_method: CRFMethod = "native"
     filters: FilterConfig = field(default_factory=FilterConfig)
 
     def __post_init__(self) -> None:
@@ -41,8 +43,74 @@ class HassodConfig:
         check_thresholds(self.thresholds)
         if not 0 < self.cover <= 1:
             raise InputError(f"cover must be above 0 and at most 1, got {self.cover}")
-        if self.crf_method not in get_args(Method):
-            raise InputError(f"there is no CRF method {self.crf_method!r}; choose one of {', '.join(get_args(Method))}")
+        if self.crf_method not in (known := get_args(CRFMethod)):
+            raise InputError(f"there is no CRF method {self.crf_method!r}; choose one of {', '.join(known)}")
+
+
+class Hassod:
+    """The first stage as a discovery method, see `method.Method`: label maps in between, 43 KB an image.
+
+    Args:
+        config: Settings. Default: the paper's.
+
+    """
+
+    def __init__(self, config: HassodConfig | None = None) -> None:
+        self.config = config or HassodConfig()
+
+    def prepare(self, image: np.ndarray, patch_size: int) -> np.ndarray:
+        """The image as the feature extractor sees it: (H', W', 3) uint8, sides multiples of `patch_size`."""
+        check_image(image)
+        return resize(image, working_size(image.shape[:2], self.config, patch_size))
+
+    def fit(self, images: Iterable[np.ndarray], features: Features) -> None:
+        """Nothing is learned from the set."""
+
+    def partition(self, prepared: Sequence[np.ndarray], features: Features, state: None = None) -> list[np.ndarray]:
+        """(T, h, w) int32 label maps of each prepared image, one map for each threshold."""
+        if len({picture.shape for picture in prepared}) == 1:
+            found = list(features(np.stack(prepared)))
+        else:  # sizes follow the images: one by one
+            found = [features(picture[None])[0] for picture in prepared]
+        return [merge_regions(each, self.config.thresholds) for each in found]
+
+    def masks(self, image: np.ndarray, partition: np.ndarray) -> Instances:
+        """The masks of an image's label maps: refined by the CRF, filtered, arranged into the coverage forest.
+
+        What remains of all thresholds together forms the forest. The paper gives its pseudo-labels no score. Here it is
+        the mean CRF probability inside the mask, at least 0.5: how clearly the region stands against the others of its
+        threshold, not how likely it is an object.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            partition: (T, h, w) label maps of `partition`.
+
+        Returns:
+            Instances with levels, parents and scores, in the order of the thresholds, the finest first; none where
+            nothing passes the filters, as in a tiny image.
+
+        """
+        check_image(image)
+        config = self.config
+        small = resize(image, working_size(image.shape[:2], config))
+        if config.crf is None:
+            refined = [interpolate(label_map, small.shape[:2]) for label_map in partition]
+        else:
+            refined = refine_label_maps(small, partition, config.crf, method=config.crf_method)
+        pairs = zip(partition, refined, strict=True)
+        image_size = (image.shape[0], image.shape[1])
+        masks = Masks.concatenate([select_masks(*pair, image_size, config.filters) for pair in pairs])
+        if config.filters.duplicate_iou is not None:
+            masks = drop_duplicates(masks, config.filters.duplicate_iou)
+        parents, levels = coverage_forest(masks.regions, masks.crops, cover=config.cover)
+        return Instances(
+            image_size=image_size,
+            boxes=masks.regions,
+            masks=masks.crops,
+            scores=masks.scores,
+            levels=levels,
+            parents=parents,
+        )
 
 
 def discover(image: np.ndarray, features: Features, config: HassodConfig | None = None) -> Instances:
@@ -54,64 +122,26 @@ def discover(image: np.ndarray, features: Features, config: HassodConfig | None 
         config: Settings. Default: the paper's.
 
     Returns:
-        Instances in the order of the thresholds, the finest first. See `discover_from_features`.
+        See `Hassod.masks`.
 
     Raises:
         InputError: The image is not (H, W, 3) uint8.
 
     """
-    config = config or HassodConfig()
-    patches = features(network_input(image, features.patch_size, config)[None])[0]
-    return discover_from_features(image, patches, config)
+    method = Hassod(config)
+    (partition,) = method.partition([method.prepare(image, features.patch_size)], features)
+    return method.masks(image, partition)
 
 
 def discover_from_features(image: np.ndarray, features: np.ndarray, config: HassodConfig | None = None) -> Instances:
-    """The rest of `discover`, from features that are already computed.
-
-    Regions of each threshold are refined by the CRF and filtered; what remains of all thresholds together forms the
-    coverage forest. The paper gives its pseudo-labels no score. Here it is the mean CRF probability inside the mask,
-    at least 0.5: how clearly the region stands against the others of its threshold, not how likely it is an object.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        features: (C, h, w) float32 of `network_input(image, ...)`.
-        config: Settings. Default: the paper's.
-
-    Returns:
-        Instances with levels, parents and scores; none where nothing passes the filters, as in a tiny image.
+    """The rest of `discover`, from features (C, h, w) float32 of the prepared image that are already computed.
 
     Raises:
         InputError: The image is not (H, W, 3) uint8, or the features are not finite.
 
     """
-    config = config or HassodConfig()
-    check_image(image)
-    label_maps = merge_regions(features, config.thresholds)
-    small = resize(image, working_size(image.shape[:2], config))
-    if config.crf is None:
-        refined = [interpolate(label_map, small.shape[:2]) for label_map in label_maps]
-    else:
-        refined = refine_label_maps(small, label_maps, config.crf, method=config.crf_method)
-    pairs = zip(label_maps, refined, strict=True)
-    image_size = (image.shape[0], image.shape[1])
-    masks = Masks.concatenate([select_masks(*pair, image_size, config.filters) for pair in pairs])
-    if config.filters.duplicate_iou is not None:
-        masks = drop_duplicates(masks, config.filters.duplicate_iou)
-    parents, levels = coverage_forest(masks.regions, masks.crops, cover=config.cover)
-    return Instances(
-        image_size=image_size,
-        boxes=masks.regions,
-        masks=masks.crops,
-        scores=masks.scores,
-        levels=levels,
-        parents=parents,
-    )
-
-
-def network_input(image: np.ndarray, patch_size: int, config: HassodConfig) -> np.ndarray:
-    """The image as the feature extractor sees it: (H', W', 3) uint8, sides multiples of `patch_size`."""
-    check_image(image)
-    return resize(image, working_size(image.shape[:2], config, patch_size))
+    method = Hassod(config)
+    return method.masks(image, merge_regions(features, method.config.thresholds))
 
 
 def working_size(image_size: tuple[int, ...], config: HassodConfig, multiple: int = 1) -> tuple[int, int]:

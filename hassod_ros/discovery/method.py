@@ -1,45 +1,74 @@
-"""The discovery methods by name."""
+"""What a discovery method is, and the methods by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import yaml
 
-from hassod_ros.discovery.hassod import HassodConfig, discover_from_features, network_input
+from hassod_ros.discovery.features.base import Features
+from hassod_ros.discovery.hassod import Hassod, HassodConfig
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 
 
-@dataclass(frozen=True)
-class Method:
-    """How a method turns an image and its features into instances.
+class Method(Protocol):
+    """From images and their features to instances, in steps that different workers do.
+
+    Feature maps are large (11 MB an image): they stay with the worker that computed them. What travels is small.
 
     Attributes:
-        config: The paper's settings, a frozen dataclass.
-        network_input: (image (H, W, 3) uint8 RGB, patch size, config) -> the picture that features are taken from.
-        discover: (image, features (C, h, w) float32, config) -> Instances.
+        config: Settings, a frozen dataclass.
 
     """
 
     config: Any
-    network_input: Callable[[np.ndarray, int, Any], np.ndarray]
-    discover: Callable[[np.ndarray, np.ndarray, Any], Instances]
+
+    def prepare(self, image: np.ndarray, patch_size: int) -> np.ndarray:
+        """The (H', W', 3) uint8 picture that features are taken from, of an image (H, W, 3) uint8 RGB; on a CPU."""
+        ...
+
+    def fit(self, images: Iterable[np.ndarray], features: Features) -> Any:
+        """What the method learns once from a set of prepared images; None where it learns nothing."""
+        ...
+
+    def partition(self, prepared: Sequence[np.ndarray], features: Features, state: Any) -> list[Any]:
+        """What is found in the features of each prepared image, such as label maps; where the features are."""
+        ...
+
+    def masks(self, image: np.ndarray, partition: Any) -> Instances:
+        """The instances of an image, given its entry of `partition`; on a CPU."""
+        ...
 
 
-METHODS: Mapping[str, Method] = {
-    "hassod": Method(HassodConfig(), network_input, discover_from_features),
-}
+@dataclass(frozen=True)
+class _Entry:
+    config: Any  # the paper's settings
+    make: Any  # settings -> Method
 
 
-def find_method(name: str) -> Method:
-    """The method of a name; InputError for an unknown one."""
+METHODS: Mapping[str, _Entry] = {"hassod": _Entry(HassodConfig(), Hassod)}
+
+
+def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
+    """The method of a name with the paper's settings, some of them changed.
+
+    Args:
+        name: One of `METHODS`.
+        options: See `change`.
+
+    Raises:
+        InputError: An unknown method or option, or a value that the method refuses.
+
+    """
     if name not in METHODS:
         raise InputError(f"there is no method {name!r}; choose one of {', '.join(METHODS)}")
-    return METHODS[name]
+    entry = METHODS[name]
+    method: Method = entry.make(change(entry.config, options or {}))
+    return method
 
 
 def parse_option(text: str) -> tuple[str, Any]:

@@ -1,6 +1,6 @@
 """Pseudo-labels for a folder of images: discovery as a Ray Data pipeline (HASSOD, section 3).
 
-    image files -> read (CPU tasks) -> features (GPU or CPU actors) -> masks (CPU tasks) -> shards -> COCO JSON
+    image files -> read (CPU tasks) -> partition (GPU or CPU actors) -> masks (CPU tasks) -> shards -> COCO JSON
 
 (On CPUs Ray runs reading inside the actors: nothing is copied between processes.)
 
@@ -10,7 +10,6 @@ uninterrupted one does.
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import os
@@ -29,7 +28,7 @@ from tqdm import tqdm
 from hassod_ros.coco import to_coco
 from hassod_ros.discovery.features import DEFAULT, load_features
 from hassod_ros.discovery.features.base import HANDCRAFTED, Features
-from hassod_ros.discovery.method import change, find_method
+from hassod_ros.discovery.method import Method, make_method
 from hassod_ros.discovery.shards import Shards, Summary, check_target
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision
@@ -81,8 +80,8 @@ class _Batch:
     image_ids: list[int]
     names: list[str]
     pictures: list[np.ndarray | None] = field(default_factory=list)
-    inputs: list[np.ndarray] = field(default_factory=list)
-    features: list[np.ndarray] = field(default_factory=list)
+    inputs: list[np.ndarray | None] = field(default_factory=list)
+    partitions: list[Any] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
 
@@ -99,7 +98,7 @@ def pseudo_label(request: Request) -> Summary:
     """
     if request.shard < 1 or (request.batch or 1) < 1:
         raise InputError("a batch and a shard hold at least 1 image; give --batch and --shard accordingly")
-    config = change(find_method(request.method).config, request.options)
+    method = make_method(request.method, request.options)
     root, names = name_images(request.images)
     check_target(request.out)
     _start_ray(request)
@@ -109,7 +108,7 @@ def pseudo_label(request: Request) -> Summary:
     batch = request.batch or (8 if device == "cuda" else 1)
     provenance = {
         "method": request.method,
-        "config": asdict(config),
+        "config": asdict(method.config),
         "features": request.features,
         "weights_sha256": probe["weights_sha256"],
         "precision": probe["precision"],
@@ -119,8 +118,8 @@ def pseudo_label(request: Request) -> Summary:
     batches = [b for b in _cut(names, request.shard, batch) if b.shard not in done]
     with tqdm(total=len(names), initial=len(names) - sum(len(b.names) for b in batches), unit="image") as bar:
         if batches:
-            warm_up(request.method, config)  # the workers on this machine then only load what is compiled
-            plan = _Plan(request.method, config, root, settings | {"precision": probe["precision"]}, probe)
+            warm_up(method)  # the workers on this machine then only load what is compiled
+            plan = _Plan(method, root, settings | {"precision": probe["precision"]}, probe)
             for shard, records in _by_shard(_run(batches, plan, device), batches, bar):
                 shards.write(shard, records)
     info = {"description": "pseudo-labels of hassod_ros", **provenance, "revision": shards.revision}
@@ -186,8 +185,7 @@ def _load(settings: Mapping[str, Any]) -> Features:
 
 @dataclass(frozen=True)
 class _Plan:
-    method: str
-    config: Any
+    method: Method
     root: Path
     settings: Mapping[str, Any]
     probe: Mapping[str, Any]
@@ -210,7 +208,7 @@ def _run(batches: list[_Batch], plan: _Plan, device: str) -> Iterator[_Batch]:
         [{"batch": batch} for batch in batches], override_num_blocks=max(1, min(len(batches), 64 * cpus))
     )
     described = source.map(_read, fn_kwargs={"plan": plan}, num_cpus=_SHARE).map(
-        _Describe,
+        _Partition,
         fn_constructor_kwargs={"plan": plan},
         compute=ray.data.ActorPoolStrategy(size=max(1, min(actors, len(batches)))),
         num_cpus=_SHARE,
@@ -222,71 +220,85 @@ def _run(batches: list[_Batch], plan: _Plan, device: str) -> Iterator[_Batch]:
 
 
 def _read(row: dict[str, Any], plan: _Plan) -> dict[str, Any]:
-    batch, method = row["batch"], find_method(plan.method)
+    batch = row["batch"]
     for name in batch.names:
+        picture = prepared = None
+        error = ""
         try:
             picture = read_image(plan.root / name)
-        except InputError as error:
-            batch.pictures.append(None)
-            batch.errors.append(str(error))
-            continue
+            prepared = plan.method.prepare(picture, plan.probe["patch_size"])
+        except Exception as failure:  # one image must not end a run of a quarter of a million
+            error = reason(failure, plan.root)
         batch.pictures.append(picture)
-        batch.inputs.append(method.network_input(picture, plan.probe["patch_size"], plan.config))
-        batch.errors.append("")
+        batch.inputs.append(prepared)
+        batch.errors.append(error)
     return {"batch": batch}
 
 
-class _Describe:
-    """The features, loaded once an actor."""
+class _Partition:
+    """The features, loaded once an actor, and what the method finds in them: feature maps stay here."""
 
     def __init__(self, plan: _Plan) -> None:
-        self._features = _load(plan.settings)
+        self._features, self._plan = _load(plan.settings), plan
         if self._features.weights_sha256 != plan.probe["weights_sha256"]:
             raise InputError(f"{plan.settings['features']} has other weights on this machine; use the same everywhere")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        batch = row["batch"]
-        shapes = [prepared.shape for prepared in batch.inputs]
+        batch, method = row["batch"], self._plan.method
+        whole = [i for i, error in enumerate(batch.errors) if not error]
+        batch.partitions = [None] * len(batch.names)
         try:
-            if len(set(shapes)) == 1:
-                batch.features = list(self._features(np.stack(batch.inputs)))
-            else:  # sizes follow the images: one by one
-                batch.features = [self._features(prepared[None])[0] for prepared in batch.inputs]
-        except InputError as error:
-            batch.errors = [known or str(error) for known in batch.errors]
+            found = method.partition([batch.inputs[i] for i in whole], self._features, None) if whole else []
+            for i, each in zip(whole, found, strict=True):
+                batch.partitions[i] = each
+        except Exception:  # of one image, maybe: each for itself shows which
+            for i in whole:
+                batch.partitions[i], batch.errors[i] = self._alone(batch.inputs[i])
         batch.inputs = []
         return {"batch": batch}
 
+    def _alone(self, prepared: np.ndarray) -> tuple[Any, str]:
+        try:
+            (partition,) = self._plan.method.partition([prepared], self._features, None)
+        except Exception as failure:
+            return None, reason(failure, self._plan.root)
+        return partition, ""
+
 
 def _discover(row: dict[str, Any], plan: _Plan) -> dict[str, Any]:
-    batch, method = row["batch"], find_method(plan.method)
+    batch, method = row["batch"], plan.method
     # One thread a worker: images are what runs in parallel.
     numba.set_num_threads(1)
     cv2.setNumThreads(1)
-    warm_up(plan.method, plan.config)
-    features = iter(batch.features)
-    for image_id, name, picture, error in zip(batch.image_ids, batch.names, batch.pictures, batch.errors, strict=True):
+    for image_id, name, picture, partition, error in zip(
+        batch.image_ids, batch.names, batch.pictures, batch.partitions, batch.errors, strict=True
+    ):
         try:
-            if error:
-                raise InputError(error)
-            instances = method.discover(picture, next(features), plan.config)
-        except InputError as failure:
-            reason = str(failure).replace(f"{plan.root}{os.sep}", "")
-            batch.records.append({"failure": {"file_name": name, "error": reason}})
+            instances = None if error else method.masks(picture, partition)
+        except Exception as failure:
+            error = reason(failure, plan.root)
+        if error or instances is None:
+            batch.records.append({"failure": {"file_name": name, "error": error}})
             continue
         height, width = instances.image_size
         image = {"id": image_id, "file_name": name, "height": height, "width": width}
         batch.records.append({"image": image, "annotations": to_coco(instances, image_id)})
-    batch.pictures, batch.features = [], []
+    batch.pictures, batch.partitions = [], []
     return {"batch": batch}
 
 
-@functools.cache
-def warm_up(method: str, config: Any) -> None:
-    """Compile and load whatever a method compiles, once a process: the first image is then as fast as the others."""
-    noise = np.random.default_rng(0)
-    picture = noise.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    find_method(method).discover(picture, noise.standard_normal((16, 8, 8), np.float32), config)
+def reason(failure: Exception, root: Path) -> str:
+    """Why an image could not be labelled, in one line for the list of failures."""
+    text = str(failure).replace(f"{root}{os.sep}", "")
+    return text if isinstance(failure, InputError) else f"{type(failure).__name__}: {text}"
+
+
+def warm_up(method: Method) -> None:
+    """Compile and load whatever a method compiles: the first image is then as fast as the others."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    features = load_features(HANDCRAFTED)
+    (partition,) = method.partition([method.prepare(noise, features.patch_size)], features, None)
+    method.masks(noise, partition)
 
 
 def _by_shard(

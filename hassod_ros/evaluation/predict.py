@@ -50,9 +50,11 @@ def open_exported(path: str | os.PathLike) -> Finder:
     """An exported model (`.onnx`) without a threshold on the score: recall is measured over the whole ranking.
 
     Raises:
-        InputError: The model cannot be loaded.
+        InputError: The file is no exported model, or cannot be loaded.
 
     """
+    if Path(path).suffix.lower() != ".onnx":
+        raise InputError(f"{path} is no exported model (.onnx); give a trained detector with --checkpoint")
     segmenter = Segmenter(path)
     segmenter.options = dataclasses.replace(segmenter.options, score_thresholds=(0.0, 0.0, 0.0))
     return segmenter
@@ -90,22 +92,23 @@ def open_checkpoint(
     if not color_weight >= 0:
         raise InputError(f"color_weight must not be negative, it is {color_weight}")
     import torch  # exported models and files of predictions do without
-    from torchvision.transforms import v2
+    from torchvision.transforms.v2 import functional
 
     from hassod_ros.detection.cascade.config import DetectorConfig
     from hassod_ros.detection.checkpoints import open_detector, read_config
     from hassod_ros.detection.detections import to_instances
+    from hassod_ros.detection.input_size import input_size
 
     config = DetectorConfig() if published else read_config(path)
     config = dataclasses.replace(config, detections=max_detections, score_threshold=0.0)
     config = config.changed(nms=nms, mask_threshold=mask_threshold)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = open_detector(path, config, network=network).to(device)
-    resize = v2.RandomShortestSize([short_side], max_size=max_side, antialias=True)
 
     @torch.inference_mode()
     def find(image: np.ndarray) -> Instances:
-        pixels = resize(torch.from_numpy(image).permute(2, 0, 1).to(device))
+        size = input_size((image.shape[0], image.shape[1]), short_side, max_side)
+        pixels = functional.resize(torch.from_numpy(image).permute(2, 0, 1).to(device), list(size))
         return to_instances(
             model(pixels[None].float())[0],
             image.shape[:2],

@@ -88,9 +88,9 @@ class Annotations:
 
 
 def load_annotations(source: str | os.PathLike, images: str | os.PathLike, *, drop_faulty: bool = False) -> Annotations:
-    """Read COCO JSON with `level` and `parent_id`; images without a mask and crowd regions are left out.
+    """Read COCO JSON with `level` (or `hier_level`) and `parent_id`; images without a mask and crowds are left out.
 
-    Masks may be compressed or plain RLE or polygons. A missing `level` counts as WHOLE.
+    Masks may be compressed or plain RLE or polygons. A missing level counts as WHOLE.
 
     Args:
         source: A JSON file, or a folder whose `*.json` files are the shards of one set. Ids need only be unique
@@ -115,6 +115,22 @@ def load_annotations(source: str | os.PathLike, images: str | os.PathLike, *, dr
         raise InputError(f"{source} holds no mask; check that it is the file that train/pseudo_label.py wrote")
     _require_files(annotations)
     return annotations
+
+
+def describe(annotations: Annotations) -> str:
+    """One line about a set: pictures, masks, and how many masks each level has; a warning where all are of one."""
+    counts = np.bincount(annotations.levels, minlength=len(Level)).tolist()
+    shares = ", ".join(
+        f"{count:,} {level.name.lower()}s ({count / max(sum(counts), 1):.0%})"
+        for level, count in zip(Level, counts, strict=True)
+    )
+    text = f"{len(annotations):,} pictures with {sum(counts):,} masks: {shares}"
+    if max(counts) == sum(counts) and sum(counts):
+        text += (
+            f"\nwarning: all masks are {Level(int(np.argmax(counts))).name.lower()}s, so the level head has nothing to "
+            "learn; labels tell their level under `level` or `hier_level`, or set model.level_head to false"
+        )
+    return text
 
 
 def unlabelled(images: str | os.PathLike) -> Annotations:

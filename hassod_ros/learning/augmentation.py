@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from hassod_ros.hierarchy import coverage_forest
-from hassod_ros.learning.run_lengths import nearest
 
 _PASTE_SCALE = (0.3, 1.0)  # of the target picture's sides
 _PASTE_HIDES = 0.5  # a mask that hides this share of another one is not pasted
@@ -48,7 +47,8 @@ def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False
     """Paste some instances of `source` onto `target`.
 
     Of the n instances of the source, 1 to n-1 are drawn (the one, where n is 1). The source is stretched to a share
-    of 0.3 to 1 of the target's sides and laid at a random place. An instance that hides half of a target mask or more
+    of 0.3 to 1 of the target's sides and laid at a random place; its masks grow by what they touch on the way. An
+    instance that hides half of a target mask or more
     is not pasted. Masks below lose what is hidden; those that are hidden wholly are left out.
 
     Args:
@@ -71,7 +71,7 @@ def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False
     top = int(torch.randint(height - size[0] + 1, ()))
     left = int(torch.randint(width - size[1] + 1, ()))
 
-    pasted = _resize_masks(source.masks[chosen].numpy(), size)  # (k, h, w)
+    pasted = _touched(source.masks[chosen], size)  # (k, h, w)
     window = (..., slice(top, top + size[0]), slice(left, left + size[1]))
     hidden = torch.from_numpy(_hidden(pasted.numpy().view(np.uint8), target.masks.numpy().view(np.uint8), top, left))
     areas = torch.from_numpy(target.masks.numpy().view(np.uint8).sum(2, dtype=np.int32).sum(1, dtype=np.int64))
@@ -82,7 +82,7 @@ def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False
 
     alpha = pasted.any(0)
     image = target.image.clone()
-    stretched = F.resize(source.image, size, antialias=True)
+    stretched = _stretch(source.image.float(), size).to(torch.uint8)
     image[window] = torch.where(alpha, stretched, image[window])
     masks = torch.cat([target.masks, target.masks.new_zeros((len(pasted), height, width))])
     masks[window][: len(target.masks)] &= ~alpha
@@ -139,10 +139,29 @@ def _hidden(pasted: np.ndarray, masks: np.ndarray, top: int, left: int) -> np.nd
     return counts
 
 
-def _resize_masks(masks: np.ndarray, size: Sequence[int]) -> Tensor:
-    """(G, H, W) bool masks at another (height, width): the value at the nearest pixel's centre."""
-    rows, columns = map(nearest, masks.shape[1:], size)
-    return torch.from_numpy(masks.take(rows, axis=1).take(columns, axis=2))
+def _touched(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """(G, H, W) bool masks at another (height, width): whatever their bilinear interpolation is not 0 at, as released.
+
+    Each pixel sees four: its two rows by its two columns, less those of weight 0.
+    """
+    inside = masks.numpy()
+    for axis, (source, target) in enumerate(zip(inside.shape[1:], size, strict=True), start=1):
+        low, high = _neighbours(source, target)
+        inside = inside.take(low, axis=axis) | inside.take(high, axis=axis)
+    return torch.from_numpy(inside)
+
+
+def _neighbours(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each of `target` pixels the two of `source` that it is interpolated from; one twice, where it is that one."""
+    scale = np.float32(source) / np.float32(target)
+    at = np.maximum(scale * (np.arange(target, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
+    low = np.minimum(at.astype(np.int64), source - 1)
+    return low, np.where(at > low, np.minimum(low + 1, source - 1), low)
+
+
+def _stretch(image: Tensor, size: Sequence[int]) -> Tensor:
+    """(C, H, W) float at another (height, width): bilinear without antialiasing, as released."""
+    return interpolate(image[None], list(size), mode="bilinear", align_corners=False)[0]
 
 
 class StrongView(v2.Transform):

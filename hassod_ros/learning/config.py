@@ -49,7 +49,8 @@ class StageConfig:
     warmup_factor: float = 0.001  # of the learning rate at iteration 0
     momentum: float = 0.9  # of sgd
     weight_decay: float = 5e-5  # not on normalisation layers
-    clip_norm: float = 1.0  # L2 norm of all gradients; 0: no clipping
+    clip_norm: float = 1.0  # largest L2 norm of gradients; 0: no clipping
+    clip: Literal["per_parameter", "global"] = "per_parameter"  # the norm of each parameter's, as released, or of all
     precision: Literal["fp32", "bf16", "fp16"] = "fp16"
     copy_paste: float = 1.0  # probability that a picture receives instances of another one
     drop_loss_iou: float | None = 0.01  # DropLoss: boxes that overlap every label less are no background; null: off

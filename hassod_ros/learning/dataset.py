@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
 from hassod_ros.detection.cascade.losses import Targets
+from hassod_ros.detection.input_size import input_size
 from hassod_ros.errors import InputError
 from hassod_ros.images import read_image
 from hassod_ros.learning.annotations import Annotations
@@ -80,7 +82,7 @@ class TrainingBatches(Dataset):
         batch_size: Pictures of one batch of one process.
         copy_paste_rate: Probability that a picture receives instances.
         strong: Make strong views as well.
-        group: Pictures of one optimiser step over all processes; default: those of one batch of each.
+        group: Pictures in a row of one orientation; default: one batch of one process, as in Detectron2.
         seed: The run's seed. Streams of one run (labelled, unlabelled) differ in `stream`.
         rank: This process; batch k of all `world` processes together is one slice of the order.
 
@@ -105,9 +107,8 @@ class TrainingBatches(Dataset):
         self.batch_size = batch_size
         self.copy_paste_rate = copy_paste_rate
         self.key = (seed, stream)
-        self.group = group or batch_size * world
+        self.group = group or batch_size
         self.rank, self.world = rank, world
-        self._resize = v2.RandomShortestSize(list(config.short_sides), max_size=config.max_side, antialias=True)
         self._flip = v2.RandomHorizontalFlip(config.flip)
         self._strong = StrongView() if strong else None
         self._epoch, self._order = -1, np.zeros(0, np.int64)
@@ -140,7 +141,7 @@ class TrainingBatches(Dataset):
         epoch, place = divmod(position, length)
         if epoch != self._epoch:
             sizes = self.annotations.sizes
-            self._order = epoch_order(sizes[:, 0] > sizes[:, 1], self.group, (*self.key, epoch))
+            self._order = epoch_order(sizes[:, 0] >= sizes[:, 1], self.group, (*self.key, epoch))
             self._epoch = epoch
         return int(self._order[place])
 
@@ -153,8 +154,10 @@ class TrainingBatches(Dataset):
                 f"{path} is {pixels.shape[:2]} (height, width), its annotations were made for {expected}; "
                 "make the labels again from these pictures"
             )
-        image = self._resize(tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)))
-        size = int(image.shape[-2]), int(image.shape[-1])
+        sides = self.config.short_sides
+        short_side = sides[int(torch.randint(len(sides), ()))]
+        size = input_size((pixels.shape[0], pixels.shape[1]), short_side, self.config.max_side)
+        image = functional.resize(tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)), list(size))
         try:
             masks = self.annotations.masks(index, size)
         except ValueError as error:
@@ -168,7 +171,7 @@ def epoch_order(tall: np.ndarray, group: int, key: Sequence[int]) -> np.ndarray:
     """Indices of one epoch in groups of equal orientation.
 
     Args:
-        tall: (I,) bool, whether a picture is higher than wide.
+        tall: (I,) bool, whether a picture is not wider than high.
         group: Pictures a group. The last, incomplete one is left out; a set smaller than a group is repeated.
         key: Seeds of the order.
 

@@ -174,8 +174,7 @@ def fit(
             for name, value in found.items():
                 values[name] = values.get(name, 0.0) + value / stage.accumulate
         scaler.unscale_(optimizer)
-        if stage.clip_norm:
-            nn.utils.clip_grad_norm_(learner.student.parameters(), stage.clip_norm)
+        clip_gradients(learner.student, stage)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -204,6 +203,23 @@ def make_optimizer(model: nn.Module, stage: StageConfig) -> torch.optim.Optimize
     if stage.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=stage.learning_rate)
     return torch.optim.SGD(groups, lr=stage.learning_rate, momentum=stage.momentum)
+
+
+def clip_gradients(model: nn.Module, stage: StageConfig) -> None:
+    """Scale gradients whose L2 norm is above `stage.clip_norm` down to it: each parameter's alone, or all as one.
+
+    A fresh ResNet-50 has a global norm of about 30, which a tenth of its parameters make up: clipped as one, all others
+    would learn at a thirtieth of the rate.
+    """
+    if not stage.clip_norm:
+        return
+    if stage.clip == "global":
+        nn.utils.clip_grad_norm_(model.parameters(), stage.clip_norm)
+        return
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norms = torch.stack(list(torch._foreach_norm(gradients)))  # one tensor: a GPU is not asked 231 times
+    factors: list[Any] = list((stage.clip_norm / (norms + 1e-6)).clamp(max=1.0))
+    torch._foreach_mul_(gradients, factors)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

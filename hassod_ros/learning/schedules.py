@@ -9,19 +9,23 @@ def learning_rate_factor(
 ) -> float:
     """Factor on the base learning rate at `iteration` (0-based).
 
-    Rises linearly from `warmup_factor` over the first `warmup` iterations, on top of a constant or of a cosine from 1
-    at the run's start to 0 at its end.
+    A constant, or a cosine from 1 at the run's start to 0 at its end. Over the first `warmup` iterations the factor
+    rises on a straight line instead, from `warmup_factor` to what the curve is at the end of the warm-up: Detectron2's
+    rule, which the released runs were made with.
 
     Example:
         >>> [learning_rate_factor(t, 100, warmup=0, shape="cosine") for t in (0, 50)]
         [1.0, 0.5]
 
     """
-    factor = 1.0 if shape == "constant" else 0.5 * (1 + math.cos(math.pi * iteration / iterations))
-    if iteration < warmup:
-        share = iteration / warmup
-        factor *= warmup_factor * (1 - share) + share
-    return factor
+
+    def curve(at: int) -> float:
+        return 1.0 if shape == "constant" else 0.5 * (1 + math.cos(math.pi * at / iterations))
+
+    if iteration >= warmup:
+        return curve(iteration)
+    share = iteration / warmup
+    return warmup_factor * curve(0) * (1 - share) + curve(min(warmup, iterations)) * share
 
 
 def branch_weights(

@@ -11,7 +11,7 @@ import torch
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import load_weights, save_weights
 from hassod_ros.errors import InputError
-from hassod_ros.learning.annotations import load_annotations, unlabelled
+from hassod_ros.learning.annotations import Annotations, describe, load_annotations, unlabelled
 from hassod_ros.learning.burn_in import BurnIn
 from hassod_ros.learning.config import Recipe, StageConfig, flat, save_recipe
 from hassod_ros.learning.dataset import TrainingBatches, iterate, seed_of
@@ -36,14 +36,13 @@ def burn_in(recipe: Recipe) -> Path:
     folder = Path(run.output) / "burn_in"
     with join_world(run.device) as world:
         batch_size = share_of(stage.batch_size, "burn_in.batch_size", stage.accumulate, world)
-        annotations = load_annotations(recipe.data.annotations, recipe.data.images, drop_faulty=recipe.data.drop_faulty)
+        annotations = _labels(recipe, world)
         detector = new_detector(recipe, stage.initial, world)
         stream = TrainingBatches(
             annotations,
             recipe.data,
             batch_size=batch_size,
             copy_paste_rate=stage.copy_paste,
-            group=stage.batch_size,
             seed=run.seed,
             stream=_LABELLED,
             rank=world.rank,
@@ -86,20 +85,18 @@ def mean_teacher(recipe: Recipe) -> Path:
     with join_world(run.device) as world:
         labelled_size = share_of(stage.batch_size, "mean_teacher.batch_size", stage.accumulate, world)
         unlabelled_size = share_of(stage.unlabelled_batch, "mean_teacher.unlabelled_batch", stage.accumulate, world)
-        annotations = load_annotations(data.annotations, data.images, drop_faulty=data.drop_faulty)
+        annotations = _labels(recipe, world)
         learner = MeanTeacher(new_detector(recipe, initial, world), stage, world)
         stream = partial(TrainingBatches, config=data, strong=True, seed=run.seed, rank=world.rank, world=world.size)
         labelled_stream = stream(
             annotations,
             batch_size=labelled_size,
             copy_paste_rate=stage.copy_paste,
-            group=stage.batch_size,
             stream=_LABELLED,
         )
         unlabelled_stream = stream(
             unlabelled(data.unlabelled) if data.unlabelled else annotations,
             batch_size=unlabelled_size,
-            group=stage.unlabelled_batch,
             stream=_UNLABELLED,
         )
         _begin(recipe, folder, world)
@@ -137,6 +134,14 @@ def new_detector(recipe: Recipe, initial: str, world: World) -> CascadeMaskRCNN:
     return detector.to(world.device).to(memory_format=torch.channels_last)
 
 
+def _labels(recipe: Recipe, world: World) -> Annotations:
+    data = recipe.data
+    annotations = load_annotations(data.annotations, data.images, drop_faulty=data.drop_faulty)
+    if world.speaks:
+        print(describe(annotations), flush=True)
+    return annotations
+
+
 def _begin(recipe: Recipe, folder: Path, world: World) -> None:
     if world.speaks and not (folder / CHECKPOINT).exists():
         save_recipe(recipe, folder / RECIPE)
@@ -151,10 +156,11 @@ def _settings(recipe: Recipe, stage: str) -> dict[str, object]:
 def _finish(
     detector: CascadeMaskRCNN, stream: TrainingBatches, stage: StageConfig, recipe: Recipe, folder: Path, world: World
 ) -> Path:
-    """PreciseBN, then the weights and the recipe beside them."""
+    """PreciseBN on pictures as they are, without copy-paste; then the weights."""
     if stage.precise_bn:
         torch.manual_seed(seed_of(recipe.run.seed, _PRECISE_BN, world.rank))
         first = stage.iterations * stage.accumulate
+        stream.copy_paste_rate = 0.0
         batches = iterate(
             stream, range(first, first + stage.precise_bn), workers=recipe.run.workers, pin=world.device.type == "cuda"
         )

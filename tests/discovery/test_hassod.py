@@ -6,10 +6,10 @@ import pytest
 from hassod_ros.discovery.features import load_features
 from hassod_ros.discovery.filters import FilterConfig
 from hassod_ros.discovery.hassod import (
+    Hassod,
     HassodConfig,
     discover,
     discover_from_features,
-    network_input,
     working_size,
 )
 from hassod_ros.errors import InputError
@@ -104,9 +104,9 @@ def test_pydensecrf_finds_the_same():
 
 def test_input_keeps_the_aspect_if_asked():
     image = np.zeros((100, 225, 3), np.uint8)
-    assert network_input(image, 8, HassodConfig()).shape == (480, 480, 3)
-    assert network_input(image, 14, HassodConfig()).shape == (476, 476, 3)
-    assert network_input(image, 8, HassodConfig(keep_aspect=True)).shape == (320, 720, 3)
+    assert Hassod(HassodConfig()).prepare(image, 8).shape == (480, 480, 3)
+    assert Hassod(HassodConfig()).prepare(image, 14).shape == (476, 476, 3)
+    assert Hassod(HassodConfig(keep_aspect=True)).prepare(image, 8).shape == (320, 720, 3)
     assert working_size((1, 10000), HassodConfig(keep_aspect=True, size=48), 8) == (8, 4800)
 
 

@@ -8,7 +8,7 @@ from pycocotools import mask as rle
 
 from hassod_ros.coco import from_coco
 from hassod_ros.errors import InputError
-from hassod_ros.learning.annotations import load_annotations, unlabelled
+from hassod_ros.learning.annotations import describe, load_annotations, unlabelled
 
 
 def test_gives_back_what_instances_wrote(toy_set):
@@ -56,6 +56,26 @@ def test_reads_polygons_and_plain_runs_and_passes_over_crowds_and_empty_images(t
     assert len(annotations) == 1
     assert annotations.masks(0).sum((1, 2)).tolist() == [200, 50]
     assert annotations.mask_levels(0).tolist() == [0, 0]
+
+
+def test_levels_of_the_authors_files_and_their_histogram(toy_set):
+    for annotation in toy_set.content["annotations"]:
+        annotation["hier_level"] = annotation.pop("level")
+    toy_set.labels.write_text(json.dumps(toy_set.content))
+    annotations = load_annotations(toy_set.labels, toy_set.images)
+    assert annotations.mask_levels(0).tolist() == [each["hier_level"] for each in toy_set.content["annotations"][:4]]
+    text = describe(annotations)
+    assert text.startswith("6 pictures with 24 masks: 12 wholes (50%), 12 parts (50%), 0 subparts (0%)")
+    assert "warning" not in text
+
+
+def test_warns_where_all_levels_are_equal(toy_set):
+    for annotation in toy_set.content["annotations"]:
+        del annotation["level"], annotation["parent_id"]
+    toy_set.labels.write_text(json.dumps(toy_set.content))
+    text = describe(load_annotations(toy_set.labels, toy_set.images))
+    assert "24 wholes (100%)" in text
+    assert "warning: all masks are wholes" in text
 
 
 def _first(content: dict) -> dict:

@@ -98,3 +98,11 @@ def test_runs_from_a_checkout(data):
     done = subprocess.run([*command, "--predictions", "x"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "none.json cannot be read" in done.stderr
+
+
+def test_a_checkpoint_is_not_taken_for_an_exported_model(data, capsys):
+    """It would be letterboxed to another size, and --short-side would count for nothing."""
+    arguments = ["--annotations", data / "truth.json", "--images", data, "--model", data / "model.pth"]
+    (data / "model.pth").write_bytes(b"")
+    assert main([str(argument) for argument in arguments]) == 2
+    assert "is no exported model (.onnx); give a trained detector with --checkpoint" in capsys.readouterr().err

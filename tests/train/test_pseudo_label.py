@@ -15,10 +15,11 @@ from hassod_ros.train import pseudo_label as script
 from PIL import Image
 from pycocotools.coco import COCO
 
-from hassod_ros.coco import from_coco
+from hassod_ros.coco import from_coco, to_coco
+from hassod_ros.discovery import pseudo_label as pipeline
 from hassod_ros.discovery.features import load_features
 from hassod_ros.discovery.hassod import HassodConfig, discover
-from hassod_ros.discovery.method import change
+from hassod_ros.discovery.method import change, make_method
 from hassod_ros.discovery.pseudo_label import Request, pseudo_label
 from hassod_ros.discovery.shards import Shards
 from hassod_ros.errors import InputError
@@ -111,6 +112,43 @@ def test_unreadable_images_are_listed_with_the_reason(labels):
     assert failures[0]["error"].startswith("cut.jpg is damaged")
     assert failures[1]["error"] == "text.jpg is not an image that can be read; remove or re-export it"
     assert sorted(path.name for path in labels.parent.iterdir()) == ["labels.failures.json", "labels.json"]
+
+
+class Fragile:
+    """Features that break on what they do not like: one picture of a batch must not take the others along."""
+
+    name, patch_size, dim, weights_sha256 = "fragile", 8, 45, "0"
+
+    def __init__(self):
+        self._whole = load_features("handcrafted")
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        if (images[:, 0, 0] == (1, 2, 3)).all(axis=1).any():
+            raise RuntimeError("the device ran out of patience")
+        features = self._whole(images)
+        features[(images[:, 0, 0] == (9, 9, 9)).all(axis=1)] = np.nan
+        return features
+
+
+def test_one_image_that_breaks_anything_does_not_take_its_batch_along(folder, labels, tmp_path):
+    """The stages of the run in this process: their workers' code cannot be exchanged."""
+    method = make_method("hassod", FAST)
+    stage = object.__new__(pipeline._Partition)
+    stage._features = Fragile()
+    stage._plan = pipeline._Plan(method, tmp_path, {}, {"patch_size": 8})
+    names, pictures = [f"{i}.png" for i in range(5)], [picture(i) for i in range(5)]
+    pictures[1][:], pictures[3][:] = (1, 2, 3), (9, 9, 9)
+    for name, pixels in zip(names, pictures, strict=True):
+        Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "4.png").write_bytes(b"no image")
+    batch = pipeline._Batch(0, list(range(1, 6)), names)
+    records = pipeline._discover(stage(pipeline._read({"batch": batch}, stage._plan)), stage._plan)["batch"].records
+    alone = [to_coco(discover(pictures[i], load_features("handcrafted"), method.config), i + 1) for i in (0, 2)]
+    assert [records[i]["annotations"] for i in (0, 2)] == alone
+    assert len(alone[0]) > 0
+    assert records[1]["failure"] == {"file_name": "1.png", "error": "RuntimeError: the device ran out of patience"}
+    assert "not finite" in records[3]["failure"]["error"]
+    assert records[4]["failure"]["error"] == "4.png is not an image that can be read; remove or re-export it"
 
 
 def test_shards_batches_and_lists_do_not_change_the_labels(folder, labels, tmp_path):
