@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import ray
 import torch
-from hassod_ros.train import default_model as script
 from PIL import Image
 
 from hassod_ros.chain import steps
@@ -46,6 +45,7 @@ from hassod_ros.learning.config import (
 )
 from hassod_ros.learning.pretraining.config import PretrainConfig
 from hassod_ros.runtime.model_info import read_model_info
+from hassod_ros.train import default_model as script
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("one_thread")]
 

@@ -4,7 +4,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from hassod_ros.train import relabel as script
 
 from hassod_ros.coco import to_coco
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
@@ -15,6 +14,7 @@ from hassod_ros.learning import relabel as module
 from hassod_ros.learning.annotations import load_annotations
 from hassod_ros.learning.config import RelabelConfig
 from hassod_ros.learning.relabel import label, relabel
+from hassod_ros.train import relabel as script
 
 TOY = RelabelConfig(sides=(80, 64), score_threshold=0.0, detections=6, color_weight=0.1, mask_threshold=0.3)
 

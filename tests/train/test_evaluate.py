@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hassod_ros.train.evaluate import main
 from PIL import Image
 from pycocotools import mask as rle
 
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights
+from hassod_ros.train.evaluate import main
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
-from hassod_ros.train import pseudo_label as script
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -24,6 +23,7 @@ from hassod_ros.discovery.pseudo_label import Request, pseudo_label
 from hassod_ros.discovery.shards import Shards
 from hassod_ros.errors import InputError
 from hassod_ros.images import read_image
+from hassod_ros.train import pseudo_label as script
 
 # Small and without the CRF: what is tested here is the run, not the masks.
 FAST = {"size": 64, "crf": None, "filters.min_area": 20}

@@ -4,13 +4,13 @@ import os
 import cv2
 import numpy as np
 import pytest
-from hassod_ros.train import visualise
 from PIL import Image
 
 from hassod_ros.coco import to_coco
 from hassod_ros.drawing import side_by_side
 from hassod_ros.images import read_image
 from hassod_ros.instances import Instances
+from hassod_ros.train import visualise
 
 
 @pytest.fixture
