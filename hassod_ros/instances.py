@@ -143,6 +143,12 @@ class Instances:
             crops.append(np.ascontiguousarray(mask[y0:y1, x0:x1], np.uint8))
         return cls(image_size=image_size, boxes=boxes, masks=crops, **fields)
 
+    def __repr__(self) -> str:
+        kinds = zip(np.bincount(self.levels, minlength=len(Level)).tolist(), Level, strict=True)
+        counts = ", ".join(f"{count} {level.name.lower()}{'s' * (count != 1)}" for count, level in kinds)
+        height, width = self.image_size
+        return f"<{len(self)} instances ({counts}) in {width}x{height}>"
+
     def __len__(self) -> int:
         return len(self.masks)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from hassod_ros.errors import InputError
+from hassod_ros.images import read_image
 
 COLOR_ORDERS = ("RGB", "BGR")
+Picture = np.ndarray | str | os.PathLike  # pixels, or the path of an image file
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,22 @@ class Letterbox:
         scale = np.array([width / columns, height / rows] * 2, np.float32)
         limit = np.array([width, height] * 2, np.float32)
         return np.clip(boxes * scale, 0, limit)
+
+
+def as_array(image: Picture, color_order: str = "RGB") -> np.ndarray:
+    """The image itself, or the (H, W, 3) uint8 content of the file that it names.
+
+    Raises:
+        InputError: It is neither an array nor a path, or the file cannot be read.
+
+    """
+    if isinstance(image, np.ndarray):
+        return image
+    if not isinstance(image, str | os.PathLike):
+        kind = type(image).__name__
+        raise InputError(f"an image must be an array or the path of a file, got {kind}; check what read it")
+    pixels = read_image(image)
+    return np.ascontiguousarray(pixels[..., ::-1]) if color_order == "BGR" else pixels
 
 
 def letterbox(image: np.ndarray, out: np.ndarray, *, fill: tuple[int, int, int], color_order: str = "RGB") -> Letterbox:

@@ -14,7 +14,7 @@ from hassod_ros.runtime.backends import open_backend
 from hassod_ros.runtime.default_model import resolve_model
 from hassod_ros.runtime.model_info import ModelInfo
 from hassod_ros.runtime.postprocess import PostprocessOptions, to_instances
-from hassod_ros.runtime.preprocess import letterbox
+from hassod_ros.runtime.preprocess import Picture, as_array, letterbox
 from hassod_ros.runtime.selection import Selection
 
 TRAINING_FREE = "training_free"
@@ -49,11 +49,11 @@ class ImageSegmenter(Protocol):
         """From the next image on, spare what is not wanted, as far as it can; `Selection.apply` does the rest."""
         ...
 
-    def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
-        """Segment one (H, W, 3) uint8 image of any size."""
+    def __call__(self, image: Picture, *, color_order: str = "RGB") -> Instances:
+        """Segment one (H, W, 3) uint8 image of any size, or an image file."""
         ...
 
-    def segment(self, images: Sequence[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
+    def segment(self, images: Sequence[Picture], *, color_order: str = "RGB") -> list[Instances]:
         """Segment several images, each of any size."""
         ...
 
@@ -107,20 +107,24 @@ class Segmenter:
         self._fill = (round(info.mean[0]), round(info.mean[1]), round(info.mean[2]))
         self._input = np.empty((info.batch, *info.input_size, 3), np.uint8)  # reused by every call
 
-    def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
+    def __call__(self, image: Picture, *, color_order: str = "RGB") -> Instances:
         """Instances of one (H, W, 3) uint8 image of any size, in its pixels, by descending score.
 
+        Args:
+            image: The image, or the path of an image file.
+            color_order: "RGB" or "BGR", of an array; a file is read as RGB.
+
         Raises:
-            InputError: The image has another shape or dtype.
+            InputError: The image has another shape or dtype, or the file cannot be read.
 
         """
         return self.segment([image], color_order=color_order)[0]
 
-    def segment(self, images: Sequence[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
+    def segment(self, images: Sequence[Picture], *, color_order: str = "RGB") -> list[Instances]:
         """Instances of several images; they go through the network in batches of the model's size."""
         results: list[Instances] = []
         for start in range(0, len(images), self.batch):
-            chunk = images[start : start + self.batch]
+            chunk = [as_array(image, color_order) for image in images[start : start + self.batch]]
             placed = [
                 letterbox(image, out, fill=self._fill, color_order=color_order)
                 for image, out in zip(chunk, self._input, strict=False)

@@ -17,7 +17,7 @@ from hassod_ros.discovery.features.handcrafted import THRESHOLDS
 from hassod_ros.discovery.hassod import HassodConfig, discover
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
-from hassod_ros.runtime.preprocess import COLOR_ORDERS
+from hassod_ros.runtime.preprocess import COLOR_ORDERS, Picture, as_array
 from hassod_ros.runtime.selection import Selection
 
 _WARM_UP_SIZE = (120, 160)
@@ -62,15 +62,16 @@ class TrainingFreeSegmenter:
                 config = replace(config, thresholds=THRESHOLDS)
         self._config = config
 
-    def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
-        """Segment one (H, W, 3) uint8 image of any size."""
+    def __call__(self, image: Picture, *, color_order: str = "RGB") -> Instances:
+        """Segment one (H, W, 3) uint8 image of any size, or an image file."""
         if color_order not in COLOR_ORDERS:
             raise InputError(f"color_order must be one of {', '.join(COLOR_ORDERS)}, not {color_order!r}")
+        image = as_array(image, color_order)
         if color_order == "BGR":
             image = np.ascontiguousarray(image[..., ::-1])
         return discover(image, self._features, self._config)
 
-    def segment(self, images: Sequence[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
+    def segment(self, images: Sequence[Picture], *, color_order: str = "RGB") -> list[Instances]:
         """Segment several images, each of any size."""
         return [self(image, color_order=color_order) for image in images]
 

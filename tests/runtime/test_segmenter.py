@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hassod_ros.errors import InputError
 from hassod_ros.runtime.segmenter import Segmenter, open_segmenter
@@ -110,3 +111,21 @@ except Exception as error:
     first, second = done.stdout.splitlines()
     assert first == "4"
     assert second.startswith("InputError training-free mode needs")
+
+
+def test_a_path_is_segmented_as_the_picture_in_it(write_model, tmp_path):
+    segment = Segmenter(write_model())
+    image = np.full((60, 80, 3), (200, 150, 100), np.uint8)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    for source in (str(tmp_path / "photo.png"), tmp_path / "photo.png"):
+        np.testing.assert_array_equal(segment(source).boxes, segment(image).boxes)
+        np.testing.assert_array_equal(segment(source, color_order="BGR").scores, segment(image).scores)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [(None, "got NoneType; check what read it"), ("none.jpg", "none.jpg does not exist"), ([[1, 2]], "got list")],
+)
+def test_what_imread_gives_for_a_missing_file_is_one_sentence(write_model, image, message):
+    with pytest.raises(InputError, match=message):
+        Segmenter(write_model())(image)
