@@ -49,11 +49,11 @@ class ImageSegmenter(Protocol):
         """From the next image on, spare what is not wanted, as far as it can; `Selection.apply` does the rest."""
         ...
 
-    def __call__(self, image: Picture, *, color_order: str = "RGB") -> Instances:
-        """Segment one (H, W, 3) uint8 image of any size, or an image file."""
+    def __call__(self, image: np.ndarray, *, color_order: str = "RGB") -> Instances:
+        """Segment one (H, W, 3) uint8 image of any size."""
         ...
 
-    def segment(self, images: Sequence[Picture], *, color_order: str = "RGB") -> list[Instances]:
+    def segment(self, images: Sequence[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
         """Segment several images, each of any size."""
         ...
 
