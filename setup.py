@@ -72,7 +72,6 @@ setup(
         "console_scripts": [
             "hassod_ros = hassod_ros.cli:main",
             "predict = hassod_ros.train.predict:main",
-            "extract = hassod_ros.train.extract:main",
             "pseudo_label = hassod_ros.train.pseudo_label:main",
             "shrink_photos = hassod_ros.train.shrink_photos:main",
             "default_model = hassod_ros.train.default_model:main",

@@ -36,7 +36,6 @@ class Verb:
 _TRAIN, _EXPORT, _NODES = "hassod_ros.train", "hassod_ros.export", "hassod_ros.nodes"
 VERBS = {
     "predict": Verb(f"{_TRAIN}.predict", "find wholes, parts and subparts in photos, videos, recordings"),
-    "extract": Verb(f"{_TRAIN}.extract", "select frames worth labelling from recordings and videos"),
     "pseudo_label": Verb(f"{_TRAIN}.pseudo_label", "label photographs without supervision"),
     "detector": Verb(f"{_TRAIN}.detector", "train a detector on labels (burn-in)"),
     "mean_teacher": Verb(f"{_TRAIN}.mean_teacher", "let it go on learning from itself"),
