@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from hassod_ros.coco import to_coco
 from hassod_ros.commands import reached
 from hassod_ros.drawing import draw, side_by_side
 from hassod_ros.errors import InputError
@@ -187,7 +188,7 @@ class _CocoFile:
         if image.camera:
             entry |= {"frame_index": int(Path(image.name).stem), "timestamp": round(image.seconds, 6)}
         self._images.append(entry)
-        for i, annotation in enumerate(instances.to_coco(image_id, first_id=self._count + 1)):
+        for i, annotation in enumerate(to_coco(instances, image_id, first_id=self._count + 1)):
             if image.camera:
                 annotation["track_id"] = int(instances.ids[i])
             self._file.write(",\n" * bool(self._count) + json.dumps(annotation, separators=(",", ":")))
