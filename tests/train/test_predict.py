@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from hassod_ros.train import predict
 from PIL import Image
 from pycocotools.coco import COCO
 
 from hassod_ros.images import read_image
+from hassod_ros.train import predict
 
 spec = importlib.util.spec_from_file_location("models", Path(__file__).parents[1] / "runtime" / "conftest.py")
 models = importlib.util.module_from_spec(spec)
