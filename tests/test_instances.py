@@ -248,36 +248,6 @@ def test_constructor_rejects(changes, message):
         Instances(**{**good, **changes})
 
 
-def test_two_instances_may_not_share_an_id():
-    boxes = np.repeat(BOX, 3, axis=0)
-    Instances(image_size=(1, 2), boxes=boxes, masks=MASK * 3, ids=np.array([0, 0, 5]))
-    with pytest.raises(ValueError, match="share one id"):
-        Instances(image_size=(1, 2), boxes=boxes, masks=MASK * 3, ids=np.array([5, 0, 5]))
-
-
-def test_a_cycle_is_impossible():
-    boxes = np.repeat(BOX, 3, axis=0)
-    with pytest.raises(ValueError, match="parent of a higher level"):
-        Instances(image_size=(1, 2), boxes=boxes[:2], masks=MASK * 2, levels=[0, 1], parents=[1, 0])
-    subparts = {"image_size": (1, 2), "boxes": boxes, "masks": MASK * 3, "levels": [2, 2, 2]}
-    Instances(**subparts, parents=[-1, 0, 1])
-    with pytest.raises(ValueError, match=r"instance 0 .* line of parents that ends"):
-        Instances(**subparts, parents=[2, 0, 1])
-
-
-def test_scene_is_nobodys_ancestor():
-    boxes = np.repeat(BOX, 2, axis=0)
-    two = {"image_size": (1, 2), "boxes": boxes, "masks": MASK * 2, "levels": [0, 1], "parents": [-1, 0]}
-    assert Instances(**two, scene=[0, 1]).scene.tolist() == [False, True]
-    with pytest.raises(ValueError, match=r"instance 1 .* parent that is no scene"):
-        Instances(**two, scene=[True, False])
-
-
-def test_from_dense_names_the_empty_mask():
-    with pytest.raises(ValueError, match="mask 1 is empty"):
-        Instances.from_dense(np.stack([np.ones((2, 2)), np.zeros((2, 2))]), image_size=(2, 2))
-
-
 def test_printing_instances_is_one_line():
     masks = np.zeros((2, 4, 6), bool)
     masks[0, :2], masks[1, 0, 0] = True, True
