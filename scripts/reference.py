@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A node with an entry of its own here has a table in docs/ros_api.md; CONFIGS also have a file of defaults.
 TABLES = {
     "perception_node": perception_parameters.PARAMETERS,
+    "camera": perception_parameters.camera_parameters(""),
     "objects_3d_node": objects_3d_parameters.PARAMETERS,
     "camera_player": camera_player.PARAMETERS,
 }

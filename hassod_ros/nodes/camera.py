@@ -6,6 +6,8 @@ from typing import Any
 
 from hassod_ros.errors import InputError
 from hassod_ros.nodes.outputs import Outputs, Result
+from hassod_ros.pixel_range import PixelRange
+from hassod_ros.runtime.region import Region
 from hassod_ros.runtime.stream import CameraClock, FrameStatistics, RateLimit
 from hassod_ros.runtime.tracking import Tracker
 
@@ -16,11 +18,15 @@ class Camera:
     Args:
         name: "" for the only one.
         outputs: Its publishers.
+        region: The part of its images that is looked at.
+        pixel_range: Brings its images of 16 bits to 8.
 
     Attributes:
         name: As given.
         topics: Prefix of its topics.
         outputs: As given.
+        region: As given.
+        pixel_range: As given.
         subscription: Of the images, while the node is active.
         statistics: Counts and times since the node was configured.
         clock: Judges its stamps.
@@ -33,8 +39,10 @@ class Camera:
 
     """
 
-    def __init__(self, name: str, outputs: Outputs[Result]) -> None:
+    def __init__(self, name: str, outputs: Outputs[Result], region: Region, pixel_range: PixelRange) -> None:
         self.name = name
+        self.region = region
+        self.pixel_range = pixel_range
         self.topics = prefix(name)
         self.outputs = outputs
         self.subscription: Any = None

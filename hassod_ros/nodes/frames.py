@@ -18,6 +18,7 @@ from hassod_ros.nodes.convert import compressed_to_array, image_to_array
 from hassod_ros.nodes.managed_node import ManagedNode
 from hassod_ros.nodes.outputs import Result
 from hassod_ros.nodes.perception_parameters import selection
+from hassod_ros.pixel_range import PixelRange
 from hassod_ros.runtime.model_slot import Model, ModelSlot
 from hassod_ros.runtime.stream import Moment, Worker
 
@@ -31,13 +32,14 @@ class Frame(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A frame whose turn it is, with its pixels (H, W, 3) uint8 and their order, "RGB" or "BGR"."""
+    """A frame whose turn it is: its pixels (H, W, 3) uint8, their order, "RGB" or "BGR", and those to be segmented."""
 
     camera: Camera
     frame: Frame
     moment: Moment
     pixels: np.ndarray
     color_order: str
+    cut: np.ndarray
 
 
 class FrameLoop:
@@ -115,7 +117,8 @@ class FrameLoop:
             camera.statistics.drop("too_old")
         else:
             try:
-                return Taken(camera, frame, moment, *_pixels(frame.message))
+                pixels, color_order = _pixels(frame.message, camera.pixel_range)
+                return Taken(camera, frame, moment, pixels, color_order, camera.region.crop(pixels))
             except Exception as error:  # whatever a damaged image makes a decoder do
                 camera.statistics.drop("malformed")
                 camera.malformed = str(error)
@@ -125,7 +128,7 @@ class FrameLoop:
     def _segment(self, taken: list[Taken], options: dict[str, Any], started: float) -> None:
         converted, wanted = time.perf_counter(), selection(options)
         try:
-            results, model = self._slot.segment([(each.pixels, each.color_order) for each in taken], wanted)
+            results, model = self._slot.segment([(each.cut, each.color_order) for each in taken], wanted)
         except Exception as error:
             if len(taken) == 1:
                 self._lose(taken[0].camera, error)
@@ -161,6 +164,7 @@ class FrameLoop:
         self, taken: Taken, instances: Instances, model: Model, options: dict[str, Any], started: float
     ) -> Result:
         camera, header = taken.camera, taken.frame.message.header
+        instances = camera.region.place(instances, (taken.pixels.shape[0], taken.pixels.shape[1]))
         if options["tracking"]:
             instances = camera.tracker.update(instances, taken.moment.time, taken.pixels)
         result = Result(
@@ -199,9 +203,10 @@ class FrameLoop:
             self._node.notices.fail(what, error)
 
 
-def _pixels(message: Image | CompressedImage) -> tuple[np.ndarray, str]:
+def _pixels(message: Image | CompressedImage, pixel_range: PixelRange) -> tuple[np.ndarray, str]:
     """Pixels and colour order of a message; InputError where it cannot be used."""
     nanoseconds = message.header.stamp.nanosec
     if nanoseconds >= 1_000_000_000:
         raise InputError(f"the stamp holds {nanoseconds} nanoseconds, a second or more; fix the camera driver")
-    return compressed_to_array(message) if isinstance(message, CompressedImage) else image_to_array(message)
+    read = compressed_to_array if isinstance(message, CompressedImage) else image_to_array
+    return read(message, pixel_range)

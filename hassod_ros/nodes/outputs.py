@@ -19,7 +19,7 @@ from std_msgs.msg import Float64, Header
 from hassod_msgs.msg import InstanceArray
 from hassod_ros.drawing import draw
 from hassod_ros.instances import Instances, Level
-from hassod_ros.nodes import vision
+from hassod_ros.nodes import foxglove, vision
 from hassod_ros.nodes.convert import array_to_image, to_rgb
 from hassod_ros.nodes.messages import instance_array, label_image
 from hassod_ros.runtime.model_slot import Model
@@ -130,8 +130,13 @@ class Result:
 
 def instances_message(result: Result) -> InstanceArray:
     """`~/instances`."""
-    model = result.model
-    return instance_array(result.instances, result.header, model_name=model.name, model_sha256=model.sha256)
+    return instance_array(
+        result.instances,
+        result.header,
+        model_name=result.model.name,
+        model_sha256=result.model.sha256,
+        mask_encoding=result.options["mask_encoding"],
+    )
 
 
 def _labels(level: Level, result: Result) -> Image:
@@ -140,6 +145,10 @@ def _labels(level: Level, result: Result) -> Image:
 
 def _detections(result: Result) -> Any:
     return vision.detection_array(result.instances, result.header)
+
+
+def _annotations(result: Result) -> Any:
+    return foxglove.image_annotations(result.instances, result.header)
 
 
 def _overlay(result: Result) -> Image:
@@ -165,12 +174,17 @@ def _pipeline_latency(result: Result) -> Float64 | None:
 DETECTIONS: list[Output[Result]] = []
 if vision.INSTALLED:
     DETECTIONS.append(Output("detections", vision.Detection2DArray, _detections))  # type: ignore[attr-defined]
+ANNOTATIONS: list[Output[Result]] = []
+if foxglove.INSTALLED:
+    kind = foxglove.ImageAnnotations  # type: ignore[attr-defined]
+    ANNOTATIONS.append(Output("annotations", kind, _annotations, urgent=False))
 OUTPUTS: tuple[Output[Result], ...] = (
     Output("instances", InstanceArray, instances_message),
     *DETECTIONS,
     *(Output(f"labels/{level.name.lower()}", Image, partial(_labels, level)) for level in Level),
     Output("debug/processing_time_ms", Float64, _processing_time),
     Output("debug/pipeline_latency_ms", Float64, _pipeline_latency),
+    *ANNOTATIONS,
     Output("overlay", Image, _overlay, urgent=False),
     Output("overlay/compressed", CompressedImage, _compressed_overlay, urgent=False),
 )

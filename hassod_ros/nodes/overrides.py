@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from hassod_ros.errors import InputError
 from hassod_ros.params_file import require_section
@@ -14,20 +16,23 @@ from hassod_ros.params_file import require_section
 _LATER = ("qos_overrides.",)  # declared with their publisher or subscription
 
 
-def unknown_overrides(node: Node, known: Sequence[str]) -> list[str]:
-    """A sentence for each value that was given for a parameter which the node does not have.
+def take_override(node: Node, name: str) -> Any:
+    """The value that was given for a parameter which the node will not have, or None; it counts as used then."""
+    given = _overrides(node).pop(name, None)
+    return None if given is None else given.value
 
-    Args:
-        node: With all its parameters declared.
-        known: Names that the node reads without having them declared now.
 
-    """
-    given = getattr(node, "_parameter_overrides", {})  # rclpy has no other way to see them
+def _overrides(node: Node) -> dict[str, Parameter]:
+    return getattr(node, "_parameter_overrides", {})  # rclpy has no other way to see them
+
+
+def unknown_overrides(node: Node) -> list[str]:
+    """A sentence for each value that was given for a parameter which the node, now complete, does not have."""
+    names = sorted(parameter.name for parameter in node.get_parameters_by_prefix("").values())
     sentences = []
-    for name in given:
-        if node.has_parameter(name) or name in known or name.startswith(_LATER):
+    for name in _overrides(node):
+        if node.has_parameter(name) or name.startswith(_LATER):
             continue
-        names = sorted({*(parameter.name for parameter in node.get_parameters_by_prefix("").values()), *known})
         nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         advice = f"did you mean {nearest[0]}?" if nearest else "see docs/ros_api.md"
         sentences.append(f"there is no parameter {name}, so its value has no effect; {advice}")

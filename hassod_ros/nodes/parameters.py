@@ -12,9 +12,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from hassod_ros.errors import InputError
-from hassod_ros.nodes.overrides import unknown_overrides
+from hassod_ros.nodes.overrides import take_override
 
-Value = bool | int | float | str | list[str]
+Value = bool | int | float | str | list[str] | list[int] | list[float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +52,24 @@ class Parameter:
             message.additional_constraints = f"one of {', '.join(self.choices)}"
         if isinstance(self.default, int) and self.low is not None and self.high is not None:
             message.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high))]
-        if isinstance(self.default, float):
+        if self._is_float:
             # Otherwise rclpy refuses whole numbers, as in `max_rate:=5`. The range is then checked here.
             message.dynamic_typing = True
-            if self.low is not None and self.high is not None:
+            if isinstance(self.default, float) and self.low is not None and self.high is not None:
                 message.floating_point_range = [
                     FloatingPointRange(from_value=float(self.low), to_value=float(self.high))
                 ]
         return message
 
+    @property
+    def _is_float(self) -> bool:
+        return isinstance(self.default[0] if isinstance(self.default, list) else self.default, float)
+
     def read(self, value: Any) -> Any:
         """The value as this package uses it: lists as list, and a float also where a whole number was given."""
-        if isinstance(self.default, float):
-            return float(value)
-        return list(value) if isinstance(self.default, list) else value
+        if isinstance(self.default, list):
+            return [float(entry) for entry in value] if self._is_float else list(value)
+        return float(value) if self._is_float else value
 
     def refusal(self, value: Any) -> str:
         """Why `value` is not allowed, "" where it is.
@@ -78,9 +82,12 @@ class Parameter:
             if self.low is not None and self.high is not None and not self.low <= value <= self.high:  # nor NaN
                 unit = f" {self.unit}" if self.unit else ""
                 return f"{self.name} is out of range: it must be {self.low:g} to {self.high:g}{unit}, not {value:g}"
-        if isinstance(self.default, list) and not value:
-            return f"{self.name} is empty; give it a value, or leave it out"
-        given = value if isinstance(value, list | tuple) else [value]
+        if isinstance(self.default, list):
+            if not value:
+                return f"{self.name} is empty; give it a value, or leave it out"
+            if not isinstance(self.default[0], str) and len(value) != len(self.default):
+                return f"{self.name} must be {len(self.default)} numbers, not {list(value)}"
+        given = list(value) if isinstance(self.default, list) else [value]
         if self.choices:
             for entry in given:
                 if entry not in self.choices:
@@ -112,16 +119,11 @@ def declare(node: Node, table: Sequence[Parameter]) -> None:
             node.declare_parameter(parameter.name, default, parameter.descriptor())
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         raise InputError(f"parameter {parameter.name} is wrong: {error}; see docs/ros_api.md") from error
-    for sentence in unknown_overrides(node, [parameter.formerly for parameter in table]):
-        node.get_logger().warning(sentence)
 
 
 def _renamed(node: Node, parameter: Parameter) -> Value:
     """The value that was given under the parameter's old name, else its default."""
-    if not parameter.formerly:
-        return parameter.default
-    given = node.declare_parameter(parameter.formerly, descriptor=ParameterDescriptor(dynamic_typing=True)).value
-    node.undeclare_parameter(parameter.formerly)
+    given = take_override(node, parameter.formerly) if parameter.formerly else None
     if given is None:
         return parameter.default
     node.get_logger().warning(f"the parameter {parameter.formerly} is called {parameter.name} now; rename it")
@@ -137,8 +139,9 @@ def markdown(table: Sequence[Parameter]) -> str:
     """The reference table of docs/ros_api.md."""
     lines = ["| parameter | type | default | allowed | changeable | meaning |", "|---|---|---|---|---|---|"]
     for parameter in table:
-        kind = "string list" if isinstance(parameter.default, list) else type(parameter.default).__name__
-        kind = {"str": "string", "float": "double"}.get(kind, kind)
+        several = isinstance(parameter.default, list)
+        kind = type(parameter.default[0] if isinstance(parameter.default, list) else parameter.default).__name__
+        kind = {"str": "string", "float": "double"}.get(kind, kind) + (" list" if several else "")
         default = str(parameter.default).lower() if isinstance(parameter.default, bool) else repr(parameter.default)
         unit = f" {parameter.unit}" if parameter.unit else ""
         allowed = ", ".join(parameter.choices)

@@ -22,9 +22,12 @@ from hassod_ros.nodes.diagnostics import frame_status
 from hassod_ros.nodes.frames import FrameLoop
 from hassod_ros.nodes.managed_node import ManagedNode
 from hassod_ros.nodes.outputs import OUTPUTS, QOS_OVERRIDES, Outputs, Result, instances_message
-from hassod_ros.nodes.perception_parameters import PARAMETERS, selection
+from hassod_ros.nodes.parameters import declare, values
+from hassod_ros.nodes.perception_parameters import PARAMETERS, camera_parameters, selection
 from hassod_ros.nodes.run import reliability, run
+from hassod_ros.pixel_range import PixelRange
 from hassod_ros.runtime.model_slot import ModelSlot
+from hassod_ros.runtime.region import Region
 from hassod_ros.runtime.segmenter import ImageSegmenter, open_segmenter
 from hassod_ros.runtime.stream import FrameStatistics
 
@@ -47,7 +50,8 @@ class PerceptionNode(ManagedNode):
 
     def __init__(self, open_model: Callable[[str], ImageSegmenter] | None = None, **node_options: Any) -> None:
         super().__init__("perception_node", PARAMETERS, **node_options)
-        check_names(self.get_parameter("cameras").value)
+        for name in check_names(self.get_parameter("cameras").value):
+            declare(self, camera_parameters(name))
         self._slot = ModelSlot(open_model or self._open_segmenter)
         self._cameras: list[Camera] = []
         self._frames: FrameLoop | None = None
@@ -71,7 +75,9 @@ class PerceptionNode(ManagedNode):
         model, _ = self._slot.load(options["model"])
         qos = _qos(options["output_reliability"])
         for name in check_names(options["cameras"]):
-            self._cameras.append(Camera(name, Outputs(self, OUTPUTS, prefix(name), qos)))
+            region, mask, values_of_16_bits = values(self, camera_parameters(name)).values()
+            looked_at, pixel_range = Region.load(region, mask), PixelRange(*values_of_16_bits)
+            self._cameras.append(Camera(name, Outputs(self, OUTPUTS, prefix(name), qos), looked_at, pixel_range))
         self._level_names = vision.LevelNames(self)
         self.get_logger().info(f"model {model.name} is ready")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hassod_ros.instances import Level
 from hassod_ros.nodes import health
+from hassod_ros.nodes.messages import MASK_ENCODINGS
 from hassod_ros.nodes.parameters import Parameter
 from hassod_ros.runtime.backends import BACKENDS
 from hassod_ros.runtime.default_model import DEFAULT
@@ -102,6 +103,13 @@ PARAMETERS = (
         description="Publish background and supports too, such as floor, wall and table top.",
     ),
     Parameter(
+        name="mask_encoding",
+        default="crop",
+        choices=tuple(MASK_ENCODINGS),
+        description="How `~/instances` writes masks: as images of their rectangles, as run lengths (exact), or as "
+        "polygons (up to three quarters of a pixel beside the border).",
+    ),
+    Parameter(
         name="max_rate",
         default=0.0,
         low=0.0,
@@ -164,6 +172,33 @@ PARAMETERS = (
     ),
     *health.PARAMETERS,
 )
+
+
+def camera_parameters(name: str) -> tuple[Parameter, ...]:
+    """Those of one camera; `name` is "" for the only one."""
+    prefix = f"{name}." if name else ""
+    return (
+        Parameter(
+            name=f"{prefix}region",
+            default=[0, 0, 0, 0],
+            description="The part of the image that is segmented: x, y, width and height in px; a width or height of 0 "
+            "goes up to the edge. Results are in pixels of the whole image.",
+            read_only=True,
+        ),
+        Parameter(
+            name=f"{prefix}ignore_mask",
+            default="",
+            description="Image file of the camera's size; what lies mostly where it is white is not published.",
+            read_only=True,
+        ),
+        Parameter(
+            name=f"{prefix}pixel_range",
+            default=[0.0, 0.0],
+            description="Values of 16-bit images that become black and white, such as 7000 and 8500 of a thermal "
+            "camera; 0 and 0 = by the last 30 images.",
+            read_only=True,
+        ),
+    )
 
 
 def selection(options: Mapping[str, Any]) -> Selection:

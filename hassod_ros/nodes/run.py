@@ -17,7 +17,7 @@ from rclpy.qos import ReliabilityPolicy
 from rclpy.task import Task
 
 from hassod_ros.errors import InputError
-from hassod_ros.nodes.overrides import useless_files
+from hassod_ros.nodes.overrides import unknown_overrides, useless_files
 from hassod_ros.nodes.process import prepare_process
 from hassod_ros.nodes.shared_memory import remove_orphans
 
@@ -86,7 +86,8 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
     executor = NodeExecutor()
     try:
         node = make_node()
-        for sentence in useless_files(sys.argv if arguments is None else arguments, node.get_fully_qualified_name()):
+        given = sys.argv if arguments is None else arguments
+        for sentence in (*unknown_overrides(node), *useless_files(given, node.get_fully_qualified_name())):
             node.get_logger().warning(sentence)
         starting = False
         try:

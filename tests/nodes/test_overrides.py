@@ -8,13 +8,15 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from hassod_ros.errors import InputError
-from hassod_ros.nodes.overrides import useless_files
+from hassod_ros.nodes.overrides import unknown_overrides, useless_files
 from hassod_ros.nodes.parameters import Parameter, declare, values
 
 TABLE = (
     Parameter(name="max_rate", default=0.0, low=0.0, high=10.0, unit="Hz", description="A rate."),
     Parameter(name="count", default=1, low=0, high=9, description="A number."),
     Parameter(name="names", default=["a"], description="Some names."),
+    Parameter(name="numbers", formerly="numbers_of_old", default=[0.0, 0.0], description="Two numbers."),
+    Parameter(name="places", default=[0, 0], description="Two whole numbers."),
 )
 PLAYER = """
 /**/camera_player:
@@ -79,14 +81,36 @@ def test_whole_numbers_stay_whole(make):
         make(count=1.5)
 
 
-def test_names_that_do_not_exist_are_said_with_the_nearest_that_does(make, monkeypatch):
-    said = []
-    monkeypatch.setattr("rclpy.impl.rcutils_logger.RcutilsLogger.warning", lambda self, text, **_: said.append(text))
-    make(maxrate=5.0, zzzzzz=1, max_rate=1.0, qos_overrides__x=1, use_sim_time=False)
-    assert said == [
+def test_names_that_do_not_exist_are_said_with_the_nearest_that_does(make):
+    node = make(maxrate=5.0, zzzzzz=1, max_rate=1.0, qos_overrides__x=1, use_sim_time=False)
+    assert unknown_overrides(node) == [
         "there is no parameter maxrate, so its value has no effect; did you mean max_rate?",
         "there is no parameter zzzzzz, so its value has no effect; see docs/ros_api.md",
     ]
+
+
+def test_an_old_name_is_still_read_and_not_unknown(make):
+    node = make(numbers_of_old=[3, 4])
+    assert values(node, TABLE)["numbers"] == [3.0, 4.0]
+    assert not unknown_overrides(node)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"numbers": [1.0]}, "numbers must be 2 numbers, not [1.0]"),
+        ({"places": [1, 2, 3]}, "places must be 2 numbers, not [1, 2, 3]"),
+        ({"places": [1.5, 2.5]}, "type"),
+    ],
+)
+def test_lists_of_numbers(make, changes, reason):
+    node = make(numbers=[5, 6], places=[7, 8])
+    read = values(node, TABLE)
+    assert (read["numbers"], read["places"]) == ([5.0, 6.0], [7, 8])
+    ((name, value),) = changes.items()
+    (result,) = node.set_parameters([RosParameter(name, value=value)])
+    assert not result.successful
+    assert reason in result.reason
 
 
 def test_only_files_without_a_section_for_the_node_are_useless(tmp_path):
