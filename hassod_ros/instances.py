@@ -194,9 +194,19 @@ class Instances:
         return full
 
     def labels(self) -> np.ndarray:
-        """(N,) uint16 pixel values in label maps: the id folded into 1..65535, or index + 1 where untracked."""
-        value = np.where(self.ids > 0, self.ids.astype(np.int64) - 1, np.arange(len(self)))
-        return (value % _LABEL_MAX + 1).astype(np.uint16)
+        """(N,) uint16 pixel values in label maps, no two the same; none of them is 0.
+
+        The id folded into 1..65535, or index + 1 where untracked. Where two fold into one value, the smaller id has it,
+        and the other gets the lowest value that is left over.
+        """
+        key = np.where(self.ids > 0, self.ids.astype(np.int64) - 1, np.arange(len(self)))
+        value = key % _LABEL_MAX + 1
+        order = np.argsort(key, kind="stable")
+        taken, first = np.unique(value[order], return_index=True)
+        late = np.delete(order, first)
+        if len(late):
+            value[late] = np.setdiff1d(np.arange(1, _LABEL_MAX + 1), taken)[: len(late)]
+        return value.astype(np.uint16)
 
     def to_label_map(self, level: Level) -> np.ndarray:
         """(H, W) uint16 map of one level: `labels()` of the instance at each pixel, 0 = none; higher scores on top.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import time
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
+_NAMES = ("fastdds", "fastrtps")  # the latter up to Fast DDS 2 (Humble, Jazzy)
 _SETTLED = 10.0  # s; a younger file may belong to a process that has not locked it yet
 
 
@@ -23,7 +25,7 @@ def remove_orphans(folder: Path = FOLDER) -> list[Path]:
 
     """
     removed = []
-    for lock in folder.glob("fastdds_[0-9a-f]*_el"):
+    for lock in itertools.chain.from_iterable(folder.glob(f"{name}_[0-9a-f]*_el") for name in _NAMES):
         segment = lock.with_name(lock.name.removesuffix("_el"))
         try:
             if time.time() - lock.stat().st_mtime < _SETTLED:

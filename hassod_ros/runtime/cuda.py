@@ -53,6 +53,25 @@ def current_device() -> Device:
     return Device(name.rstrip("\0"), f"{properties.major}.{properties.minor}", int(properties.multiProcessorCount))
 
 
+def free_memory() -> int:
+    """Bytes that are free on the device in use."""
+    free, _ = check(cudart.cudaMemGetInfo())
+    return int(free)
+
+
+def use_device(number: int) -> None:
+    """Take a device for the calls of this thread.
+
+    Raises:
+        InputError: There is no device of this number.
+
+    """
+    count = int(check(cudart.cudaGetDeviceCount()))
+    if not 0 <= number < count:
+        raise InputError(f"there is no GPU {number}, this machine has {count}; choose another device")
+    check(cudart.cudaSetDevice(number))
+
+
 class Buffer:
     """One tensor in page-locked host memory and on the device.
 
@@ -67,7 +86,11 @@ class Buffer:
         self._host_address = int(check(cudart.cudaHostAlloc(size, cudart.cudaHostAllocDefault)))
         memory = (ctypes.c_uint8 * size).from_address(self._host_address)
         self.host = np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
-        self.address = int(check(cudart.cudaMalloc(size)))
+        try:
+            self.address = int(check(cudart.cudaMalloc(size)))
+        except BaseException:
+            check(cudart.cudaFreeHost(self._host_address))
+            raise
 
     def upload(self, stream: Any) -> None:
         """Copy to the device, in the stream's order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hassod_ros.errors import InputError
@@ -30,7 +31,9 @@ def default_model(precision: str = "fp32") -> Path:
 
 
 def resolve_model(model: str) -> str:
-    """The path behind the names "default" and "default-int8" ("" is "default"); anything else comes back as it is.
+    """The path behind the names "default" and "default-int8" ("" is "default"), or below a home folder (`~`).
+
+    Anything else comes back as it is.
 
     Raises:
         InputError: This installation holds no such file.
@@ -38,5 +41,5 @@ def resolve_model(model: str) -> str:
     """
     name, _, precision = (model or DEFAULT).partition("-")
     if name != DEFAULT or precision not in ("", "fp32", "int8"):
-        return model
+        return os.path.expanduser(model)
     return str(default_model(precision or "fp32"))

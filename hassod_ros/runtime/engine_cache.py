@@ -10,19 +10,24 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path
 
 _SCHEMA = 1
 _HEADER_LIMIT = 1 << 16  # bytes; a damaged file may have no line end
+_QUARANTINED = 2  # files that are kept to be looked at; an engine can have hundreds of megabytes
+_SHORTAGE = re.compile(r"alloc|out ?of ?memory|\boom\b", re.IGNORECASE)
+
+Engine = TypeVar("Engine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,7 @@ def private_folder(folder: str | os.PathLike) -> Path:
         InputError: It belongs to someone else, or others may write to it.
 
     """
-    path = Path(folder)
+    path = Path(folder).expanduser()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()
@@ -115,7 +120,7 @@ class EngineCache:
                 engine = _read(path, key)
                 if engine is not None:
                     return engine
-                self.quarantine(key)
+                self._put_aside(path)
             engine = build()
             with atomic_path(path) as temporary, temporary.open("wb") as file:
                 header = {"schema": _SCHEMA, "key": asdict(key), "size": len(engine)}
@@ -124,12 +129,67 @@ class EngineCache:
                 file.write(engine)
             return engine
 
-    def quarantine(self, key: EngineKey) -> Path:
-        """Move an engine aside, so that it is never loaded again but can be looked at; returns where it is now."""
-        path = self.path(key)
+    def open(
+        self,
+        key: EngineKey,
+        build: Callable[[], bytes],
+        load: Callable[[bytes], Engine | None],
+        report: Callable[[str], None],
+    ) -> Engine:
+        """What `load` makes of the engine's bytes. One from the disk that it refuses is put aside and built anew.
+
+        Args:
+            key: Of the engine.
+            build: See `load_or_build`.
+            load: Returns None where it refuses the bytes. An error that says nothing about them, such as too little
+                memory, is to be raised: it passes through, and the engine stays.
+            report: Takes a line about what was put aside.
+
+        Raises:
+            InputError: Even a new engine is refused; see also `load_or_build`.
+
+        """
+        fresh = False
+
+        def build_now() -> bytes:
+            nonlocal fresh
+            fresh = True
+            return build()
+
+        while True:
+            data = self.load_or_build(key, build_now)
+            engine = load(data)
+            if engine is not None:
+                return engine
+            aside = self.quarantine(key, data)
+            if fresh:
+                raise InputError(f"a newly built engine cannot be loaded (it is now {aside}); see the log")
+            if aside is not None:
+                report(f"the engine in the cache was refused; it is now {aside}, building anew")
+
+    def quarantine(self, key: EngineKey, engine: bytes) -> Path | None:
+        """Move an engine aside, so that it is never loaded again but can be looked at.
+
+        Returns:
+            Where it is now; None where another process has put something else in its place.
+
+        """
+        with self._lock(key):
+            path = self.path(key)
+            return self._put_aside(path) if path.exists() and _read(path, key) == engine else None
+
+    def _put_aside(self, path: Path) -> Path:
+        """Rename a file, and remove all but the newest of those before it; the lock is held."""
         handle, name = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".quarantined", dir=self.folder)
         os.close(handle)
         os.replace(path, name)
+        os.utime(name)
+        aside = []
+        for file in self.folder.glob("*.quarantined"):
+            with suppress(FileNotFoundError):  # another process tidies up as well
+                aside.append((file.stat().st_mtime_ns, file))
+        for _, file in sorted(aside)[:-_QUARANTINED]:
+            file.unlink(missing_ok=True)
         return Path(name)
 
     @contextmanager
@@ -155,3 +215,8 @@ def _read(path: Path, key: EngineKey) -> bytes | None:
         engine = file.read()
     whole = expected == asdict(key) and size == len(engine) and digest == hashlib.sha256(engine).hexdigest()
     return engine if whole and header.get("schema") == _SCHEMA else None
+
+
+def is_memory_shortage(text: str) -> bool:
+    """Whether an error's text speaks of too little memory."""
+    return _SHORTAGE.search(text) is not None

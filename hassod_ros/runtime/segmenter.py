@@ -170,4 +170,8 @@ def open_segmenter(
         raise InputError(
             f"training-free mode needs the package {error.name}; run pip install 'hassod_ros[train]'"
         ) from error
+    known = ("config", "device", "features", "size", "weights")
+    for name in options:
+        if name not in known:
+            raise InputError(f"training-free mode has no option {name}; it has {', '.join(known)}")
     return TrainingFreeSegmenter(**options)

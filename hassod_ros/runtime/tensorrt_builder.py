@@ -16,8 +16,8 @@ import tensorrt as trt
 
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, sha256
-from hassod_ros.runtime.cuda import current_device
-from hassod_ros.runtime.engine_cache import EngineCache, EngineKey
+from hassod_ros.runtime.cuda import current_device, free_memory
+from hassod_ros.runtime.engine_cache import EngineCache, EngineKey, is_memory_shortage
 from hassod_ros.runtime.model_info import ModelInfo
 
 Report = Callable[[str], None]
@@ -163,7 +163,7 @@ def load_engine(
     """The engine of an ONNX file: from the cache, or built. One that TensorRT refuses is put aside and built anew.
 
     Raises:
-        InputError: See `build_engine`; or not even the new engine can be loaded (too little memory, for one).
+        InputError: See `build_engine`; or not even the new engine can be loaded, or the GPU has too little memory.
 
     """
     engines = EngineCache(cache)
@@ -177,15 +177,19 @@ def load_engine(
 
     logger = Logger(report)
     runtime = trt.Runtime(logger)
-    engine = runtime.deserialize_cuda_engine(engines.load_or_build(key, build))
-    if engine is None:
-        aside = engines.quarantine(key)
-        report(f"TensorRT refused the cached engine ({'; '.join(logger.errors)}); it is now {aside}, building anew")
+
+    def load(data: bytes) -> trt.ICudaEngine | None:
         logger.errors.clear()
-        engine = runtime.deserialize_cuda_engine(engines.load_or_build(key, build))
-    if engine is None:
-        raise InputError(f"TensorRT cannot load the engine of {path}: {'; '.join(logger.errors)}; free GPU memory")
-    return engine
+        engine = runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            reasons = "; ".join(logger.errors)
+            # It needs its weights on the device, and they are nearly all of its bytes.
+            if is_memory_shortage(reasons) or free_memory() < len(data):
+                raise InputError(f"the GPU has too little free memory for {path} ({reasons}); stop other programs")
+            report(f"TensorRT refused an engine: {reasons or 'no reason was given'}")
+        return engine
+
+    return engines.open(key, build, load, report)
 
 
 def _describe(error: trt.ParserError) -> str:

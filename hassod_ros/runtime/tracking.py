@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,8 @@ _SMOOTHING = 0.5  # share of the newest displacement in a track's velocity
 _PARENT_BONUS = 0.2  # IoU that having the same parent counts for
 _COLOR_BONUS = 0.2  # IoU that having the same colours counts for
 _COLOR_SIDE = 320  # pixels of the image's longer side that colours are looked at
+_LEAST_FRAMES = 3  # frame intervals that a thing is remembered at least
+_INTERVALS = 5  # frame intervals whose median counts
 
 
 @dataclass
@@ -54,8 +57,9 @@ class Tracker:
     up from 1 and are never given twice.
 
     Args:
-        memory: Seconds.
-        least_iou: Mask IoU that makes two masks the same thing; less is enough where colours or parents agree.
+        memory: Seconds; where frames come slowly, three of their intervals. May be changed between two frames.
+        least_iou: Mask IoU that makes two masks the same thing; less is enough where colours or parents agree. May be
+            changed between two frames.
 
     Example:
         >>> square = Instances.from_dense(np.ones((1, 2, 2), bool), image_size=(2, 2))
@@ -70,20 +74,21 @@ class Tracker:
         self.least_iou = least_iou
         self._tracks: list[_Track] = []
         self._next_id = 1
+        self._latest = -np.inf  # time of the newest frame
+        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
 
     def update(self, instances: Instances, time: float, image: np.ndarray | None = None) -> Instances:
         """The same instances with ids.
 
         Args:
             instances: Of one frame.
-            time: Of that frame in seconds. A step back, as when a simulation starts again, begins anew.
+            time: Of that frame in seconds. A frame that comes a little late counts as one of the newest time; a step
+                back by more than the memory, as when a simulation starts again, begins anew.
             image: (H, W, 3) uint8 pixels of the frame, in the same colour order every time. Default: colours do not
                 count.
 
         """
-        if any(time < track.seen for track in self._tracks):
-            self._tracks = []
-        self._tracks = [track for track in self._tracks if time - track.seen <= self.memory]
+        time = self._advance(time)
         ids = np.zeros(len(instances), np.uint32)
         overlaps = self._overlaps(instances, time)  # (T, N)
         colors = _histograms(instances, image) if image is not None else np.zeros((len(instances), 64), np.float32)
@@ -104,6 +109,21 @@ class Tracker:
         self._assign(_best_pairs(scores, self.least_iou), ~is_whole, ids, found)
         self._remember(instances, ids, found, colors, time)
         return replace(instances, ids=ids)
+
+    def _advance(self, time: float) -> float:
+        """Forget what was not seen for too long by `time`; returns the time that counts."""
+        step = time - self._latest
+        if 0 < step < np.inf:
+            self._intervals.append(step)
+        memory = max(self.memory, _LEAST_FRAMES * float(np.median(self._intervals)) if self._intervals else 0.0)
+        if step < -memory:
+            self._tracks = []
+            self._intervals.clear()
+        elif step < 0:
+            time = self._latest
+        self._latest = time
+        self._tracks = [track for track in self._tracks if time - track.seen <= memory]
+        return time
 
     def _assign(
         self, pairs: list[tuple[int, int]], rows: np.ndarray, ids: np.ndarray, found: list[_Track | None]

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 
 from hassod_ros.errors import InputError
-from hassod_ros.runtime.engine_cache import EngineCache, EngineKey, private_folder
+from hassod_ros.runtime.engine_cache import EngineCache, EngineKey, is_memory_shortage, private_folder
 
 
 def key_of(model: Path, **changes: object) -> EngineKey:
@@ -131,13 +131,71 @@ def test_another_keys_file_is_not_taken(cache, build, model):
     assert build.runs == 2
 
 
-def test_an_engine_that_the_loader_refuses_can_be_put_aside(cache, build, model):
+def test_an_engine_that_the_loader_refuses_is_put_aside_and_built_anew(cache, build, model):
+    key, lines, refused = key_of(model), [], []
+    old = cache.load_or_build(key, build)
+
+    def load(data: bytes) -> str | None:
+        refused.append(data)
+        return None if len(refused) == 1 else "engine"
+
+    assert cache.open(key, build, load, lines.append) == "engine"
+    assert build.runs == 2
+    (aside,) = cache.folder.glob("*.quarantined")
+    assert old in aside.read_bytes()
+    assert str(aside) in lines[0]
+
+
+def test_an_engine_is_not_built_again_and_again(cache, build, model):
+    with pytest.raises(InputError, match="newly built engine cannot be loaded"):
+        cache.open(key_of(model), build, lambda data: None, print)
+    assert build.runs == 1
+
+
+def test_too_little_memory_says_nothing_against_an_engine(cache, build, model):
     key = key_of(model)
     cache.load_or_build(key, build)
-    aside = cache.quarantine(key)
-    assert aside.exists()
-    cache.load_or_build(key, build)
-    assert build.runs == 2
+
+    def load(data: bytes) -> None:
+        raise InputError("the GPU has too little free memory")
+
+    with pytest.raises(InputError, match="too little free memory"):
+        cache.open(key, build, load, print)
+    assert not list(cache.folder.glob("*.quarantined"))
+    assert cache.open(key, build, len, print) > 0
+    assert build.runs == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shortage"),
+    [
+        ("[defaultAllocator.cpp::allocate::52] Error Code 1: Cuda Runtime (out of memory)", True),
+        ("Error Code 2: OutOfMemory (no further information)", True),
+        ("Requested amount of GPU memory could not be allocated", True),
+        ("CUDA failure 2: oom", True),
+        ("Version tag does not match", False),
+        ("no room for a node", False),
+    ],
+)
+def test_what_speaks_of_too_little_memory(text, shortage):
+    assert is_memory_shortage(text) == shortage
+
+
+def test_an_engine_that_another_process_has_built_meanwhile_stays(cache, build, model):
+    key = key_of(model)
+    refused = cache.load_or_build(key, build)
+    first, second = cache.quarantine(key, refused), cache.load_or_build(key, lambda: b"a better one")
+    assert first is not None
+    assert cache.quarantine(key, refused) is None  # by a process that is late
+    assert cache.load_or_build(key, build) == second
+
+
+def test_few_engines_are_kept_aside(cache, build, model):
+    key = key_of(model)
+    for number in range(5):
+        cache.quarantine(key, cache.load_or_build(key, lambda number=number: b"engine %d" % number))
+    kept = sorted(path.read_bytes().splitlines()[1] for path in cache.folder.glob("*.quarantined"))
+    assert kept == [b"engine 3", b"engine 4"]
 
 
 def test_a_failing_compiler_leaves_nothing(cache, model):

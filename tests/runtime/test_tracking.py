@@ -77,6 +77,32 @@ def test_time_that_jumps_back_begins_anew():
     assert ids(tracker, 5.1, (10, 10, 40, 40)) == [2]
 
 
+def test_frames_that_come_a_little_late_cost_no_id():
+    tracker = Tracker()
+    for time in (0.0, 0.033, 0.066, 0.056, 0.1, 0.09, 0.133):
+        assert ids(tracker, time, (10, 10, 40, 40)) == [1]
+    assert ids(tracker, 0.166) == []
+    assert ids(tracker, 0.2, (10, 10, 40, 40)) == [1]
+
+
+@pytest.mark.parametrize("interval", [1.1, 8.0])
+def test_things_are_remembered_for_three_frames_where_those_come_slowly(interval):
+    tracker = Tracker()
+    for step in range(4):
+        assert ids(tracker, step * interval, (10, 10, 40, 40)) == [1]
+    assert ids(tracker, 4 * interval) == []
+    assert ids(tracker, 5 * interval, (10, 10, 40, 40)) == [1]
+    assert ids(tracker, 6 * interval) == []
+    assert ids(tracker, 9.5 * interval, (10, 10, 40, 40)) == [2]
+
+
+def test_a_pause_of_a_fast_camera_is_no_slow_camera():
+    tracker = Tracker()
+    for step in range(6):
+        assert ids(tracker, step / 30, (10, 10, 40, 40)) == [1]
+    assert ids(tracker, 3.0, (10, 10, 40, 40)) == [2]
+
+
 def test_a_part_stays_with_its_whole():
     tracker = Tracker()
     fields = {"levels": [0, 0, 1, 1], "parents": [-1, -1, 0, 1]}

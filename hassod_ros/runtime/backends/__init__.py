@@ -13,8 +13,13 @@ from hassod_ros.runtime.backends.base import Backend
 
 def _onnxruntime(provider: str) -> Callable[..., Backend]:
     def load(path: str | os.PathLike, **options: Any) -> Backend:
-        from hassod_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-
+        try:
+            from hassod_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+        except ImportError as error:
+            raise InputError(
+                f"the backend onnxruntime cannot be used here ({error}); run pip install onnxruntime, or with an "
+                "NVIDIA GPU pip install onnxruntime-gpu (Jetson: the wheel for its JetPack)"
+            ) from error
         return OnnxRuntimeBackend.load(path, provider=provider, **options)
 
     return load
@@ -50,6 +55,11 @@ _LOADERS: dict[str, Callable[..., Backend]] = {
     "torch": _torch,
 }
 BACKENDS = tuple(_LOADERS)
+_OPTIONS = {
+    "onnxruntime": ("cache", "device", "threads"),
+    "tensorrt": ("cache", "device", "dla_core", "workspace"),
+    "torch": ("batch", "config", "device", "input_size"),
+}
 
 
 def open_backend(
@@ -64,7 +74,7 @@ def open_backend(
         options: Passed on to the backend's `load`.
 
     Raises:
-        InputError: Unknown backend, or the model cannot be loaded.
+        InputError: Unknown backend or option, or the model cannot be loaded.
 
     """
     suffix = Path(path).suffix.lower()
@@ -74,6 +84,10 @@ def open_backend(
         backend = "torch" if suffix in (".pth", ".pkl", ".safetensors") else "onnxruntime"
     if backend not in _LOADERS:
         raise InputError(f"there is no backend {backend!r}; choose one of auto, {', '.join(BACKENDS)}")
+    known = _OPTIONS[backend.partition("-")[0]]
+    for name in options:
+        if name not in known:
+            raise InputError(f"the backend {backend} has no option {name}; it has {', '.join(known)}")
     if report is not None and backend == "tensorrt":
         options["report"] = report
     return _LOADERS[backend](path, **options)

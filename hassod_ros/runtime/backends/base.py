@@ -60,3 +60,16 @@ def check_images(images: np.ndarray, info: ModelInfo) -> None:
 def blank_images(info: ModelInfo) -> np.ndarray:
     """A batch of grey images."""
     return np.full((info.batch, *info.input_size, 3), 127, np.uint8)
+
+
+def gpu_number(device: str) -> int:
+    """The number of the GPU that "cuda:NUMBER" names; "cuda" and "" are the first.
+
+    Raises:
+        InputError: It names no GPU.
+
+    """
+    name, _, number = (device or "cuda").partition(":")
+    if name != "cuda" or not (number or "0").isdecimal():
+        raise InputError(f"device {device!r} is no GPU; write cuda, or cuda:1 for the second one")
+    return int(number or 0)

@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime
 
 from hassod_ros.errors import InputError
-from hassod_ros.runtime.backends.base import blank_images, check_images
+from hassod_ros.runtime.backends.base import blank_images, check_images, gpu_number
 from hassod_ros.runtime.cores import usable_cores
-from hassod_ros.runtime.engine_cache import default_cache_folder, private_folder
+from hassod_ros.runtime.engine_cache import default_cache_folder, is_memory_shortage, private_folder
 from hassod_ros.runtime.model_info import ModelInfo, read_model_info
 from hassod_ros.runtime.postprocess import RawDetections
 
@@ -38,6 +38,7 @@ class OnnxRuntimeBackend:
         path: str | os.PathLike,
         *,
         provider: str = "auto",
+        device: str = "",
         threads: int = 0,
         cache: str | os.PathLike | None = None,
     ) -> OnnxRuntimeBackend:
@@ -46,6 +47,7 @@ class OnnxRuntimeBackend:
         Args:
             path: The file.
             provider: "cpu", "cuda", "tensorrt", or "auto": CUDA where it is installed, otherwise the CPU.
+            device: "cpu", "cuda", or "cuda:NUMBER"; "" = as the provider has it.
             threads: Threads of the CPU provider; 0 = one per core that the process may use.
             cache: Folder for the TensorRT provider's engines. Default: `default_cache_folder()`.
 
@@ -55,19 +57,24 @@ class OnnxRuntimeBackend:
 
         """
         info = read_model_info(path)
-        name = _choose_provider(provider)
+        name = _choose_provider("cpu" if provider == "auto" and device == "cpu" else provider)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or _allowed_cores()
         options.log_severity_level = 3  # errors; they are raised as well
         # Idle threads would go on spinning for a while, on cores that other models and nodes want.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         settings: dict[str, Any] = {}
+        if device and (device == "cpu") != (name == _PROVIDERS["cpu"]):
+            raise InputError(f"device is {device}, but {name} runs the model; choose another backend or device")
+        if name != _PROVIDERS["cpu"]:
+            settings["device_id"] = gpu_number(device)
+        gpu = dict(settings)
         if provider == "tensorrt":
             folder = private_folder(Path(cache or default_cache_folder()) / "onnxruntime")
-            settings = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder)}
+            settings |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder)}
         providers: list[Any] = [(name, settings)]
         if provider == "tensorrt":
-            providers.append(_PROVIDERS["cuda"])
+            providers.append((_PROVIDERS["cuda"], gpu))
         if name != _PROVIDERS["cpu"]:
             providers.append(_PROVIDERS["cpu"])
         try:
@@ -127,7 +134,7 @@ def _choose_provider(provider: str) -> str:
 
 def _explain(error: Exception, path: Path) -> InputError:
     text = str(error)
-    if isinstance(error, MemoryError) or any(word in text.lower() for word in ("alloc", "out of memory", "oom")):
+    if isinstance(error, MemoryError) or is_memory_shortage(text):
         return InputError(f"{path} does not fit into the memory; free some or export a smaller size ({text})")
     return InputError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path} ({text}); copy or export it again")
 

@@ -13,8 +13,8 @@ import tensorrt as trt
 from cuda.bindings import runtime as cudart
 
 from hassod_ros.errors import InputError
-from hassod_ros.runtime.backends.base import blank_images, check_images
-from hassod_ros.runtime.cuda import Buffer, check
+from hassod_ros.runtime.backends.base import blank_images, check_images, gpu_number
+from hassod_ros.runtime.cuda import Buffer, check, use_device
 from hassod_ros.runtime.model_info import ModelInfo, read_model_info
 from hassod_ros.runtime.postprocess import RawDetections
 from hassod_ros.runtime.tensorrt_builder import BuildOptions, Report, load_engine, print_line
@@ -26,27 +26,40 @@ class TensorRTBackend:
     Args:
         engine: Built from a file of `to_onnx`.
         info: Its metadata.
+        device: Number of the GPU that it was built for and loaded on.
 
     """
 
-    def __init__(self, engine: trt.ICudaEngine, info: ModelInfo) -> None:
+    def __init__(self, engine: trt.ICudaEngine, info: ModelInfo, device: int = 0) -> None:
         self.info = info
         self.name = f"tensorrt {trt.__version__}"
+        self._device = device
         self._engine = engine
+        self._context: Any = None
+        self._stream: Any = None
+        self._graph: Any = None
+        self._inputs: dict[str, Buffer] = {}
+        self._outputs: dict[str, Buffer] = {}
+        self._closed = False
+        try:
+            self._allocate()
+        except BaseException:
+            self.close()
+            raise
+
+    def _allocate(self) -> None:
+        """Get what runs the engine; what was got already is given back by `close`."""
+        engine = self._engine
         self._context = engine.create_execution_context()
         if self._context is None:
             raise InputError("the GPU has too little free memory for this engine; stop other programs")
         self._stream = check(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
-        self._inputs: dict[str, Buffer] = {}
-        self._outputs: dict[str, Buffer] = {}
         for i in range(engine.num_io_tensors):
             name = engine.get_tensor_name(i)
             buffer = Buffer(tuple(engine.get_tensor_shape(name)), np.dtype(trt.nptype(engine.get_tensor_dtype(name))))
             is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
             (self._inputs if is_input else self._outputs)[name] = buffer
             self._context.set_tensor_address(name, buffer.address)
-        self._graph: Any = None
-        self._closed = False
 
     @classmethod
     def load(
@@ -56,6 +69,7 @@ class TensorRTBackend:
         cache: str | os.PathLike | None = None,
         workspace: int = 0,
         dla_core: int | None = None,
+        device: str = "",
         report: Report = print_line,
     ) -> TensorRTBackend:
         """Load an ONNX file; its engine is built the first time, which takes minutes.
@@ -65,6 +79,7 @@ class TensorRTBackend:
             cache: Folder of engines. Default: `default_cache_folder()`.
             workspace: See `BuildOptions`.
             dla_core: See `BuildOptions`.
+            device: "cuda:NUMBER", or "" for the first GPU.
             report: Takes a line of the build's progress at a time.
 
         Raises:
@@ -73,14 +88,17 @@ class TensorRTBackend:
         """
         info = read_model_info(path)
         options = BuildOptions(workspace=workspace, dla_core=dla_core)
+        number = gpu_number(device)
+        use_device(number)
         engine = load_engine(path, info, options, cache=cache, report=report)
-        return cls(engine, info)
+        return cls(engine, info, number)
 
     def infer(self, images: np.ndarray) -> RawDetections:
         """See `Backend.infer`."""
         check_images(images, self.info)
         if self._closed:
             raise RuntimeError("this backend is closed")
+        use_device(self._device)  # the choice is a thread's own
         np.copyto(self._inputs["images"].host, images)
         if self._graph is None:
             self._enqueue()  # TensorRT initialises itself in the first call, which cannot be captured
@@ -100,13 +118,16 @@ class TensorRTBackend:
         if self._closed:
             return
         self._closed = True
-        check(cudart.cudaStreamSynchronize(self._stream))
+        use_device(self._device)
+        if self._stream is not None:
+            check(cudart.cudaStreamSynchronize(self._stream))
         if self._graph is not None:
             check(cudart.cudaGraphExecDestroy(self._graph))
         del self._context, self._engine
         for buffer in (*self._inputs.values(), *self._outputs.values()):
             buffer.free()
-        check(cudart.cudaStreamDestroy(self._stream))
+        if self._stream is not None:
+            check(cudart.cudaStreamDestroy(self._stream))
 
     def _enqueue(self) -> None:
         for buffer in self._inputs.values():
