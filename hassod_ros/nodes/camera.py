@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hassod_ros.errors import InputError
+from hassod_ros.nodes.inputs import ImageInput
 from hassod_ros.nodes.outputs import Outputs, Result
 from hassod_ros.pixel_range import PixelRange
 from hassod_ros.runtime.region import Region
@@ -23,11 +22,10 @@ class Camera:
 
     Attributes:
         name: As given.
-        topics: Prefix of its topics.
         outputs: As given.
         region: As given.
         pixel_range: As given.
-        subscription: Of the images, while the node is active.
+        input: Its images, while the node is active.
         statistics: Counts and times since the node was configured.
         clock: Judges its stamps.
         rate: Limits how many of its images are segmented.
@@ -35,7 +33,6 @@ class Camera:
         tracker: Gives the instances their ids.
         failure: Why the last image could not be segmented, or "".
         malformed: What was wrong with the last image that could not be read, or "".
-        heard: When the last image came or waiting for the first one began, s, time.perf_counter.
 
     """
 
@@ -43,9 +40,8 @@ class Camera:
         self.name = name
         self.region = region
         self.pixel_range = pixel_range
-        self.topics = prefix(name)
         self.outputs = outputs
-        self.subscription: Any = None
+        self.input: ImageInput | None = None
         self.statistics = FrameStatistics()
         self.clock = CameraClock()
         self.rate = RateLimit()
@@ -53,7 +49,18 @@ class Camera:
         self.tracker = Tracker()
         self.failure = ""
         self.malformed = ""
-        self.heard = 0.0
+
+    @property
+    def title(self) -> str:
+        """The camera in words."""
+        return f"camera {self.name}" if self.name else "the camera"
+
+    def warnings(self) -> list[str]:
+        """What is wrong with what comes from it."""
+        found = [self.input.advice] if self.input is not None and self.input.advice else []
+        if not self.clock.stamps:
+            found.append(f"{self.title} does not stamp its images; when they come serves instead")
+        return found
 
 
 def prefix(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -104,6 +104,7 @@ def frame_status(
     *,
     failure: str = "",
     idle: str = "",
+    warnings: Sequence[str] = (),
     judged: Mapping[str, float],
     text: Mapping[str, str],
     figures: Mapping[str, float],
@@ -116,6 +117,7 @@ def frame_status(
         options: Values of `health.PARAMETERS` by name, and perhaps others.
         failure: What is wrong, which is an error; "" = nothing.
         idle: Why there is nothing to judge; "" = the figures are held against their limits.
+        warnings: What else is worth a warning.
         judged: Figures by the name of their limit, beside those that the statistics and the system tell.
         text: Values to be shown by name.
         figures: More of them.
@@ -132,7 +134,8 @@ def frame_status(
         if "total.p95_ms" in percentiles:
             known["latency"] = percentiles["total.p95_ms"] / 1e3
         status.level, sentences = health.judge(known | dict(judged), options)
-        status.message = sentences or "working"
+        status.message = "; ".join(filter(None, (sentences, *warnings))) or "working"
+        status.level = max(status.level, DiagnosticStatus.WARN) if warnings else status.level
     rates = {"rate_in_hz": period.rate_in, "rate_out_hz": period.rate_out}
     values = {**text, **{key: str(count) for key, count in statistics.counts().items()}}
     shown = {**rates, **figures, "memory_mb": memory, **percentiles}

@@ -79,7 +79,7 @@ class FrameLoop:
 
     def receive(self, camera: Camera, message: Image | CompressedImage) -> None:
         """Take a message of a camera; to be called in the thread that spins."""
-        now = camera.heard = time.perf_counter()
+        now = time.perf_counter()
         camera.statistics.receive()
         if camera.rate.exceeded(now, self._node.get_parameter("max_rate").value):
             camera.statistics.drop("rate_limited")
@@ -108,16 +108,18 @@ class FrameLoop:
         )
         if camera.clock.offset:
             self._node.notices.warn(
-                f"the images of camera {camera.name or 'image'} come {camera.clock.offset:.1f} s after their stamps: "
-                "its clock differs, or the way from it is slow"
+                f"the images of {camera.title} come {camera.clock.offset:.1f} s after their stamps: its clock differs, "
+                "or the way from it is slow"
             )
+        for warning in camera.warnings():
+            self._node.notices.warn(warning)
         if not camera.outputs.wanted():
             camera.statistics.drop("unwatched")
         elif options["max_age"] and moment.age + time.perf_counter() - frame.received > options["max_age"]:
             camera.statistics.drop("too_old")
         else:
             try:
-                pixels, color_order = _pixels(frame.message, camera.pixel_range)
+                pixels, color_order = read_pixels(frame.message, camera.pixel_range)
                 return Taken(camera, frame, moment, pixels, color_order, camera.region.crop(pixels))
             except Exception as error:  # whatever a damaged image makes a decoder do
                 camera.statistics.drop("malformed")
@@ -166,6 +168,7 @@ class FrameLoop:
         camera, header = taken.camera, taken.frame.message.header
         instances = camera.region.place(instances, (taken.pixels.shape[0], taken.pixels.shape[1]))
         if options["tracking"]:
+            camera.tracker.memory, camera.tracker.least_iou = options["tracking.memory"], options["tracking.least_iou"]
             instances = camera.tracker.update(instances, taken.moment.time, taken.pixels)
         result = Result(
             header,
@@ -203,7 +206,7 @@ class FrameLoop:
             self._node.notices.fail(what, error)
 
 
-def _pixels(message: Image | CompressedImage, pixel_range: PixelRange) -> tuple[np.ndarray, str]:
+def read_pixels(message: Image | CompressedImage, pixel_range: PixelRange | None = None) -> tuple[np.ndarray, str]:
     """Pixels and colour order of a message; InputError where it cannot be used."""
     nanoseconds = message.header.stamp.nanosec
     if nanoseconds >= 1_000_000_000:

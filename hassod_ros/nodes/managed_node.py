@@ -10,6 +10,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 
+from hassod_ros.nodes.bond import ManagerBond
 from hassod_ros.nodes.diagnostics import Notices, Reporter
 from hassod_ros.nodes.parameters import Parameter, declare, values
 
@@ -43,6 +44,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         self.notices = Notices(self)
         self.failure = ""
         declare(self, parameters)
+        self._bond = ManagerBond(self)
 
     def report(self) -> None:
         """Begin to publish diagnostics; to be called at the end of the constructor."""
@@ -92,10 +94,12 @@ class ManagedNode(LifecycleNodeMixin, Node):
             self.failure = self.notices.fail("cannot activate", error)
             return TransitionCallbackReturn.FAILURE
         self.failure = ""
+        self._bond.form()
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Called by rclpy."""
+        self._bond.end()
         self.stop()
         return TransitionCallbackReturn.SUCCESS
 
@@ -106,6 +110,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Called by rclpy, in whatever state."""
+        self._bond.end()
         self.stop()
         self.release()
         return TransitionCallbackReturn.SUCCESS
@@ -118,6 +123,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         """End the threads before what they use is gone."""
         if self._reporter is not None:  # else the constructor failed, and rclpy clears up
             self._reporter.close()
+            self._bond.end()
             self.stop()
             self.release()
         super().destroy_node()

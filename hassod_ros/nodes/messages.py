@@ -37,6 +37,7 @@ def instance_array(
     message.instances = [
         Instance(
             id=instance_id,
+            label=label,
             parent_id=parent_id,
             level=level,
             scene=scene,
@@ -44,8 +45,9 @@ def instance_array(
             roi=RegionOfInterest(x_offset=x0, y_offset=y0, width=x1 - x0, height=y1 - y0),
             mask_encoding=MASK_ENCODINGS[mask_encoding],
         )
-        for instance_id, parent_id, level, scene, score, (x0, y0, x1, y1) in zip(
+        for instance_id, label, parent_id, level, scene, score, (x0, y0, x1, y1) in zip(
             ids.tolist(),
+            instances.labels().tolist(),
             parent_ids.tolist(),
             instances.levels.tolist(),
             instances.scene.tolist(),
@@ -103,5 +105,5 @@ def mask_of(found: Instance) -> np.ndarray:
 
 
 def label_image(instances: Instances, level: Level, header: Header) -> Image:
-    """16UC1 image of one level without scene: 0 = none, else (id - 1) % 65535 + 1 of the instance at the pixel."""
+    """16UC1 image of one level without scene: 0 = none, else the `label` of the instance at the pixel."""
     return array_to_image(instances.to_label_map(level), "16UC1", header)

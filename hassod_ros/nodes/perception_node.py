@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.qos import HistoryPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool
@@ -17,19 +20,22 @@ from hassod_msgs.srv import ReloadModel, Segment
 from hassod_ros.errors import InputError
 from hassod_ros.nodes import vision
 from hassod_ros.nodes.camera import Camera, check_names, prefix
-from hassod_ros.nodes.convert import image_to_array
 from hassod_ros.nodes.diagnostics import frame_status
-from hassod_ros.nodes.frames import FrameLoop
+from hassod_ros.nodes.frames import FrameLoop, read_pixels
+from hassod_ros.nodes.inputs import ImageInput
 from hassod_ros.nodes.managed_node import ManagedNode
-from hassod_ros.nodes.outputs import OUTPUTS, QOS_OVERRIDES, Outputs, Result, instances_message
+from hassod_ros.nodes.outputs import OUTPUTS, Outputs, Result, instances_message
 from hassod_ros.nodes.parameters import declare, values
-from hassod_ros.nodes.perception_parameters import PARAMETERS, camera_parameters, selection
+from hassod_ros.nodes.perception_parameters import PARAMETERS, backend_options, camera_parameters, selection
 from hassod_ros.nodes.run import reliability, run
 from hassod_ros.pixel_range import PixelRange
-from hassod_ros.runtime.model_slot import ModelSlot
+from hassod_ros.runtime.model_slot import Model, ModelSlot
 from hassod_ros.runtime.region import Region
 from hassod_ros.runtime.segmenter import ImageSegmenter, open_segmenter
 from hassod_ros.runtime.stream import FrameStatistics
+from hassod_ros.runtime.told_model import ToldModel
+
+FOLLOW = 0.25  # s between two looks at who subscribes to the results
 
 
 class PerceptionNode(ManagedNode):
@@ -56,6 +62,10 @@ class PerceptionNode(ManagedNode):
         self._cameras: list[Camera] = []
         self._frames: FrameLoop | None = None
         self._level_names: vision.LevelNames | None = None
+        self._inputs = threading.Lock()  # held while inputs are opened and closed
+        self._following: Any = None  # the timer that does so
+        self._memory = ToldModel(self.get_fully_qualified_name())
+        self._told = ""  # the model that was told in place of the parameter's
         self._enabled = True
         if not vision.INSTALLED:
             self.get_logger().info("vision_msgs is not installed: there is no ~/detections and no ~/label_info")
@@ -72,7 +82,7 @@ class PerceptionNode(ManagedNode):
 
     def load(self, options: dict[str, Any]) -> None:
         """Load the model and create the publishers."""
-        model, _ = self._slot.load(options["model"])
+        model = self._load_model(options)
         qos = _qos(options["output_reliability"])
         for name in check_names(options["cameras"]):
             region, mask, values_of_16_bits = values(self, camera_parameters(name)).values()
@@ -81,22 +91,54 @@ class PerceptionNode(ManagedNode):
         self._level_names = vision.LevelNames(self)
         self.get_logger().info(f"model {model.name} is ready")
 
+    def _load_model(self, options: dict[str, Any]) -> Model:
+        """The model that was told last, or the parameter's."""
+        self._told = ""
+        if options["remember_model"]:
+            try:
+                if told := self._memory.recall(options["model"]):
+                    model, _ = self._slot.load(told)
+                    self._told = told
+                    self.get_logger().info(
+                        f"taking {told}, which ~/reload_model was told, instead of {options['model']}; "
+                        "call it with the latter to return to it"
+                    )
+                    return model
+            except Exception as error:  # the parameter's model is still there
+                self.notices.fail(
+                    f"the model that ~/reload_model was told cannot be used, taking {options['model']}", error
+                )
+        return self._slot.load(options["model"])[0]
+
     def start(self, options: dict[str, Any]) -> None:
         """Subscribe and start working."""
         assert self._level_names is not None  # made by load
         self._frames = FrameLoop(self, self._slot, self._cameras, self._level_names)
         for camera in self._cameras:
-            self._subscribe(camera, options)
+            camera.input = ImageInput(
+                self,
+                f"{prefix(camera.name)}image",
+                options["image_transport"],
+                _qos(options["input_reliability"]),
+                partial(self._receive, camera),
+            )
+            camera.input.open()
+            self.get_logger().info(f"images of {camera.title} are expected on {camera.input.describe()}")
+        self._following = self.create_timer(FOLLOW, self._follow, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def stop(self) -> None:
         """Stop receiving; the frame that is being segmented is finished first."""
-        for camera in self._cameras:
-            if camera.subscription is not None:
-                self.destroy_subscription(camera.subscription)
-                camera.subscription = None
-        if self._frames is not None:
-            self._frames.close()
-            self._frames = None
+        with self._inputs:
+            if self._following is not None:
+                self.destroy_timer(self._following)
+                self._following = None
+            for camera in self._cameras:
+                if camera.input is not None:
+                    camera.input.close()
+                    camera.input = None
+            frames, self._frames = self._frames, None
+        if frames is not None:
+            frames.close()
 
     def release(self) -> None:
         """Give the model and the publishers back."""
@@ -109,22 +151,12 @@ class PerceptionNode(ManagedNode):
         self._slot.close()
 
     def _open_segmenter(self, path: str) -> ImageSegmenter:
-        return open_segmenter(path, self.get_parameter("backend").value, report=self._tell_progress)
+        options = self.options()
+        return open_segmenter(path, options["backend"], report=self._tell_progress, **backend_options(options))
 
     def _tell_progress(self, line: str) -> None:
         self._slot.report(line)
         self.get_logger().info(line)
-
-    def _subscribe(self, camera: Camera, options: dict[str, Any]) -> None:
-        raw = options["image_transport"] == "raw"
-        camera.heard = time.perf_counter()
-        camera.subscription = self.create_subscription(
-            Image if raw else CompressedImage,
-            f"{camera.topics}image" + ("" if raw else "/compressed"),
-            lambda message: self._receive(camera, message),
-            _qos(options["input_reliability"]),
-            qos_overriding_options=QOS_OVERRIDES,
-        )
 
     # Services
 
@@ -148,16 +180,28 @@ class PerceptionNode(ManagedNode):
             return response
         response.success, response.message = True, f"running {new.name} instead of {old.name if old else 'none'}"
         self.get_logger().info(response.message)
+        self._remember(request.path)
         return response
+
+    def _remember(self, path: str) -> None:
+        """Keep what was told for the next time that the node is configured."""
+        options = self.options()
+        self._told = path if path != options["model"] else ""
+        if options["remember_model"]:
+            try:
+                self._memory.tell(path, options["model"])
+            except InputError as error:
+                self.notices.fail(f"{path} runs, but will not be remembered", error)
 
     def _on_segment(self, request: Segment.Request, response: Segment.Response) -> Segment.Response:
         try:
             started, options = time.perf_counter(), self.options()
-            pixels, color_order = image_to_array(request.image)
+            message = request.image if request.image.data else request.compressed
+            pixels, color_order = read_pixels(message)
             wanted = selection(options)
             (instances,), model = self._slot.segment([(pixels, color_order)], wanted)
             instances = wanted.apply(instances)
-            header = request.image.header
+            header = message.header
             response.result = instances_message(Result(header, pixels, color_order, instances, model, options, started))
             response.success, response.message = True, f"{len(instances)} instances"
         except Exception as error:
@@ -165,12 +209,22 @@ class PerceptionNode(ManagedNode):
         return response
 
     def _receive(self, camera: Camera, message: Image | CompressedImage) -> None:
-        if self._enabled and self._frames is not None:
-            self._frames.receive(camera, message)
+        frames = self._frames
+        if self._enabled and frames is not None:
+            frames.receive(camera, message)
         else:
-            camera.heard = time.perf_counter()
             camera.statistics.receive()
             camera.statistics.drop("disabled")
+
+    def _follow(self) -> None:
+        """Subscribe to the cameras whose results somebody wants."""
+        with self._inputs:
+            for camera in self._cameras if self._following is not None else ():
+                if camera.input is not None:
+                    advice = camera.input.advice
+                    camera.input.follow(used=camera.outputs.wanted())
+                    if camera.input.advice and camera.input.advice != advice:
+                        self.get_logger().warning(camera.input.advice)
 
     # Health
 
@@ -181,26 +235,31 @@ class PerceptionNode(ManagedNode):
 
     def _status(self, camera: Camera | None, options: dict[str, Any]) -> DiagnosticStatus:
         slot, frames, model = self._slot, self._frames, self._slot.model
-        active = camera is not None and camera.subscription is not None
-        silence = time.perf_counter() - camera.heard if camera is not None and active else 0.0
+        images = camera.input if camera is not None else None
+        silence = images.silence if images is not None else 0.0
         idle = "" if self._enabled else "disabled"
-        if not active:
+        if images is None:
             loading = ": ".join(filter(None, (f"loading {slot.loading}", slot.progress)))
             idle = loading if slot.loading else "not active"
+        elif not images.subscribed:
+            idle = idle or "waiting: nobody subscribes to the results"
         return frame_status(
             f"{self.get_fully_qualified_name()}: {(camera and camera.name) or 'segmentation'}",
             camera.statistics if camera else FrameStatistics(),
             options,
             failure=self.failure or (camera.failure if camera else ""),
             idle=idle,
+            warnings=camera.warnings() if camera else (),
             judged={"silence": silence, "no_result": frames.overdue() if frames else 0.0},
             text={
                 "model": model.name if model else "",
                 "model_sha256": model.sha256 if model else "",
+                "told_model": self._told,
                 "precision": model.precision if model else "",
                 "backend": model.segmenter.backend if model else "",
                 "loading": slot.loading,
                 "progress": slot.progress,
+                "input": images.describe() if images else "",
                 "last_malformed": camera.malformed if camera else "",
             },
             figures={

@@ -31,6 +31,50 @@ PARAMETERS = (
         read_only=True,
     ),
     Parameter(
+        name="device",
+        default="",
+        description="Where the model runs: cpu, cuda or cuda:NUMBER; empty = as the backend has it.",
+        read_only=True,
+    ),
+    Parameter(
+        name="threads",
+        default=0,
+        low=0,
+        high=1024,
+        description="Threads that ONNX Runtime computes with on the CPU; 0 = one per core that the process may use.",
+        read_only=True,
+    ),
+    Parameter(
+        name="cache",
+        default="",
+        description="Folder for engines that are built for a GPU; empty = ~/.cache/hassod_ros/engines.",
+        read_only=True,
+    ),
+    Parameter(
+        name="workspace",
+        default=0,
+        low=0,
+        high=1_000_000,
+        unit="MB",
+        description="Most scratch memory of a layer when TensorRT builds an engine; 0 = all of the GPU's.",
+        read_only=True,
+    ),
+    Parameter(
+        name="dla_core",
+        default=-1,
+        low=-1,
+        high=15,
+        description="Deep learning accelerator (Jetson) that TensorRT uses where it can; -1 = the GPU only.",
+        read_only=True,
+    ),
+    Parameter(
+        name="remember_model",
+        default=True,
+        description="Load what `~/reload_model` took last when the node is configured again, also after a restart, "
+        "until the parameter model says something else. Kept in $ROS_HOME/hassod_ros, by default ~/.ros/hassod_ros.",
+        read_only=True,
+    ),
+    Parameter(
         name="autostart",
         default=False,
         description="Configure and activate at start, without a launch file or lifecycle manager.",
@@ -137,6 +181,21 @@ PARAMETERS = (
         description="Give instances ids that stay the same from image to image.",
     ),
     Parameter(
+        name="tracking.memory",
+        default=1.0,
+        low=0.0,
+        high=3600.0,
+        unit="s",
+        description="How long a thing keeps its id that is not seen; where images come slowly, three images long.",
+    ),
+    Parameter(
+        name="tracking.least_iou",
+        default=0.3,
+        low=0.0,
+        high=1.0,
+        description="Mask IoU, with the place where a thing should be by now, that makes it the same thing.",
+    ),
+    Parameter(
         name="overlay.max_rate",
         default=0.0,
         low=0.0,
@@ -211,3 +270,13 @@ def selection(options: Mapping[str, Any]) -> Selection:
         max_instances=options["max_instances"],
         scene=options["publish_scene"],
     )
+
+
+def backend_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What is passed to the backend of a model: only what was asked for, as no backend has everything."""
+    given = {name: options[name] for name in ("device", "threads", "cache") if options[name]}
+    if options["workspace"]:
+        given["workspace"] = options["workspace"] * 1_000_000
+    if options["dla_core"] >= 0:
+        given["dla_core"] = options["dla_core"]
+    return given

@@ -5,6 +5,7 @@ from collections import Counter
 
 import cv2
 import numpy as np
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters
@@ -15,17 +16,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from hassod_msgs.msg import InstanceArray
 
 NODE = "perception_node"
-
-
-HEIGHT = 96
-
-
-WIDTH = 128
-
-
+HEIGHT, WIDTH = 96, 128
 RECTANGLES = ((8, 12, 88, 120), (20, 24, 72, 96), (32, 40, 56, 80))  # y0 x0 y1 x1 of whole, part, subpart
-
-
 COLORS = ((200, 60, 40), (60, 200, 60), (250, 250, 220))
 
 
@@ -41,20 +33,33 @@ def gray() -> np.ndarray:
     return cv2.cvtColor(scene(), cv2.COLOR_RGB2GRAY)
 
 
-def image(encoding: str, pixels: np.ndarray, *, big_endian: bool = False, padding: int = 0, second: int = 7) -> Image:
+def image(
+    encoding: str, pixels: np.ndarray, *, big_endian: bool = False, padding: int = 0, second: int | None = None
+) -> Image:
     rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1).view(np.uint8)
     rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=255)
     message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding, is_bigendian=big_endian)
     message.step = rows.shape[1]
     message.data.frombytes(rows.tobytes())
-    message.header.stamp.sec, message.header.stamp.nanosec, message.header.frame_id = second, 123_456_789, "optical"
+    message.header.stamp, message.header.frame_id = stamp(second), "optical"
     return message
 
 
-def jpeg(second: int = 7) -> CompressedImage:
+def stamp(second: int | None = None, shift: int = 0) -> Time:
+    """Within that second, or so many seconds from now."""
+    now, nanoseconds = divmod(time.time_ns() + shift * 1_000_000_000, 1_000_000_000)
+    return Time(sec=now, nanosec=nanoseconds) if second is None else Time(sec=second, nanosec=123_456_789)
+
+
+def plain(value: int) -> Image:
+    """The same grey everywhere; threshold_node fails on 255 and hangs on 254."""
+    return image("mono8", np.full((HEIGHT, WIDTH), value, np.uint8))
+
+
+def jpeg(second: int | None = None) -> CompressedImage:
     data = cv2.imencode(".jpg", scene()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
     message = CompressedImage(format="jpeg", data=data)
-    message.header.stamp.sec = second
+    message.header.stamp = stamp(second)
     return message
 
 
@@ -92,8 +97,9 @@ def set_parameters(ros, **changes) -> list[SetParametersResult]:
 class Bench:
     """Subscribers and a camera around a running threshold node, connected and seen working."""
 
-    def __init__(self, ros, model="threshold", qos=qos_profile_sensor_data, **parameters):
+    def __init__(self, ros, model="threshold", qos=qos_profile_sensor_data, shift=0, **parameters):
         self.ros = ros
+        self.shift = shift  # s that the camera's clock is off
         self.child = ros.start("threshold_node.py", model=model, autostart=True, diagnostics_period=0.2, **parameters)
         self.instances = ros.collect(InstanceArray, f"/{NODE}/instances", 50)
         self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics", 50)
@@ -108,9 +114,15 @@ class Bench:
         while len(self.instances) == before:
             assert time.monotonic() < end, "the node never answered"
             self.ros.until(self.camera.get_subscription_count)
-            self.camera.publish(image("rgb8", scene()) if self.camera.msg_type is Image else jpeg())
+            self.camera.publish(self.now())
             for _ in range(20):
                 self.ros.executor.spin_once(timeout_sec=0.01)
+
+    def now(self) -> Image | CompressedImage:
+        """An image by the camera's clock."""
+        message = image("rgb8", scene()) if self.camera.msg_type is Image else jpeg()
+        message.header.stamp = stamp(shift=self.shift)
+        return message
 
     def send(self, message: Image) -> InstanceArray:
         """Publish once and wait for the answer; one to an image of `prime` may still be under way."""

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +47,8 @@ class Ros:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
 
+        self.home = tempfile.TemporaryDirectory()  # what nodes remember must not reach other tests
+        self.home_before, os.environ["ROS_HOME"] = os.environ.get("ROS_HOME"), self.home.name
         self.domain = free_domain()
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=self.domain)
@@ -122,11 +125,15 @@ class Ros:
         return self.call(ChangeState, f"/{name}/change_state", request).success
 
     def close(self) -> None:
+        os.environ.pop("ROS_HOME")
+        if self.home_before is not None:
+            os.environ["ROS_HOME"] = self.home_before
         running = [child for child in self.children if child.stdout and not child.stdout.closed]
         printed = [self.stop(child) for child in running]
         self.executor.shutdown()
         self.node.destroy_node()
         self.context.try_shutdown()
+        self.home.cleanup()
         assert not any("Traceback" in text for text in printed), printed
         assert not any(child.returncode for child in running), [child.returncode for child in running]
 

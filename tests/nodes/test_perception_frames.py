@@ -7,10 +7,11 @@ from collections import Counter
 import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 
 from hassod_msgs.msg import InstanceArray
-from tests.nodes.bench import HEIGHT, NODE, WIDTH, Bench, broken, image, jpeg, scene
+from tests.nodes.bench import HEIGHT, NODE, WIDTH, Bench, broken, image, jpeg, plain, scene
 
 
 def test_malformed_images_are_counted_warned_about_once_and_survived(ros):
@@ -32,7 +33,7 @@ def test_malformed_images_are_counted_warned_about_once_and_survived(ros):
 
 def test_a_failing_model_is_an_error_in_diagnostics_until_the_next_good_frame(ros):
     bench = Bench(ros)
-    bench.camera.publish(image("mono8", np.full((HEIGHT, WIDTH), 255, np.uint8)))
+    bench.camera.publish(plain(255))
     ros.until(lambda: bench.counts()["dropped.failed"] == 1)
     status = bench.status()
     assert (status["level"], status["message"]) == (b"\2", "segmentation failed: white")
@@ -89,6 +90,20 @@ def test_two_cameras_have_outputs_and_counts_of_their_own(ros):
         assert {answer.header.stamp.sec for answer in answers[name]} == {second}
     names = [f"/{NODE}: front", f"/{NODE}: wrist"]
     ros.until(lambda: diagnostics and [status.name for status in diagnostics[-1].status] == names)
+    cameras["front"].publish(plain(255))
+    told = "segmentation of camera front failed: white"
+    ros.until(lambda: diagnostics[-1].status[0].message == told)
+    before = len(answers["wrist"])
+
+    def answered_by_wrist() -> bool:
+        cameras["wrist"].publish(image("rgb8", scene()))
+        return len(answers["wrist"]) > before + 3
+
+    ros.until(answered_by_wrist)
+    diagnostics.clear()
+    ros.until(lambda: diagnostics)
+    assert diagnostics[-1].status[0].message == told  # until its own next image
+    assert diagnostics[-1].status[1].level != b"\2"
 
 
 def test_a_camera_that_dies_and_returns(ros, tmp_path):
@@ -102,3 +117,38 @@ def test_a_camera_that_dies_and_returns(ros, tmp_path):
         player.kill()
         player.communicate()
         ros.until(lambda: bench.status()["message"].startswith("no new image for"))
+
+
+def test_damaged_compressed_images_are_drops_and_nothing_else(ros):
+    bench = Bench(ros, image_transport="compressed")
+    bench.settle()
+    whole = jpeg().data.tobytes()
+    frame = whole.index(b"\xff\xc0")  # the header that says how large the image is
+    damaged = []
+    for place, value in ((frame + 5, 0xFF), (frame + 6, 0x00), (frame + 7, 0xFF), (frame + 9, 0x02), (30, 0x00)):
+        data = bytearray(whole)
+        data[place] = value
+        damaged.append(bytes(data))
+    for number, data in enumerate((*damaged, whole[: len(whole) // 2], b"", b"\xff\xd8\xff", bytes(1000)), 1):
+        message = jpeg()
+        message.data = data
+        bench.camera.publish(message)
+        ros.until(lambda number=number: bench.counts()["received"] == number)
+    bench.instances.clear()
+    assert len(bench.send(jpeg()).instances) == 3
+    counts = bench.counts()
+    assert counts["received"] == counts["processed"] + counts["dropped.malformed"] + counts["dropped.superseded"]
+    assert counts["dropped.malformed"] >= 6
+    assert bench.status()["last_malformed"]
+
+
+def test_images_for_which_nobody_listens_are_not_even_received(ros):
+    ros.start("threshold_node.py", model="threshold", autostart=True, diagnostics_period=0.2)
+    camera = ros.node.create_publisher(Image, "/image", qos_profile_sensor_data)
+    diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
+    ros.until(camera.get_subscription_count)
+    ros.until(lambda: camera.get_subscription_count() == 0)
+    ros.until(lambda: diagnostics[-1].status[0].message == "waiting: nobody subscribes to the results")
+    answers = ros.collect(InstanceArray, f"/{NODE}/instances")
+    ros.until(lambda: camera.publish(image("rgb8", scene())) or answers)
+    assert len(answers[-1].instances) == 3

@@ -16,7 +16,8 @@ from hassod_msgs.msg import InstanceArray
 from hassod_msgs.srv import ReloadModel, Segment
 from hassod_ros.files import sha256
 from hassod_ros.runtime.model_info import read_model_info
-from tests.nodes.bench import HEIGHT, NODE, WIDTH, Bench, broken, image, scene, set_parameters
+from hassod_ros.runtime.told_model import ToldModel
+from tests.nodes.bench import HEIGHT, NODE, WIDTH, Bench, broken, image, jpeg, scene, set_parameters
 
 
 def test_enable_segment_and_reload(ros):
@@ -99,3 +100,56 @@ def test_an_exported_model_is_run_and_exchanged_for_another_file(ros, model_file
     assert [found.level for found in answers[-1].instances] == [0, 1, 2]
     assert set_parameters(ros, score_thresholds__whole=0.55)[0].successful  # in place of the model's own
     ros.until(lambda: answered("other.onnx") and [found.level for found in answers[-1].instances] == [0, 1, 2, 0])
+
+
+def test_the_model_that_was_told_is_remembered(ros, model_file):
+    bench = Bench(ros)
+
+    def reload(path: str) -> ReloadModel.Response:
+        return ros.call(ReloadModel, f"/{NODE}/reload_model", ReloadModel.Request(path=path))
+
+    def running() -> str:
+        return bench.send(image("rgb8", scene())).model_name
+
+    refused = reload("")
+    assert (refused.success, running()) == (False, "threshold")
+    assert "it is empty; give the path of a model" in refused.message
+    assert reload("threshold:0.01").success
+    for label in ("deactivate", "cleanup", "configure", "activate"):
+        assert ros.transition(NODE, label)
+    bench.prime()
+    assert running() == bench.status()["told_model"] == "threshold:0.01"
+    printed = ros.stop(bench.child)
+    assert "taking threshold:0.01, which ~/reload_model was told, instead of threshold" in printed
+
+    bench.child = ros.start("threshold_node.py", model="threshold", autostart=True, diagnostics_period=0.2)
+    bench.prime()
+    assert running() == "threshold:0.01"
+    assert reload("threshold").success  # what the parameter says
+    ros.stop(bench.child)
+    bench.child = ros.start("threshold_node.py", model="threshold", autostart=True, diagnostics_period=0.2)
+    bench.prime()
+    assert (running(), bench.status()["told_model"]) == ("threshold", "")
+
+
+def test_a_told_model_that_is_gone_is_said_and_the_parameters_is_taken(ros):
+    told = ToldModel(f"/{NODE}")
+    told.tell("threshold:fast", "threshold")
+    bench = Bench(ros)
+    assert bench.send(image("rgb8", scene())).model_name == "threshold"
+    told.path.write_text("{")
+    for label in ("deactivate", "cleanup", "configure"):
+        assert ros.transition(NODE, label)
+    printed = ros.stop(bench.child)
+    assert "taking threshold, not what ~/reload_model was told: could not convert" in printed
+    assert f"taking threshold, not what ~/reload_model was told: {told.path}" in printed
+
+
+def test_a_compressed_image_is_segmented_on_request(ros):
+    Bench(ros)
+    answer = ros.call(Segment, f"/{NODE}/segment", Segment.Request(compressed=jpeg(9)))
+    assert (answer.success, answer.message) == (True, "3 instances")
+    assert answer.result.header.stamp.sec == 9
+    answer = ros.call(Segment, f"/{NODE}/segment", Segment.Request())
+    assert not answer.success
+    assert "empty" in answer.message
