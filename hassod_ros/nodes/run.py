@@ -98,7 +98,7 @@ def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> in
             while rclpy.ok():
                 executor.spin_once(timeout_sec=WAKE_UP)
         finally:
-            _end_within(LEAVE_LIMIT)
+            _end_within(LEAVE_LIMIT, status=1 if rclpy.ok() else 0)
             executor.shutdown(timeout_sec=LEAVE_LIMIT)
             node.destroy_node()
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -127,12 +127,12 @@ def _bring_up(node: LifecycleNodeMixin) -> None:
             raise
 
 
-def _end_within(seconds: float) -> None:
+def _end_within(seconds: float, status: int) -> None:
     """End the process after so long, whatever a model or a callback still does: it may be deep in foreign code."""
 
     def end() -> None:
         print("a thread is still at work; ended without it", file=sys.stderr, flush=True)
-        os._exit(0)
+        os._exit(status)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
