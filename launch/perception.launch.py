@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteLocal,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import matches_action
+from launch.events.process import ProcessExited, ShutdownProcess
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import ComposableNodeContainer, LoadComposableNodes, Node
 from launch_ros.descriptions import ComposableNode
@@ -18,6 +28,7 @@ from hassod_ros.params_file import require_section, sections
 CONFIG = Path(__file__).parent.parent / "config"
 NAME = "perception_node"
 LEVELS = ("whole", "part", "subpart")
+WRONG_PARAMETERS = 2  # exit status of the node
 
 # For the node, the camera's driver and rviz, unless it is set already.
 ENVIRONMENT = {
@@ -86,7 +97,8 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
     topics = camera_topics(given["cameras"], given["image"])
     check(given)
-    actions: list[LaunchDescriptionEntity] = [perception(given, topics)]
+    node = perception(given, topics)
+    actions: list[LaunchDescriptionEntity] = [node, give_up(node)]
     if given["camera_driver"]:
         actions.append(drivers(given, list(topics)))
     if is_true(given["rviz"]):
@@ -141,6 +153,16 @@ def perception(given: dict[str, str], topics: dict[str, str]) -> Node:
         respawn_delay=1.0,
         output="screen",
     )
+
+
+def give_up(node: ExecuteLocal) -> RegisterEventHandler:
+    """Respawn is for crashes: a node that ends with status 2 has said what is wrong with its parameters."""
+
+    def on_exit(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
+        refused = event.returncode == WRONG_PARAMETERS
+        return EmitEvent(event=ShutdownProcess(process_matcher=matches_action(node))) if refused else None
+
+    return RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_exit))
 
 
 def drivers(given: dict[str, str], names: list[str]) -> ComposableNodeContainer | LoadComposableNodes:

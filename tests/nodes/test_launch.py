@@ -237,6 +237,16 @@ def test_what_is_not_installed_ends_the_launch_before_anything_starts(ros, start
     assert "process started" not in printed
 
 
+def test_a_node_with_a_wrong_parameter_is_not_started_again_and_again(ros, start, tmp_path):
+    file = tmp_path / "wrong.yaml"
+    file.write_text("perception_node:\n  ros__parameters: {max_rate: -5.0}\n")
+    child = start("perception", f"params_file:={file}", "respawn:=true")
+    ros.until(lambda: child.poll() is not None, 60)  # there is nothing left that runs
+    printed = child.communicate()[0]
+    assert "parameter max_rate is wrong" in printed
+    assert printed.count("process started") == 1
+
+
 def test_a_params_file_for_another_node_is_refused(ros, start, tmp_path):
     file = tmp_path / "robot.yaml"
     file.write_text("perception_node:\n  ros__parameters: {max_rate: 5}\n")
