@@ -105,9 +105,7 @@ class PerceptionNode(ManagedNode):
                     )
                     return model
             except Exception as error:  # the parameter's model is still there
-                self.notices.fail(
-                    f"the model that ~/reload_model was told cannot be used, taking {options['model']}", error
-                )
+                self.notices.fail(f"taking {options['model']}, not what ~/reload_model was told", error)
         return self._slot.load(options["model"])[0]
 
     def start(self, options: dict[str, Any]) -> None:
