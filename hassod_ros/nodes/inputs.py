@@ -118,7 +118,7 @@ class ImageInput:
         if offered:
             return (
                 f"no image comes on {topic}, though it has a publisher: does it publish, and is it started with "
-                "this package's Fast DDS profile? See 'No images arrive' in docs/tuning.md"
+                "this package's Fast DDS profile? See docs/no_images.md"
             )
         other = f"{topic}/compressed" if wanted == "raw" else topic.removesuffix("/compressed")
         if self._node.count_publishers(other):
