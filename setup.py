@@ -72,6 +72,7 @@ setup(
         "console_scripts": [
             "hassod_ros = hassod_ros.cli:main",
             "predict = hassod_ros.train.predict:main",
+            "extract = hassod_ros.train.extract:main",
             "pseudo_label = hassod_ros.train.pseudo_label:main",
             "shrink_photos = hassod_ros.train.shrink_photos:main",
             "default_model = hassod_ros.train.default_model:main",
@@ -84,6 +85,8 @@ setup(
             "prepare_data = hassod_ros.train.prepare_data:main",
             "evaluate = hassod_ros.train.evaluate:main",
             "features_to_onnx = hassod_ros.export.features_to_onnx:main",
+            "gate = hassod_ros.export.gate:main",
+            "registry = hassod_ros.export.registry:main",
             "to_onnx = hassod_ros.export.to_onnx:main",
             "to_tensorrt = hassod_ros.export.to_tensorrt:main",
             "camera_player = hassod_ros.nodes.camera_player:main",

@@ -1,0 +1,260 @@
+"""Figures of the way from last night's recordings to a better model: reading, selection, gate. Needs hassod_ros[train].
+
+python benchmarks/retrain.py reading
+python benchmarks/retrain.py selection --footage clip.mp4 FOLDER...
+python benchmarks/retrain.py gate --frames FOLDER... --annotations dev.json --images dev [--models old.onnx ...]
+
+reading writes recordings of 640x480 images and reads them again. selection seeds motion blur and defocus into footage.
+gate orders models by their recall on an annotated set and asks how often the gate, without labels, says the same; the
+shipped files and the shipped weights with noise of 10, 20 and 40 % are always among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import resource
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hassod_ros.evaluation.tables import format_table
+
+
+def main() -> None:
+    """Run one part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("reading", "selection", "gate"))
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of the recordings at 30 Hz (reading)")
+    parser.add_argument("--footage", type=Path, nargs="+", default=[], help="videos and folders (selection)")
+    parser.add_argument("--frames", type=Path, nargs="+", default=[], help="folders of images in their order (gate)")
+    parser.add_argument("--count", type=int, default=20, help="frames of each folder (gate)")
+    parser.add_argument("--annotations", type=Path, help="COCO file that tells the true order (gate)")
+    parser.add_argument("--images", type=Path, help="folder of its pictures (gate)")
+    parser.add_argument("--pictures", type=int, default=60, help="of the annotated set (gate)")
+    parser.add_argument("--models", type=Path, nargs="*", default=[], help="more model files (gate)")
+    options = parser.parse_args()
+    {"reading": _reading, "selection": _selection, "gate": _gate}[options.part](options)
+
+
+# Reading
+
+
+def _reading(options: argparse.Namespace) -> None:
+    from hassod_ros.footage.bags import camera_messages, frames
+
+    rows: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in _recordings(Path(folder), round(30 * options.seconds)):
+            megabytes = path.stat().st_size / 1e6
+            row: dict[str, Any] = {"MB": round(megabytes)}
+            for what, read in (("messages", camera_messages), ("pictures", frames)):
+                start = time.process_time()
+                count = sum(1 for _ in read(path))
+                seconds = time.process_time() - start
+                row |= {"count": count, f"{what} MB/s": round(count * 0.9216 / seconds)}
+            rows[name] = row
+            path.unlink()
+    columns = ("MB", "count", "messages MB/s", "pictures MB/s")
+    print(format_table(rows, columns, corner="MB of pixels per CPU second"))
+    print(f"largest memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
+
+
+def _recordings(folder: Path, count: int) -> Iterator[tuple[str, Path]]:
+    """Name and file of one recording after the other."""
+    import lz4.frame
+    from mcap.writer import CompressionType, Writer
+    from rosbags.rosbag1 import Writer as Ros1Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    kind = "sensor_msgs/msg/Image"
+    pixels = cv2.resize(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8), (640, 480))
+    stores = {name: get_typestore(store) for name, store in (("2", Stores.ROS2_HUMBLE), ("1", Stores.ROS1_NOETIC))}
+
+    def serialised(store: str, number: int) -> bytes:
+        types = stores[store].types
+        stamp = types["builtin_interfaces/msg/Time"](sec=1 + number // 30, nanosec=number % 30 * 33_000_000)
+        extra: dict[str, Any] = {"seq": number} if store == "1" else {}
+        header = types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera", **extra)
+        values: dict[str, Any] = {"height": 480, "width": 640, "encoding": "rgb8", "is_bigendian": 0, "step": 1920}
+        message = types[kind](header=header, data=np.roll(pixels, number, 1).ravel(), **values)
+        pack = stores[store].serialize_ros1 if store == "1" else stores[store].serialize_cdr
+        return bytes(pack(message, kind))
+
+    for compression in ("NONE", "LZ4", "ZSTD"):
+        path = folder / f"{compression}.mcap"
+        with open(path, "wb") as file:
+            writer = Writer(file, chunk_size=4_000_000, compression=CompressionType[compression])
+            writer.start("ros2")
+            channel = writer.register_channel("/image", "cdr", writer.register_schema(kind, "ros2msg", b""))
+            for number in range(count):
+                writer.add_message(channel, number, serialised("2", number), number)
+            writer.finish()
+        yield f"MCAP {compression.lower()}", path
+    path = folder / "bag.db3"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE topics(id INTEGER PRIMARY KEY, name, type, serialization_format)")
+    connection.execute("CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id, timestamp, data BLOB)")
+    connection.execute("INSERT INTO topics VALUES (1, '/image', ?, 'cdr')", (kind,))
+    for number in range(count):
+        row = (number, serialised("2", number))
+        connection.execute("INSERT INTO messages(topic_id, timestamp, data) VALUES (1, ?, ?)", row)
+    connection.commit()
+    connection.close()
+    yield "sqlite3", path
+    for compression in ("none", "lz4"):
+        path = folder / f"{compression}.bag"
+        bag = Ros1Writer(path)
+        if compression == "lz4":
+            bag.set_compression(Ros1Writer.CompressionFormat.LZ4)
+            bag.compressor = lambda data: lz4.frame.compress(data, content_checksum=True)
+        with bag:
+            topic = bag.add_connection("/image", kind, typestore=stores["1"])
+            for number in range(count):
+                bag.write(topic, number, serialised("1", number))
+        yield f"ROS 1 {compression}", path
+
+
+# Selection
+
+
+def _selection(options: argparse.Namespace) -> None:
+    from hassod_ros.footage.select import KEPT, SelectConfig, choose, flaws, measure
+    from hassod_ros.footage.sources import open_footage
+
+    rows: dict[str, dict[str, Any]] = {}
+    totals = dict.fromkeys(("motion", "defocus", "sharp"), np.zeros(2))
+    for path in options.footage:
+        rng, seconds = np.random.default_rng(0), 0.0
+        kinds, seeded, plain = [], [], []
+        for frame in open_footage(path):
+            kind = str(rng.choice(["sharp", "motion", "defocus"], p=[0.8, 0.1, 0.1]))
+            pixels = _blurred(frame.pixels, kind, rng)
+            start = time.process_time()
+            seeded.append(measure(pixels))
+            seconds += time.process_time() - start
+            plain.append(measure(frame.pixels))
+            kinds.append(kind)
+        signatures, sharpness, dark, bright = (np.array(column) for column in zip(*seeded, strict=True))
+        cameras = ["camera"] * len(kinds)
+        start = time.process_time()
+        found = np.array(flaws(cameras, signatures, sharpness, dark, bright, SelectConfig()), object) == "blurred"
+        signatures = np.array([each.signature for each in plain])
+        kept = choose(cameras, signatures, SelectConfig(count=10**6)).count(KEPT)
+        seconds += time.process_time() - start
+        row: dict[str, Any] = {"frames": len(kinds), "kept": kept, "times fewer": round(len(kinds) / kept, 1)}
+        for kind in totals:
+            chosen = found[np.array(kinds) == kind]
+            totals[kind] = totals[kind] + (chosen.sum(), len(chosen))
+            row[f"{kind} dropped"] = f"{chosen.sum()} of {len(chosen)}"
+        rows[path.stem] = row | {"CPU ms": round(1e3 * seconds / len(kinds), 2)}
+    rows["all"] = {f"{kind} dropped": f"{100 * a / max(1, b):.1f} %" for kind, (a, b) in totals.items()}
+    print(format_table(rows, list(next(iter(rows.values()))), corner="seeded blur"))
+
+
+def _blurred(pixels: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Motion of 9 to 25 or a defocus of 2 to 4 pixels of a picture of 640."""
+    scale = pixels.shape[1] / 640
+    if kind == "defocus":
+        return cv2.GaussianBlur(pixels, (0, 0), rng.uniform(2, 4) * scale)
+    if kind == "sharp":
+        return pixels
+    length, angle = int(rng.integers(9, 26) * scale) | 1, rng.uniform(0, np.pi)
+    kernel, middle = np.zeros((length, length), np.float32), (length - 1) / 2
+    x, y = middle * np.cos(angle), middle * np.sin(angle)
+    cv2.line(kernel, (round(middle - x), round(middle - y)), (round(middle + x), round(middle + y)), 1)
+    return cv2.filter2D(pixels, -1, kernel / kernel.sum())
+
+
+# Gate
+
+
+def _gate(options: argparse.Namespace) -> None:
+    from hassod_ros.deploy.gate import GateConfig, compare, evenly, find, look
+    from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations, parse_predictions
+    from hassod_ros.evaluation.evaluate import evaluate
+    from hassod_ros.evaluation.predict import open_exported, predict
+    from hassod_ros.images import list_images
+    from hassod_ros.runtime.segmenter import open_segmenter
+
+    if not (options.frames and options.annotations and options.images):
+        sys.exit("gate needs --frames, --annotations and --images")
+    annotated = load_annotations(options.annotations)
+    step = max(1, len(annotated.pictures) // options.pictures)
+    annotated = AnnotatedSet(annotated.pictures[::step][: options.pictures], annotated.has_masks)
+    old = [options.images / picture.file_name for picture in annotated.pictures][::2]
+    paths = [path for folder in options.frames for path in list_images(folder)[: options.count]]
+    with tempfile.TemporaryDirectory() as folder:
+        files = _models(options.models, Path(folder))
+        recalls = {}
+        for name, file in files.items():
+            found = parse_predictions(predict(open_exported(file), annotated, options.images, label=name), annotated)
+            recalls[name] = float(evaluate(annotated, found)["mask"]["AR@100"])
+        models = {name: open_segmenter(file) for name, file in files.items()}
+        frames, pairs = look(paths, models)
+        again = find(evenly(old, 30), models)
+    config = GateConfig(latency=np.inf)  # whether a model is good does not depend on how busy this machine is
+    rows: dict[str, dict[str, Any]] = {}
+    for name in files:
+        checks = compare(frames["default"], frames[name], again["default"], again[name], config)
+        figures = {check.name: check.candidate for check in checks}
+        rows[name] = {
+            "AR@100": recalls[name],
+            **{key: figures[key] for key in list(figures)[:5]},
+            "against default": "accepted" if all(check.passed for check in checks) else "refused",
+        }
+    for name, row in rows.items():
+        print(
+            f"{name:32}", "  ".join(f"{key} {v if isinstance(v, str) else format(v, '.3f')}" for key, v in row.items())
+        )
+    print(f"{len(paths)} frames, {pairs} pairs of neighbours, {len(annotated.pictures)} annotated pictures")
+    right = {"temporal": [0, 0], "mirrored": [0, 0], "both": [0, 0], "verdict": [0, 0]}
+    for a, b in combinations(files, 2):
+        if abs(recalls[a] - recalls[b]) < 0.01:
+            continue
+        worse, better = sorted((a, b), key=recalls.__getitem__)
+        gain = {
+            "temporal": rows[better]["temporal consistency"] - rows[worse]["temporal consistency"],
+            "mirrored": rows[better]["mirrored consistency"] - rows[worse]["mirrored consistency"],
+        }
+        gain["both"] = sum(gain.values())
+        refused = not all(c.passed for c in compare(frames[better], frames[worse], again[better], again[worse], config))
+        for name, is_right in (*((name, value > 0) for name, value in gain.items()), ("verdict", refused)):
+            right[name][0] += is_right
+            right[name][1] += 1
+    print("pairs a point of AR@100 or more apart that are ordered right:")
+    print(", ".join(f"{name} {hits} of {total}" for name, (hits, total) in right.items()))
+    print("verdict: the worse one of a pair is refused where the better one runs")
+
+
+def _models(more: list[Path], folder: Path) -> dict[str, Path]:
+    import onnx
+    from onnx import numpy_helper
+
+    from hassod_ros.runtime.default_model import default_model
+
+    files = {"default": default_model(), "default-int8": default_model("int8")}
+    files |= {f"{path.stem} {hashlib.sha256(path.read_bytes()).hexdigest()[:6]}": path for path in more}
+    for share in (0.1, 0.2, 0.4):
+        rng, model = np.random.default_rng(0), onnx.load(files["default"])
+        for tensor in model.graph.initializer:
+            values = numpy_helper.to_array(tensor)
+            if values.dtype.kind == "f" and values.ndim >= 2 and values.size > 100:
+                noise = rng.normal(0, share * values.astype(np.float32).std(), values.shape)
+                tensor.CopyFrom(numpy_helper.from_array((values + noise).astype(values.dtype), tensor.name))
+        path = folder / f"noise {round(100 * share)} %.onnx"
+        onnx.save(model, path)
+        files[path.stem] = path
+    return files
+
+
+if __name__ == "__main__":
+    main()

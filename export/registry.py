@@ -1,0 +1,99 @@
+"""Models in a folder: what there is, where it came from, what the names stand for.
+
+  list    all versions with their status and aliases
+  show    one version: record, gate, parent, provenance
+  add     register a model file that was made elsewhere
+  alias   let a name stand for a version, or forget it
+  prune   remove old versions without an alias
+
+Example:
+    python export/registry.py list models
+    python export/registry.py alias models stable 3
+
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hassod_ros.commands import run, script_parser
+from hassod_ros.deploy.registry import GATE, IMPORTED, NAME, Registry, Version
+from hassod_ros.errors import InputError
+from hassod_ros.runtime.default_model import resolve_model
+
+if TYPE_CHECKING:
+    import argparse
+
+_ACTIONS = ("list", "show", "add", "alias", "prune")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run; the status is that of `commands.run`."""
+    options = build_parser().parse_args(arguments)
+    return run("registry", lambda: _act(options))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    parser = script_parser("registry", __doc__)
+    parser.add_argument("action", choices=_ACTIONS, metavar="|".join(_ACTIONS), help="what to do")
+    parser.add_argument("registry", type=Path, metavar="REGISTRY", help="folder of the registry; add makes it")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="WORD",
+        help="show VERSION, add MODEL [ALIAS], alias ALIAS [VERSION]",
+    )
+    parser.add_argument("--name", default=NAME, help="of the line of models")
+    parser.add_argument("--keep", type=int, default=5, metavar="N", help="newest versions that prune leaves")
+    parser.add_argument("--force", action="store_true", help="let a refused model have an alias")
+    return parser
+
+
+def _act(options: argparse.Namespace) -> None:
+    registry, words = Registry(options.registry, create=options.action == "add"), options.words
+    least, most = {"list": (0, 0), "show": (1, 1), "add": (1, 2), "alias": (1, 2), "prune": (0, 0)}[options.action]
+    if not least <= len(words) <= most:
+        raise InputError(f"{options.action} takes {least} to {most} words after the registry; see --help")
+    if options.action == "list":
+        _list(registry)
+    elif options.action == "show":
+        _show(registry, registry.resolve(words[0], options.name))
+    elif options.action == "add":
+        version = registry.register(resolve_model(words[0]), name=options.name, status=IMPORTED)
+        if len(words) == 2:
+            registry.set_alias(words[1], version)
+        print(version)
+    elif options.action == "prune":
+        for version in registry.prune(options.keep, options.name):
+            print(f"removed {version}")
+    elif len(words) == 1:
+        registry.remove_alias(words[0], options.name)
+    else:
+        registry.set_alias(words[0], registry.resolve(words[1], options.name), force=options.force)
+
+
+def _list(registry: Registry) -> None:
+    for version in registry.versions():
+        names = [alias for alias, number in registry.aliases(version.name).items() if number == version.number]
+        reason = version.record.get("reason", "")
+        columns = (f"{version!s:16}", version.record["created"], f"{version.status:9}", version.sha256[:12])
+        print("  ".join((*columns, " ".join(names), reason)).rstrip())
+
+
+def _show(registry: Registry, version: Version) -> None:
+    print(json.dumps({"folder": str(version.folder), **version.record}, indent=1))
+    gate = version.folder / GATE
+    if gate.is_file():
+        print(gate.read_text(encoding="utf-8"))
+    for entry in registry.history():
+        if entry.get("version") == str(version) or entry.get("number") == version.number:
+            print(json.dumps(entry))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from export.registry import main
+from hassod_ros.deploy.registry import REFUSED, Registry
+
+
+def test_models_are_added_named_listed_shown_and_pruned(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    root = tmp_path / "models"
+    for number in range(1, 4):
+        (tmp_path / "model.onnx").write_text(f"model {number}")
+        assert main(["add", str(root), str(tmp_path / "model.onnx"), *(["stable"] if number == 1 else [])]) == 0
+    Registry(root).register(tmp_path / "model.onnx", status=REFUSED, reason="it is worse")
+    capsys.readouterr()
+    assert main(["list", str(root)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [f"perception/{number}" for number in range(1, 5)]
+    assert lines[0].endswith("stable")
+    assert lines[3].endswith("it is worse")
+
+    assert main(["alias", str(root), "stable", "4"]) == 2
+    assert "was refused (it is worse)" in capsys.readouterr().err
+    assert main(["alias", str(root), "stable", "2"]) == 0
+    assert main(["show", str(root), "stable"]) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed[: printed.index("}\n{") + 2])["status"] == "imported"
+    assert '"event": "alias"' in printed
+    assert main(["prune", str(root), "--keep", "1"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["removed perception/3"]
+    assert main(["alias", str(root), "stable"]) == 0
+    assert Registry(root).aliases() == {}
+
+
+@pytest.mark.parametrize("words", [["show"], ["alias"], ["list", "3"], ["show", "stable"]])
+def test_wrong_words_are_one_sentence(tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture) -> None:
+    Registry(tmp_path / "models", create=True)
+    assert main([words[0], str(tmp_path / "models"), *words[1:]]) == 2
+    assert capsys.readouterr().err.startswith("registry: ")

@@ -1,0 +1,85 @@
+"""Select frames worth labelling from recordings (rosbag2, MCAP, ROS 1), videos and folders of images.
+
+Kept are sharp, well exposed frames that show something new, evenly from all cameras. FRAMES/images holds them,
+FRAMES/contact_sheet.jpg shows what was kept and dropped, FRAMES/frames.jsonl says why. A killed run continues where it
+stopped when the same command is given again.
+
+Example:
+    python train/extract.py last_night.mcap bag_folder clip.mp4 --out frames --count 300
+
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hassod_ros.commands import run, script_parser
+from hassod_ros.footage.select import SelectConfig
+from hassod_ros.footage.store import IMAGES, SHEET, ExtractConfig, extract, summary
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run; the status is that of `commands.run`."""
+    options = build_parser().parse_args(arguments)
+
+    def work() -> None:
+        select = SelectConfig(**{field.name: getattr(options, field.name) for field in fields(SelectConfig)})
+        config = ExtractConfig(select, tuple(options.topics), options.rate, options.hold_back)
+        counts = extract(options.sources, options.out, config)
+        print(f"{summary(counts)}: {options.out / IMAGES}; look at {options.out / SHEET}")
+
+    return run("extract", work)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    parser = script_parser("extract", __doc__)
+    parser.add_argument(
+        "sources", type=Path, nargs="+", metavar="SOURCE", help="bag (folder or file), video, or folder of images"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FRAMES", help="folder to write")
+    parser.add_argument(
+        "--topics", nargs="+", default=[], metavar="TOPIC", help="only these image topics (default: all)"
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=ExtractConfig.max_rate,
+        metavar="HZ",
+        help="most frames per second and camera that are looked at, 0 = all",
+    )
+    parser.add_argument(
+        "--hold-back",
+        type=float,
+        default=ExtractConfig.hold_back,
+        metavar="X",
+        help="share of the time, in blocks, whose frames are kept apart in FRAMES/held_back, to judge models on",
+    )
+    about = {
+        "novelty": "difference from which a frame is new, 0 to 2; 0 = keep repeats",
+        "sharpness": "least share of the sharpness of its neighbours in time; 0 = keep blurred frames",
+        "neighbours": "frames before and after that its sharpness is compared with",
+        "dark": "greatest share of dark pixels",
+        "bright": "greatest share of overexposed pixels",
+        "count": "most frames of all cameras together",
+    }
+    for field in fields(SelectConfig):
+        parser.add_argument(
+            f"--{field.name}",
+            type=type(field.default),
+            default=field.default,
+            metavar="N" if isinstance(field.default, int) else "X",
+            help=about[field.name],
+        )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
