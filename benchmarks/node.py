@@ -258,7 +258,8 @@ def start_node(processes: Processes, path: str, model: str, *arguments: str) -> 
     """The process in the middle of a path."""
     if path == "naive":
         return processes.role(path)
-    options = ["--ros-args", "-p", "autostart:=true", *arguments]
+    # A camera that starts slowly on a busy machine is no failure here.
+    options = ["--ros-args", "-p", "autostart:=true", "-p", "diagnostics.silence.error:=0.0", *arguments]
     if path == "model":
         command = [sys.executable, "-m", "hassod_ros.nodes.perception_node", *options, "-p", f"model:={model}"]
         return processes.start(path, command)

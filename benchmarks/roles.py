@@ -171,7 +171,7 @@ def spin_naive() -> int:
 
 
 class NullBackend:
-    """A network of the default model's form that answers at once: discs of many sizes, some inside others.
+    """A network of the default model's form that answers at once: discs in discs in discs.
 
     Args:
         info: Metadata of the model that it stands for.
@@ -183,16 +183,20 @@ class NullBackend:
 
     def __init__(self, info: ModelInfo, count: int) -> None:
         self.info = info
-        rng = np.random.default_rng(0)
-        height, width = info.input_size
-        sides = np.geomspace(0.06, 0.4, count)[rng.permutation(count)] * height
-        low = rng.uniform(0, 1, (count, 2)) * (np.array([width, height]) - sides[:, None])
+        width = info.input_size[1]
+        # Things on a grid that fills what an image of 16:9 fills of the input; in each a part, and in that another one.
+        columns, level = 7, np.arange(count) % 3
+        rows = -(-count // (3 * columns))
+        cell = np.array([width / columns, 9 / 16 * width / rows])
+        thing = np.arange(count) // 3
+        centre = (np.stack([thing % columns, thing // columns], axis=1) + 0.5) * cell
+        half = (0.45 * cell.min() / 2**level)[:, None]
         y, x = np.mgrid[-1:1:28j, -1:1:28j]
         disc = 1 / (1 + np.exp(8 * (np.hypot(x, y) - 0.9)))
         self._raw = RawDetections(
-            boxes=np.concatenate([low, low + sides[:, None]], axis=1).astype(np.float32)[None],
-            scores=np.linspace(0.99, 0.9, count, dtype=np.float32)[None],
-            level_probabilities=np.eye(3, dtype=np.float32)[rng.integers(0, 3, count)][None],
+            boxes=np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)[None],
+            scores=np.linspace(1, 0.99, count, dtype=np.float32)[None],
+            level_probabilities=np.eye(3, dtype=np.float32)[level][None],
             masks=np.repeat(disc[None, None].astype(np.float32), count, axis=1),
             count=np.array([count], np.int32),
             converged=np.array([True]),
