@@ -151,6 +151,7 @@ def test_replay_plays_a_bag_on_its_own_clock_once_the_node_listens(ros, start, r
     arguments = recorded("ros2cli", "ros2")
     (tmp_path / "bag").mkdir()
     (tmp_path / "bag" / "metadata.yaml").touch()
+    ros.collect(InstanceArray, "/perception_node/instances")  # without a use the node would leave the camera's topic
     start("replay", f"source:={tmp_path / 'bag'}", "speed:=0.5", f"model:={model_file}")
     ros.until(arguments.exists, 60)
     ros.executor.spin_once(timeout_sec=0.5)
@@ -163,6 +164,7 @@ def test_replay_plays_a_bag_on_its_own_clock_once_the_node_listens(ros, start, r
 
 def test_rviz_is_led_to_the_topics_of_the_first_camera(ros, start, recorded, model_file):
     arguments = recorded("rviz2", "rviz2")
+    ros.collect(InstanceArray, "/robot/perception_node/front/instances")
     start("multi_camera", "namespace:=robot", f"model:={model_file}", "rviz:=true")
     ros.until(lambda: arguments.exists() and ros.node.count_subscribers("/robot/front/image_raw"), 60)
     given = arguments.read_text().split()
@@ -181,6 +183,7 @@ def test_the_driver_of_a_camera_is_loaded_into_a_container(ros, start, model_fil
         return response
 
     ros.node.create_service(LoadNode, "/cameras/_container/load_node", load)
+    ros.collect(InstanceArray, "/robot/perception_node/wrist/instances")
     file = tmp_path / "camera.yaml"
     file.write_text("/**:\n  ros__parameters:\n    frame_rate: 15.0\n")
     start(
