@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def test_what_the_nodes_import_and_the_launch_files_start_is_declared():
 
 def test_a_robot_can_do_without_what_is_optional():
     assert declared() - declared(HASSOD_MINIMAL="1") == OPTIONAL
+
+
+def test_the_player_of_the_readme_publishes_where_its_launch_listens():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (launched,) = re.findall(r"perception\.launch\.py image:=(\S+)", readme)
+    (played,) = re.findall(r"camera_player .*-r image:=(\S+)", readme)
+    assert launched == played
 
 
 @pytest.mark.skipif(not (Path(sys.prefix) / "bin" / "colcon").is_file(), reason="colcon is not installed here")

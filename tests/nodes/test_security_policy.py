@@ -13,6 +13,7 @@ POLICY = Path(__file__).resolve().parents[2] / "config" / "security" / "policy.x
 OPTIONAL = {
     "subscribe": {"/clock", "/image/compressed", "/tf", "/tf_static"},
     "publish": {
+        "/perception_node/annotations",
         "/perception_node/detections",
         "/perception_node/label_info",
         "/objects_3d_node/detections",
