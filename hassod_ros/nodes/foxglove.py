@@ -36,7 +36,9 @@ def image_annotations(instances: Instances, header: Header) -> ImageAnnotations:
         for line in outlines(instances.masks[i], _TOLERANCE):
             shape = PointsAnnotation(timestamp=header.stamp, type=PointsAnnotation.LINE_LOOP, thickness=1.0)
             shape.points = [Point2(x=float(x), y=float(y)) for x, y in np.add(line, (x0, y0)).tolist()]
-            shape.outline_color, shape.fill_color = _color(color, 1.0), _color(color, _FILL)
+            # As in the overlay, background and supports have an outline only.
+            shape.outline_color = _color(color, 1.0)
+            shape.fill_color = _color(color, 0.0 if instances.scene[i] else _FILL)
             message.points.append(shape)
         if instances.levels[i] == Level.WHOLE:
             text = TextAnnotation(timestamp=header.stamp, text=f"whole {instances.scores[i]:.2f}", font_size=_FONT)

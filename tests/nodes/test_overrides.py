@@ -66,11 +66,12 @@ def test_what_is_no_number_or_out_of_range_is_refused_at_the_start_and_later(mak
     assert reason in result.reason
 
 
-@pytest.mark.parametrize("form", ["-p names:=[]", "--params-file FILE"])
-def test_an_empty_list_ends_the_start_with_a_sentence(ros, tmp_path, form):
-    (tmp_path / "empty.yaml").write_text("/**:\n  ros__parameters:\n    cameras: []\n")
-    form = form.replace("names", "cameras").replace("FILE", str(tmp_path / "empty.yaml"))
-    child = ros.run([sys.executable, "-m", "hassod_ros.nodes.perception_node", "--ros-args", *form.split()])
+def test_an_empty_list_ends_the_start_with_a_sentence(ros, tmp_path):
+    file = tmp_path / "empty.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    cameras: []\n")
+    child = ros.run(
+        [sys.executable, "-m", "hassod_ros.nodes.perception_node", "--ros-args", "--params-file", str(file)]
+    )
     printed = child.communicate(timeout=60)[0]
     assert child.returncode == 2
     assert "cameras is empty; give it a value, or leave it out" in printed.splitlines()[-1]
