@@ -39,8 +39,15 @@ class ManagerBond:
             self._bond = bond
 
     def end(self) -> None:
-        """Say that the end is wanted."""
-        if self._bond is not None:
-            self._bond.break_bond()
-            self._bond.shutdown()
-            self._bond = None
+        """Take the signs of life back; the manager notices that they stop, unless it has ended the bond itself."""
+        bond, self._bond = self._bond, None
+        if bond is None:
+            return
+        # Not `shutdown`: it destroys what the node still knows, and an executor that waits for it then fails.
+        with bond.lock:
+            bond.is_shutdown = True
+            bond.condition.notify_all()
+            for timer in (bond.connect_timer, bond.heartbeat_timer, bond.disconnect_timer):
+                timer.cancel()
+        self._node.destroy_subscription(bond.sub)
+        self._node.destroy_publisher(bond.pub)

@@ -131,6 +131,10 @@ class Bench:
         self.ros.until(lambda: len(self.instances) > before and self.instances[-1].header == message.header)
         return self.instances[-1]
 
+    def send_now(self) -> InstanceArray:
+        """The same with a fresh image."""
+        return self.send(self.now())
+
     def send_and_see_labels(self, message: Image) -> InstanceArray:
         """Publish an image with a stamp of its own; wait for its instances and its three label images."""
         self.camera.publish(message)

@@ -141,3 +141,27 @@ def test_overlay_shows_the_instances_over_the_image(ros):
     ros.until(lambda: bench.send(sent) and overlays)
     assert (overlays[-1].encoding, overlays[-1].header) == ("rgb8", sent.header)
     np.testing.assert_array_equal(np.frombuffer(overlays[-1].data, np.uint8).reshape(scene().shape), scene())
+
+
+def test_what_robots_act_on_does_not_wait_for_the_overlay(ros):
+    bench = Bench(ros, overlay__max_rate=0.001)
+    overlays = ros.collect(Image, f"/{NODE}/overlay")
+    labels = ros.collect(Image, f"/{NODE}/labels/whole")
+    ros.until(lambda: bench.send(image("rgb8", scene())) and overlays and labels)
+    drawn, before = len(overlays), bench.counts()["processed"]
+    for _ in range(5):
+        bench.send_now()
+    ros.until(lambda: bench.counts()["processed"] >= before + 5)
+    assert len(overlays) == drawn  # the next one is due in a quarter of an hour
+    assert set_parameters(ros, overlay__max_rate=0.0)[0].successful
+    ros.until(lambda: bench.send_now() and len(overlays) > drawn)
+
+
+def test_the_latency_counts_from_the_stamp(ros):
+    bench = Bench(ros)
+    latencies = ros.collect(Float64, f"/{NODE}/debug/pipeline_latency_ms")
+    ros.until(lambda: bench.send_now() and latencies)
+    late = image("rgb8", scene())
+    late.header.stamp.sec -= 5
+    bench.send(late)
+    ros.until(lambda: 5000 <= latencies[-1].data < 100_000)

@@ -3,14 +3,17 @@ import pytest
 pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: source scripts/env.sh")
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import onnx
-from rcl_interfaces.srv import SetParameters
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
 from hassod_msgs.msg import InstanceArray
+from hassod_ros.runtime.model_info import read_model_info
 from tests.nodes.bench import HEIGHT, NODE, WIDTH, Bench, image, scene, set_parameters
 
 
@@ -100,3 +103,37 @@ def test_a_wrong_parameter_ends_the_start_with_a_sentence(ros):
     assert child.returncode == 2
     assert "parameter score_thresholds.part is wrong" in printed.splitlines()[-1]
     assert "Traceback" not in printed
+
+
+def test_the_old_name_of_a_parameter_is_read_with_a_warning(ros):
+    child = ros.start("threshold_node.py", model="threshold", cover=0.4)
+    request = GetParameters.Request(names=["parent_coverage"])
+    assert ros.call(GetParameters, f"/{NODE}/get_parameters", request).values[0].double_value == 0.4
+    printed = ros.stop(child)
+    assert printed.count("the parameter cover is called parent_coverage now") == 1
+    assert "there is no parameter" not in printed
+
+
+def test_a_threshold_of_nothing_can_be_asked_for(ros, model_file):
+    graph, info = onnx.load(model_file), read_model_info(model_file)
+    onnx.helper.set_model_props(graph, replace(info, score_thresholds=(0.95, 0.95, 0.95)).to_metadata())
+    onnx.save(graph, model_file)
+    ros.start("hassod_ros.nodes.perception_node", model=model_file, autostart=True, device="cpu", threads=1)
+    answers = ros.collect(InstanceArray, f"/{NODE}/instances")
+    camera = ros.node.create_publisher(Image, "/image", 10)
+
+    def found() -> int | None:
+        camera.publish(image("rgb8", np.full((HEIGHT, WIDTH, 3), 250, np.uint8)))
+        return len(answers[-1].instances) if answers else None
+
+    ros.until(lambda: found() == 0)
+    assert set_parameters(ros, score_thresholds__whole=0.0)[0].successful
+    ros.until(lambda: found() == 2)
+
+
+def test_a_device_that_is_not_there_is_said_in_diagnostics(ros, model_file):
+    diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
+    ros.start("hassod_ros.nodes.perception_node", model=model_file, device="cuda:7", dla_core=0)
+    assert not ros.transition(NODE, "configure")
+    told = "cannot configure: the backend onnxruntime has no option dla_core; it has cache, device, threads"
+    ros.until(lambda: diagnostics and diagnostics[-1].status[0].message == told)

@@ -8,10 +8,12 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 
+from hassod_msgs.msg import InstanceArray
+
 POLICY = Path(__file__).resolve().parents[2] / "config" / "security" / "policy.xml"
 # Allowed, but used in some settings only: sim time, the transport, an optional package, the distribution.
 OPTIONAL = {
-    "subscribe": {"/clock", "/image/compressed", "/tf", "/tf_static"},
+    "subscribe": {"/bond", "/clock", "/image/compressed", "/tf", "/tf_static"},
     "publish": {
         "/perception_node/annotations",
         "/perception_node/detections",
@@ -41,6 +43,7 @@ def used(ros, node: str, rule: str) -> set[str]:
 
 def test_the_nodes_use_what_the_policy_allows_and_nothing_else(ros, tmp_path):
     cv2.imwrite(str(tmp_path / "picture.png"), np.zeros((48, 64, 3), np.uint8))
+    ros.collect(InstanceArray, "/perception_node/instances")  # else it does not subscribe to images
     ros.start("threshold_node.py", model="threshold", autostart=True)
     ros.start("hassod_ros.nodes.objects_3d_node", autostart=True)
     ros.start("hassod_ros.nodes.camera_player", source=tmp_path, rate=5.0)

@@ -9,6 +9,8 @@ from onnx import numpy_helper
 
 from hassod_ros.errors import InputError
 from hassod_ros.runtime.backends import open_backend
+from hassod_ros.runtime.backends.base import gpu_number
+from hassod_ros.runtime.segmenter import open_segmenter
 
 
 def test_raw_arrays_have_the_promised_shapes(write_model):
@@ -105,3 +107,50 @@ except InputError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "does not fit into the memory" in done.stdout
+
+
+def test_options_that_a_backend_does_not_have_are_refused(write_model):
+    with pytest.raises(InputError, match="has no option dla_core; it has cache, device, threads"):
+        open_backend(write_model(), dla_core=0)
+    with pytest.raises(InputError, match="training-free mode has no option threads"):
+        open_segmenter("training_free", threads=2)
+
+
+def test_threads_and_device_reach_the_session(write_model):
+    backend = open_backend(write_model(), device="cpu", threads=1)
+    assert backend._session.get_session_options().intra_op_num_threads == 1
+    assert backend.name.endswith("CPUExecutionProvider")
+
+
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [
+        ("cuda:1", "device is cuda:1, but CPUExecutionProvider runs the model"),
+        ("gpu", "device is gpu, but CPUExecutionProvider runs the model"),
+    ],
+)
+def test_a_device_that_the_provider_is_not_on_is_refused(write_model, device, sentence):
+    with pytest.raises(InputError, match=sentence):
+        open_backend(write_model(), "onnxruntime-cpu", device=device)
+
+
+def test_gpus_are_told_by_number():
+    assert [gpu_number(device) for device in ("", "cuda", "cuda:0", "cuda:3")] == [0, 0, 0, 3]
+    for device in ("cpu", "cuda:x", "cuda:-1", "1"):
+        with pytest.raises(InputError, match="is no GPU"):
+            gpu_number(device)
+
+
+def test_a_missing_onnxruntime_is_a_sentence(write_model):
+    code = f"""
+import sys
+sys.modules["onnxruntime"] = None
+from hassod_ros.runtime.backends import open_backend
+try:
+    open_backend({str(write_model())!r})
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("InputError the backend onnxruntime cannot be used here")
+    assert "pip install onnxruntime" in done.stdout

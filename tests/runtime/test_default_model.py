@@ -42,3 +42,8 @@ def test_the_shipped_models_find_each_coin_of_a_photograph(name):
 
 def test_the_package_stays_small():
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 37e6  # 25 MB of detectors, 12 MB of features
+
+
+def test_a_path_may_lie_below_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_model("~/model.onnx") == f"{tmp_path}/model.onnx"
