@@ -139,6 +139,8 @@ class CameraPlayer(Node):
         self._image = self.create_publisher(Image, "image", qos)
         self._camera_info = self.create_publisher(CameraInfo, "camera_info", qos)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        how = f"raw, {self._options['reliability'].replace('_', ' ')}, depth {qos.depth}"
+        self.get_logger().info(f"images are published on {self._image.topic_name} ({how})")
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(1 / self._options["rate"], self._play, clock=steady)
         self.create_timer(1.0, self._report, clock=steady)

@@ -209,8 +209,9 @@ class RateLimit:
         """Whether what comes `now` (s, a steady clock) exceeds `rate` (Hz, 0 = no limit); else it takes its place."""
         if rate and now < self._next:
             return True
-        # Counted on from the place, not from what came, so that jitter does not lower the rate.
-        self._next = max(self._next, now - 1 / rate) + 1 / rate if rate else 0.0
+        # Counted on from the place, not from what came, so that jitter does not lower the rate; half a place at most,
+        # so that two that come after a pause are not one place.
+        self._next = max(self._next, now - 0.5 / rate) + 1 / rate if rate else 0.0
         return False
 
 

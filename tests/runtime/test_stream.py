@@ -156,3 +156,11 @@ def test_the_rate_limit_keeps_its_rate_when_frames_jitter():
     taken = [time for time in times if not limit.exceeded(time, 10.0)]
     assert len(taken) == pytest.approx(100, abs=2)
     assert not any(limit.exceeded(time, 0.0) for time in times)
+
+
+def test_after_a_pause_the_next_place_is_half_an_interval_away_at_least():
+    limit = RateLimit()
+    assert [limit.exceeded(now, 1.0) for now in (100.0, 100.1, 100.4, 100.6, 101.0, 101.5)] == [
+        *(False, True, True),
+        *(False, True, False),
+    ]
