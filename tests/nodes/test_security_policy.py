@@ -15,6 +15,7 @@ POLICY = Path(__file__).resolve().parents[2] / "config" / "security" / "policy.x
 OPTIONAL = {
     "subscribe": {"/bond", "/clock", "/image/compressed", "/tf", "/tf_static"},
     "publish": {
+        "/bond",
         "/perception_node/annotations",
         "/perception_node/detections",
         "/perception_node/label_info",
