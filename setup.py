@@ -35,6 +35,7 @@ TRAIN = [
     "tqdm>=4.60",
     "onnx>=1.16",
     "onnxscript>=0.3",
+    "gdown>=5.2",  # published weights on Google Drive
 ]
 FOOTAGE = ["rosbags>=0.11.1,<0.12", "mcap>=1.2,<2"]  # bags of cameras; both are pure Python
 TENSORRT = ["tensorrt>=10.3", "cuda-python>=12.6"]
@@ -84,6 +85,7 @@ setup(
             "mean_teacher = hassod_ros.train.mean_teacher:main",
             "prepare_data = hassod_ros.train.prepare_data:main",
             "evaluate = hassod_ros.train.evaluate:main",
+            "fetch_model = hassod_ros.export.fetch_model:main",
             "features_to_onnx = hassod_ros.export.features_to_onnx:main",
             "gate = hassod_ros.export.gate:main",
             "registry = hassod_ros.export.registry:main",

@@ -41,10 +41,18 @@ from hassod_ros.discovery.method import parse_option
 from hassod_ros.errors import InputError
 from hassod_ros.images import list_images, read_image
 from hassod_ros.instances import Instances
+from hassod_ros.masks import paste_filled
 from hassod_ros.runtime.backends import open_backend
 from hassod_ros.runtime.backends.base import Backend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend, describe
-from hassod_ros.runtime.postprocess import PostprocessOptions, RawDetections, find_parents, place_masks, select_rows
+from hassod_ros.runtime.evidence import find_cues
+from hassod_ros.runtime.postprocess import (
+    PostprocessOptions,
+    RawDetections,
+    find_maps,
+    find_parents,
+    select_rows,
+)
 from hassod_ros.runtime.preprocess import Letterbox, letterbox
 from hassod_ros.runtime.segmenter import Segmenter
 
@@ -137,8 +145,15 @@ def finish(
 ) -> Instances:
     """`to_instances` in its parts."""
     rows, levels = select_rows(raw, 0, options)
-    kept, boxes, masks = clock.measure(name, "masks", lambda: place_masks(raw, 0, rows, placed, options, pixels))
-    rows, levels = rows[kept], levels[kept]
+    seen, boxes, maps = clock.measure(name, "outlines", lambda: find_maps(raw, 0, rows, placed, options, pixels))
+    rows, levels = rows[seen], levels[seen]
+    if options.evidence and pixels is not None:
+        shown, threshold = pixels[: placed.content_size[0], : placed.content_size[1]], options.mask_threshold
+        limits = np.array(placed.content_size[::-1] * 2, np.float32)
+        places, scores = np.clip(raw.boxes[0, rows], 0, limits), raw.scores[0, rows]
+        clock.measure(name, "evidence", lambda: find_cues(maps, places, scores, shown, threshold))
+    kept, masks = clock.measure(name, "masks", lambda: paste_filled(maps, boxes, options.mask_threshold))
+    rows, levels, boxes = rows[kept], levels[kept], boxes[kept]
     known = levels if options.level_source == "head" else None
     parents, levels = clock.measure(name, "hierarchy", lambda: find_parents(boxes, masks, known, options.cover))
     return clock.measure(

@@ -29,8 +29,8 @@ from hassod_ros.errors import InputError
 from hassod_ros.footage.sources import fill
 from hassod_ros.images import read_image
 from hassod_ros.instances import Instances
-from hassod_ros.nodes.demo import bundled_photographs
 from hassod_ros.nodes.messages import MASK_ENCODINGS, instance_array, mask_of
+from hassod_ros.photographs import bundled_photographs
 from hassod_ros.runtime.segmenter import open_segmenter
 
 

@@ -32,7 +32,7 @@ from hassod_ros.evaluation.evaluate import evaluate
 from hassod_ros.evaluation.maskcut import maskcut
 from hassod_ros.evaluation.predict import Finder, open_checkpoint, open_exported, predict
 from hassod_ros.evaluation.report import clean
-from hassod_ros.evaluation.tables import format_table
+from hassod_ros.evaluation.tables import COMPOSITION, composition, format_table
 from hassod_ros.files import revision, write_json
 from hassod_ros.runtime.segmenter import open_segmenter
 
@@ -46,9 +46,9 @@ COLUMNS = (
     "AP",
     "best_iou@100",
     "covering",
-    "nested",
+    *COMPOSITION,
     "nested, all",
-    "nest precision",
+    "ECE",
     "an image",
     "s/image",
 )
@@ -112,9 +112,9 @@ def _row(scores: dict[str, Any]) -> dict[str, Any]:
     kind = scores["mask"] if "mask" in scores else scores["box"]
     return {
         **kind,
-        "nested": kind["parents"]["accuracy"],
+        **composition(kind),
+        "ECE": kind["calibration"]["ECE"],
         "nested, all": kind["parents"]["of_all_parts"],
-        "nest precision": kind["parents"]["precision"],
         "an image": f"{scores['counts']['predictions_per_image']:.1f}",
         "s/image": f"{scores['s/image']:.2f}" if "s/image" in scores else None,
     }

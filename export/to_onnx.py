@@ -20,6 +20,7 @@ with required("train"):
     from hassod_ros.deploy.quantization import TARGETS
     from hassod_ros.detection.cascade.config import DetectorConfig
     from hassod_ros.detection.checkpoints import open_detector, read_config
+    from hassod_ros.runtime.evidence import read_evidence
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -72,6 +73,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--color-weight", type=float, default=0.0, help="how far outlines follow the colours, such as 3"
     )
     parser.add_argument(
+        "--evidence",
+        help="constants by which the picture judges masks, such as config/evidence.json; they belong to one model's "
+        "masks (default: none)",
+    )
+    parser.add_argument(
         "--cover", type=float, default=0.75, help="share of a mask that its parent must contain, in (0, 1]"
     )
     parser.add_argument("--recipe", default="", help="name of the training recipe, for the metadata")
@@ -101,6 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
             level_source=given.levels,
             cover=given.cover,
             color_weight=given.color_weight,
+            evidence=read_evidence(given.evidence) if given.evidence else None,
         )
         config = DetectorConfig() if given.hassod else read_config(given.checkpoint)
         config = config.changed(

@@ -15,12 +15,14 @@ def coverage_forest(
     cover: float = 0.9,
     levels: np.ndarray | None = None,
     worth: np.ndarray | None = None,
+    allowed: np.ndarray | None = None,
+    same: float = _SAME,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Arrange masks into trees of wholes, parts and subparts.
 
-    B covers A, which is smaller, when |A & B| / |A| >= cover and |A & B| / |B| < cover (0.7 where cover is less: what
-    fills so much of B is the same thing once more); the parent of A is the smallest mask that covers it (the first one
-    on ties). Roots are wholes, their children parts, all deeper descendants subparts, also of each other.
+    B covers A, which is smaller, when |A & B| / |A| >= cover and |A & B| / |B| < cover (`same` where cover is less:
+    what fills so much of B is the same thing once more); the parent of A is the smallest mask that covers it (the
+    first one on ties). Roots are wholes, their children parts, all deeper descendants subparts, also of each other.
 
     Only pairs whose regions overlap enough are compared, on their common pixels: exact, without full-size masks.
 
@@ -34,6 +36,8 @@ def coverage_forest(
             best line of ancestors instead: that with the largest sum of coverage times worth. A detector draws one
             thing several times; a mask between two of them that has left the line would otherwise cut off all that
             lies in it.
+        allowed: (N, N) bool, whether each mask (row) may have each other (column) as parent. Default: all may.
+        same: See above, where cover is less.
 
     Returns:
         parents (N,) int32, index or -1, and levels (N,) uint8.
@@ -62,9 +66,11 @@ def coverage_forest(
     )
     if levels is not None:
         possible &= levels[None, :] < levels[:, None]
+    if allowed is not None:
+        possible &= allowed
     # Parents come first: they are larger. Candidates are tried in the order of what they could be worth at most, the
     # smallest first on ties, then the first index.
-    same = max(cover, _SAME)
+    same = max(cover, same)
     depth, lines = np.zeros(n, np.int64), np.zeros(n)
     gains = np.zeros(n) if worth is None else np.asarray(worth, np.float64)
     for child in np.argsort(-areas, kind="stable"):

@@ -49,7 +49,7 @@ def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarra
         return probabilities
     margin = max(1, round(_MARGIN * side))
     mask = np.pad(_raised(probabilities) if weight else probabilities, ((0, 0), (margin, margin), (margin, margin)))
-    colors = _sample(_quantised(image), boxes, side, margin)
+    colors, _ = colors_around(image, boxes, side, margin)
     colors += np.arange(count, dtype=colors.dtype)[:, None, None] * _COLORS  # a histogram for each mask
     bins = count * _COLORS
     inside = np.bincount(colors.ravel(), mask.ravel(), bins)
@@ -62,6 +62,19 @@ def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarra
     mean = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
     kept = slice(margin - 1, margin - 1 + side)
     return mean[:, kept, kept]
+
+
+def colors_around(image: np.ndarray, boxes: np.ndarray, side: int, margin: int) -> tuple[np.ndarray, int]:
+    """The colours at the cells of N boxes and around them: (N, M + 2 margin, M + 2 margin) int32 below the int.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (N, 4) xyxy in pixels of the image.
+        side: M, cells along a side of a box.
+        margin: Cells around a box; those beyond the image repeat its border.
+
+    """
+    return _sample(_quantised(image), boxes, side, margin), _COLORS
 
 
 def _raised(probabilities: np.ndarray) -> np.ndarray:

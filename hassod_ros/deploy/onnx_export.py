@@ -26,6 +26,7 @@ from hassod_ros.files import atomic_path
 from hassod_ros.images import list_images
 from hassod_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend, describe
+from hassod_ros.runtime.evidence import Evidence
 from hassod_ros.runtime.model_info import PRECISIONS, ModelInfo
 
 OPSET = 18
@@ -55,6 +56,7 @@ class ExportOptions:
         level_source: See `ModelInfo`.
         cover: Likewise.
         color_weight: Likewise.
+        evidence: Likewise.
 
     """
 
@@ -73,6 +75,7 @@ class ExportOptions:
     level_source: str = "head"
     cover: float = 0.75
     color_weight: float = 0.0
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -128,6 +131,7 @@ def export_onnx(
             level_source=options.level_source,
             cover=options.cover,
             color_weight=options.color_weight,
+            evidence=options.evidence,
         )
     except ValueError as error:
         raise InputError(f"{error}; see to_onnx --help") from error

@@ -28,6 +28,7 @@ class Segments:
         parents: (N,) int64, index of the segment that this one is a part of, or -1; no cycles.
         crowd: (N,) bool, regions that count neither as hit nor as miss.
         annotators: (N,) int64, who drew it; 0 where the file names nobody.
+        scene: (N,) bool, background or support: `scene` of predictions, stuff (`isthing` 0) of panoptic annotations.
 
     """
 
@@ -39,6 +40,7 @@ class Segments:
     parents: np.ndarray
     crowd: np.ndarray
     annotators: np.ndarray
+    scene: np.ndarray
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -56,6 +58,7 @@ class Segments:
             parents=place[self.parents[index]],
             crowd=self.crowd[index],
             annotators=self.annotators[index],
+            scene=self.scene[index],
         )
 
 
@@ -196,6 +199,7 @@ def to_segments(
         parents=family.parents,
         crowd=np.array([bool(entry.get("iscrowd", 0)) for entry in entries], bool),
         annotators=np.array([entry.get("annotator", 0) for entry in entries], np.int64),
+        scene=np.array([bool(entry.get("scene", not entry.get("isthing", 1))) for entry in entries], bool),
     )
     return segments.select(np.argsort(-scores, kind="stable"))
 

@@ -1,4 +1,7 @@
-"""Do predictions know wholes from parts: recall by level, agreement of levels, parts nested in the right whole."""
+"""Do predictions know wholes from parts, and things from stuff.
+
+Recall by level, agreement of levels, the share of stuff among the best predictions, parts nested in the right whole.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,23 @@ from hassod_ros.instances import Level
 
 FOUND = 0.5  # IoU from which on an annotation counts as found
 _INSIDE = 0.5  # share of an annotation that has to lie in another one to belong there
+_ON_STUFF = 0.5  # share of a prediction that has to lie on stuff to be counted as such
+RANKS = (10, 20)  # best predictions of an image among which stuff is counted
+
+
+def stated_levels(truth: Segments, containment: np.ndarray) -> np.ndarray:
+    """(G,) int8 levels of annotations; where a set states none, what lies in no other annotated thing is a whole.
+
+    Args:
+        truth: G annotations.
+        containment: (G, G), the share of each that lies in each.
+
+    """
+    if (truth.levels != UNKNOWN).any():
+        return truth.levels
+    thing = ~truth.crowd & ~truth.scene
+    others = (containment >= _INSIDE) & thing[None] & ~np.eye(len(truth), dtype=bool)
+    return np.where(thing & ~others.any(axis=1), Level.WHOLE, UNKNOWN).astype(np.int8)
 
 
 @dataclass
@@ -26,6 +46,9 @@ class LevelScores:
         truth_positives: (3,) int64, annotations of each stated level.
         truth_hits: (3, T) int64, those found by predictions of any level.
         confusion: (3, 3) int64, stated level of annotations found at IoU 0.5 against the level of what found them.
+        accuracy: (2, 2) int64, found wholes and found parts (or subparts): how many, and how many are called so. An
+            annotation is found when a prediction overlaps it with IoU >= 0.5; the one that overlaps it most speaks for
+            it, whoever else it speaks for.
 
     """
 
@@ -35,9 +58,16 @@ class LevelScores:
     truth_positives: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
     truth_hits: np.ndarray = field(default_factory=lambda: np.zeros((3, len(THRESHOLDS)), np.int64))
     confusion: np.ndarray = field(default_factory=lambda: np.zeros((3, 3), np.int64))
+    accuracy: np.ndarray = field(default_factory=lambda: np.zeros((2, 2), np.int64))
 
     def add(
-        self, predicted: Segments, truth: Segments, ious: np.ndarray, assigned: np.ndarray, ignored: np.ndarray
+        self,
+        predicted: Segments,
+        truth: Segments,
+        ious: np.ndarray,
+        assigned: np.ndarray,
+        ignored: np.ndarray,
+        containment: np.ndarray,
     ) -> None:
         """Add one image.
 
@@ -47,6 +77,7 @@ class LevelScores:
             ious: (D, G) overlaps.
             assigned: (T, D) annotation that each prediction got, or -1, over all sizes.
             ignored: (G,) bool, annotations that do not count.
+            containment: (G, G), the share of each annotation that lies in each.
 
         """
         self.positives += int(np.count_nonzero(~ignored))
@@ -66,13 +97,29 @@ class LevelScores:
         stated, given = truth.levels[assigned[0, at_half]], predicted.levels[at_half]
         known = (stated != UNKNOWN) & (given != UNKNOWN)
         np.add.at(self.confusion, (stated[known], given[known]), 1)
+        if len(predicted):
+            self._judge(predicted, stated_levels(truth, containment), ious, ignored | truth.crowd)
+
+    def _judge(self, predicted: Segments, stated: np.ndarray, ious: np.ndarray, ignored: np.ndarray) -> None:
+        speaker = ious.argmax(axis=0)
+        given = predicted.levels[speaker]
+        found = ~ignored & (ious[speaker, np.arange(len(speaker))] >= FOUND) & (stated != UNKNOWN) & (given != UNKNOWN)
+        for kind, is_whole in enumerate((True, False)):
+            of_kind = found & ((stated == Level.WHOLE) == is_whole)
+            right = (given[of_kind] == Level.WHOLE) == is_whole
+            self.accuracy[kind] += len(right), np.count_nonzero(right)
 
     def summary(self) -> dict[str, dict]:
-        """By predicted level: count, AR of that level alone. By stated level: count, AR, share with the level right."""
+        """What the levels are worth.
+
+        By predicted level: count, AR of that level alone. By stated level: count, AR, share with the level right.
+        `accuracy`: of found wholes the share called WHOLE, of found parts the share called PART or SUBPART, their mean.
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
             alone = self.alone_hits.mean(axis=1) / self.positives
             recall = self.truth_hits.mean(axis=1) / self.truth_positives
             right = np.diag(self.confusion) / self.confusion.sum(axis=1)
+            accuracy = self.accuracy[:, 1] / self.accuracy[:, 0]
         names = [level.name.lower() for level in Level]
         return {
             "predicted": {
@@ -88,6 +135,38 @@ class LevelScores:
                 for i, name in enumerate(names)
                 if self.truth_positives[i]
             },
+            "accuracy": {
+                "whole": float(accuracy[0]),
+                "part": float(accuracy[1]),
+                "mean": float(accuracy.mean()),
+            },
+        }
+
+
+@dataclass
+class StuffShare:
+    """How much of what ranks best is stuff, such as wall, floor or sky (COCO panoptic, `isthing` 0).
+
+    Attributes:
+        counted: (R,) int64, predictions among the best 10 and 20 of images whose set tells things from stuff.
+        stuff: (R,) int64, those of them that lie on stuff by more than half.
+
+    """
+
+    counted: np.ndarray = field(default_factory=lambda: np.zeros(len(RANKS), np.int64))
+    stuff: np.ndarray = field(default_factory=lambda: np.zeros(len(RANKS), np.int64))
+
+    def add(self, on_stuff: np.ndarray) -> None:
+        """Add one image: (D,) share of each prediction that lies on stuff, best first."""
+        for i, rank in enumerate(RANKS):
+            self.counted[i] += len(on_stuff[:rank])
+            self.stuff[i] += np.count_nonzero(on_stuff[:rank] > _ON_STUFF)
+
+    def summary(self) -> dict[str, float]:
+        """Share of stuff among the best 10 and 20; NaN where no set tells things from stuff."""
+        return {
+            f"stuff@{rank}": _share(int(stuff), int(counted))
+            for rank, stuff, counted in zip(RANKS, self.stuff, self.counted, strict=True)
         }
 
 

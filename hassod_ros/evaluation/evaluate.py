@@ -11,7 +11,7 @@ import numpy as np
 
 from hassod_ros.evaluation.annotations import AnnotatedSet, Segments, to_segments
 from hassod_ros.evaluation.calibration import Calibration
-from hassod_ros.evaluation.composition import LevelScores, ParentScores
+from hassod_ros.evaluation.composition import LevelScores, ParentScores, StuffShare
 from hassod_ros.evaluation.covering import Covering
 from hassod_ros.evaluation.detection_scores import DetectionScores
 from hassod_ros.evaluation.matching import HIT, SIZES, THRESHOLDS, containment, fates, match, overlaps
@@ -26,6 +26,7 @@ class _Sums:
     detection: DetectionScores
     levels: LevelScores = field(default_factory=LevelScores)
     parents: ParentScores = field(default_factory=ParentScores)
+    stuff: StuffShare = field(default_factory=StuffShare)
     calibration: Calibration = field(default_factory=Calibration)
     covering: Covering = field(default_factory=Covering)
 
@@ -36,6 +37,7 @@ def evaluate(
     *,
     max_detections: int = 1000,
     min_area: float = 0.0,
+    with_scene: bool = False,
 ) -> dict[str, Any]:
     """Score predictions against annotations, class-agnostically.
 
@@ -48,19 +50,25 @@ def evaluate(
         predictions: Image id -> predictions, best first; a missing image has none, other images are left out.
         max_detections: Predictions of an image that count (the paper: 1000).
         min_area: Annotations below this area in pixels are ignored, like crowd regions.
+        with_scene: Count what is marked as scene too, which nodes publish only on wish.
 
     Returns:
-        `counts`; for `mask` and `box` the rows of DetectionScores, Covering, Calibration, LevelScores and ParentScores
-        and the curves `recall_by_iou` and `recall_by_detections`; `pictures`: per image AR at 100 detections.
+        `counts`; for `mask` and `box` the rows of DetectionScores, Covering, Calibration, LevelScores, StuffShare and
+        ParentScores and the curves `recall_by_iou` and `recall_by_detections`; `pictures`: per image AR at 100
+        detections.
 
     """
     empty = to_segments([], (1, 1), with_masks=True)
     with_masks = annotated.has_masks and all(predicted.masks is not None for predicted in predictions.values())
+    tells_stuff = any(picture.truth.scene.any() for picture in annotated.pictures)
     sums = {kind: _Sums(DetectionScores(max_detections)) for kind in ("mask", "box") if kind == "box" or with_masks}
-    pictures = []
+    pictures, given = [], []
     truths = 0
     for picture in annotated.pictures:
         predicted = predictions.get(picture.image_id, empty)
+        if not with_scene:
+            predicted = predicted.select(np.flatnonzero(~predicted.scene))
+        given.append(len(predicted))
         if len(predicted) > max_detections:
             predicted = predicted.select(np.arange(max_detections))
         drawings = np.unique(picture.truth.annotators) if len(picture.truth) else np.zeros(1, np.int64)
@@ -70,10 +78,13 @@ def evaluate(
             truths += int(np.count_nonzero(~truth.crowd))
             values = [_add(sums[kind], kind, picture.image_id, predicted, truth, min_area) for kind in sums]
             recalls.append(values[0])
+        if tells_stuff:
+            stuff = picture.truth.select(np.flatnonzero(picture.truth.scene))
+            for kind in sums:
+                sums[kind].stuff.add(containment(predicted, stuff, kind).sum(axis=1))
         if not all(math.isnan(value) for value in recalls):
             recall = float(np.nanmean(recalls))
             pictures.append({"image_id": picture.image_id, "file_name": picture.file_name, "AR@100": recall})
-    given = [len(predictions.get(picture.image_id, empty)) for picture in annotated.pictures]
     counts: dict[str, Any] = {
         "images": len(given),
         "images_without_predictions": given.count(0),
@@ -97,8 +108,9 @@ def _add(sums: _Sums, kind: str, image_id: int, predicted: Segments, truth: Segm
     sums.detection.add(fate, predicted.scores, positives)
     sums.calibration.add(predicted.scores, fate[0, 0])
     sums.covering.add(image_id, ious, truth.areas, counted=~ignored[0], crowd=truth.crowd)
-    sums.levels.add(predicted, truth, ious, assigned[0], ignored[0])
-    sums.parents.add(predicted, truth, ious, containment(truth, kind))
+    inside = containment(truth, truth, kind)
+    sums.levels.add(predicted, truth, ious, assigned[0], ignored[0], inside)
+    sums.parents.add(predicted, truth, ious, inside)
     hits = np.count_nonzero(fate[0, :, :PICTURE_DETECTIONS] == HIT)
     return hits / (len(THRESHOLDS) * positives[0]) if positives[0] else math.nan
 
@@ -113,5 +125,6 @@ def _summary(sums: _Sums) -> dict[str, Any]:
         "recall_by_detections": {"detections": ranks.tolist(), "recall": recall.mean(axis=0)[ranks - 1].tolist()},
         "calibration": sums.calibration.summary(),
         "levels": sums.levels.summary(),
+        **sums.stuff.summary(),
         "parents": sums.parents.summary(),
     }

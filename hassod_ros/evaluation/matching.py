@@ -29,9 +29,9 @@ def overlaps(predicted: Segments, truth: Segments, kind: str) -> np.ndarray:
     return np.asarray(rle.iou(first, second, truth.crowd.astype(np.uint8).tolist()))
 
 
-def containment(truth: Segments, kind: str) -> np.ndarray:
-    """(G, G) float64, the share of each annotation (row) that lies in each (column), of masks or of boxes."""
-    return overlaps(truth, replace(truth, crowd=np.ones(len(truth), bool)), kind)
+def containment(first: Segments, second: Segments, kind: str) -> np.ndarray:
+    """(D, G) float64, the share of each of the first (row) that lies in each of the second, of masks or of boxes."""
+    return overlaps(first, replace(second, crowd=np.ones(len(second), bool)), kind)
 
 
 @njit(cache=True, nogil=True)

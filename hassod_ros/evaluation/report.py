@@ -19,7 +19,7 @@ from hassod_ros.drawing import draw
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation.annotations import AnnotatedSet, Picture, Segments
 from hassod_ros.evaluation.charts import bar_chart, line_chart
-from hassod_ros.evaluation.tables import COLUMNS, KINDS, cell
+from hassod_ros.evaluation.tables import COLUMNS, COMPOSITION, KINDS, cell, composition
 from hassod_ros.files import write_json, write_text
 from hassod_ros.images import read_image
 from hassod_ros.instances import Instances
@@ -196,7 +196,13 @@ def _charts(scores: Mapping[str, Any], main: str) -> str:
 
 def _composition(scores: Mapping[str, Any], main: str) -> str:
     levels, parents = scores[main]["levels"], scores[main]["parents"]
-    html = ""
+    html = (
+        "<h2>Levels, stuff and nesting</h2>"
+        '<p class="note">whole right: of found annotated wholes the share called whole; part right: of found '
+        "annotated parts the share called part or subpart; levels: their mean. stuff: of the best 10 and 20 "
+        "predictions the share that lies on wall, floor, sky and the like by more than half.</p>"
+        f"{_table({kind: composition(scores[kind]) for kind in KINDS if kind in scores}, COMPOSITION)}"
+    )
     if any(row["predictions"] for row in levels["predicted"].values()):
         predicted = bar_chart(
             {f"{name} ({row['predictions']})": {"AR": row["AR_alone"]} for name, row in levels["predicted"].items()},

@@ -21,7 +21,21 @@ COLUMNS = (
     "AP_medium",
     "AP_large",
 )
+COMPOSITION = ("whole right", "part right", "levels", "stuff@10", "stuff@20", "nested", "nest precision")
 KINDS = ("mask", "box")
+
+
+def composition(values: Mapping[str, Any]) -> dict[str, float]:
+    """What `evaluate` found about levels, stuff and nesting as one row of `COMPOSITION`, so that none hides another."""
+    accuracy, parents = values["levels"]["accuracy"], values["parents"]
+    return {
+        "whole right": accuracy["whole"],
+        "part right": accuracy["part"],
+        "levels": accuracy["mean"],
+        **{name: values[name] for name in ("stuff@10", "stuff@20")},
+        "nested": parents["accuracy"],
+        "nest precision": parents["precision"],
+    }
 
 
 def format_table(rows: Mapping[str, Mapping[str, Any]], columns: Iterable[str], *, corner: str = "") -> str:
@@ -59,6 +73,9 @@ def format_scores(scores: Mapping[str, Any]) -> str:
     best = ["best_iou@1", "best_iou@10", "best_iou@100", "best_iou@1000", "covering"]
     errors = {kind: {**values, "ECE": values["calibration"]["ECE"]} for kind, values in kinds.items()}
     blocks.append(format_table(errors, [*best, "ECE"]))
+    rows = {kind: composition(values) for kind, values in kinds.items()}
+    if not all(math.isnan(value) for row in rows.values() for value in row.values()):
+        blocks.append(format_table(rows, COMPOSITION, corner="levels, stuff, nesting"))
     for kind, values in kinds.items():
         if any(row["predictions"] for row in values["levels"]["predicted"].values()):
             blocks.append(

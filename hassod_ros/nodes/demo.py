@@ -26,8 +26,8 @@ from hassod_ros.children import start
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, write_json, write_text
 from hassod_ros.nodes.convert import image_to_array, to_rgb
+from hassod_ros.photographs import PHOTOGRAPHS, bundled_photographs
 
-PHOTOGRAPHS = ("coffee.png", "motorcycle_left.png", "astronaut.png", "chelsea.png", "rocket.jpg")
 SIZE = (480, 640)  # H, W of the camera's frames
 RATE = 30.0  # Hz
 VIDEO_RATE = 10.0  # Hz
@@ -223,21 +223,6 @@ def write_video(overlays: list[tuple[float, bytes]], path: Path) -> None:
         for index in np.searchsorted(times, ticks, side="right") - 1:
             video.write(np.asarray(cv2.imdecode(np.frombuffer(overlays[index][1], np.uint8), cv2.IMREAD_COLOR)))
         video.release()
-
-
-def bundled_photographs() -> list[Path]:
-    """Photographs that come with scikit-image.
-
-    Raises:
-        InputError: scikit-image is not installed.
-
-    """
-    try:
-        import skimage
-    except ImportError as error:
-        raise InputError("the demo shows photographs of scikit-image; run scripts/setup_env.sh") from error
-    folder = Path(skimage.__file__).parent / "data"
-    return [folder / name for name in PHOTOGRAPHS]
 
 
 def main() -> int:

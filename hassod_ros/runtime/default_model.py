@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from hassod_ros.errors import InputError
 
 DEFAULT = "default"
 FOLDER = Path(__file__).resolve().parents[1] / "models"
+CPU_FLAGS = Path("/proc/cpuinfo")
+VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+
+
+def default_path(precision: str) -> Path:
+    """Where the shipped file of a precision is, if it was shipped."""
+    return FOLDER / (f"{DEFAULT}.onnx" if precision == "fp32" else f"{DEFAULT}-{precision}.onnx")
 
 
 def default_model(precision: str = "fp32") -> Path:
@@ -21,7 +27,7 @@ def default_model(precision: str = "fp32") -> Path:
         InputError: This installation holds no such file.
 
     """
-    path = FOLDER / (f"{DEFAULT}.onnx" if precision == "fp32" else f"{DEFAULT}-{precision}.onnx")
+    path = default_path(precision)
     if not path.is_file():
         have = ", ".join(sorted(each.stem for each in FOLDER.glob(f"{DEFAULT}*.onnx"))) or "none"
         raise InputError(
@@ -30,16 +36,17 @@ def default_model(precision: str = "fp32") -> Path:
     return path
 
 
-def resolve_model(model: str) -> str:
-    """The path behind the names "default" and "default-int8" ("" is "default"), or below a home folder (`~`).
+def best_precision() -> tuple[str, str]:
+    """The precision that suits this processor, "int8" or "fp32", and why.
 
-    Anything else comes back as it is.
-
-    Raises:
-        InputError: This installation holds no such file.
-
+    The 8-bit file takes two thirds of the time where the processor multiplies bytes (VNNI), and more elsewhere.
     """
-    name, _, precision = (model or DEFAULT).partition("-")
-    if name != DEFAULT or precision not in ("", "fp32", "int8"):
-        return os.path.expanduser(model)
-    return str(default_model(precision or "fp32"))
+    try:
+        flags = set(CPU_FLAGS.read_text(encoding="utf-8", errors="replace").split())
+    except OSError:
+        flags = set()
+    if not flags & VNNI:
+        return "fp32", "this processor has no VNNI"
+    if not default_path("int8").is_file():
+        return "fp32", "no int8 file was shipped"
+    return "int8", "this processor has VNNI"

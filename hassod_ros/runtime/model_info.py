@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Level
+from hassod_ros.runtime.evidence import Evidence
 
 SCHEMA = 1
 METADATA_KEY = "hassod_ros"
@@ -21,7 +22,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 _METADATA_PROPS = 14  # field of ModelProto (onnx.proto)
 _LENGTH_DELIMITED, _VARINT = 2, 0
-_ADDED = ("cover", "color_weight")  # older files lack it: they take the default
+_ADDED = ("cover", "color_weight", "evidence")  # older files lack it: they take the default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class ModelInfo:
         level_source: "head", or "coverage" where the masks tell levels better than the level head does.
         cover: Recommended share of a mask that its parent must contain, in (0, 1].
         color_weight: Recommended weight with which outlines follow the colours of the image, from 0.
+        evidence: Constants of `Evidence`, for models whose scores, scenes and parents are judged by the picture.
         nms_threshold: IoU above which the lower-scored detection was dropped.
         precision: "fp32", "fp16" or "int8".
         weights_sha256: Of the checkpoint that was exported.
@@ -72,6 +74,7 @@ class ModelInfo:
     level_source: str = "head"
     cover: float = 0.75
     color_weight: float = 0.0
+    evidence: Evidence | None = None
     nms_threshold: float = 0.5
     mask_size: int = 28
     layout: str = "NHWC"
@@ -132,11 +135,13 @@ class ModelInfo:
             raise InputError(f"{name} has metadata schema {schema}, this version reads {SCHEMA}; export it again")
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         try:
+            if values.get("evidence") is not None:
+                values["evidence"] = Evidence.from_mapping(values["evidence"])
             names = [field.name for field in fields(cls) if field.name in values or field.name not in _ADDED]
             return cls(**{name: values.pop(name) for name in names})
         except KeyError as error:
             raise InputError(f"{name} lacks the metadata {error}; export it again") from error
-        except (TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             raise InputError(f"{name} has wrong metadata ({error}); export it again") from error
 
 

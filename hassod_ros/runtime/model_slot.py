@@ -13,7 +13,7 @@ from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
 from hassod_ros.image_messages import to_rgb
 from hassod_ros.instances import Instances
-from hassod_ros.runtime.default_model import resolve_model
+from hassod_ros.runtime.model_names import resolve_model
 from hassod_ros.runtime.segmenter import ImageSegmenter
 from hassod_ros.runtime.selection import Selection
 
@@ -85,7 +85,7 @@ class ModelSlot:
 
         """
         life = self._lives
-        resolved = resolve_model(path)
+        resolved = resolve_model(path, self.report)
         self.loading, self.progress = resolved, ""
         try:
             new = self._open(resolved)

@@ -10,6 +10,7 @@ from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances, Level
 from hassod_ros.masks import has_area, paste_filled, pixel_regions
 from hassod_ros.outlines import follow_colors
+from hassod_ros.runtime.evidence import Evidence, find_cues
 from hassod_ros.runtime.model_info import LEVEL_SOURCES, ModelInfo
 from hassod_ros.runtime.preprocess import Letterbox
 
@@ -53,6 +54,8 @@ class PostprocessOptions:
             lowest threshold, as for pseudo-labels.
         color_weight: How far outlines follow the colours of the image, see `follow_colors`; 0: as the mask head draws
             them.
+        evidence: Judges masks by the picture: scores become probabilities, scene is marked, and parents look like
+            things. None: scores are the detector's, nothing is scene.
 
     """
 
@@ -62,6 +65,7 @@ class PostprocessOptions:
     max_instances: int = 1000
     level_source: str = "head"
     color_weight: float = 0.0
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         if len(self.score_thresholds) != len(Level) or not all(0 <= value <= 1 for value in self.score_thresholds):
@@ -86,6 +90,7 @@ class PostprocessOptions:
             level_source=info.level_source,
             cover=info.cover,
             color_weight=info.color_weight,
+            evidence=info.evidence,
         )
 
 
@@ -94,21 +99,54 @@ def to_instances(
 ) -> Instances:
     """Instances of image `index` of a batch, by descending score.
 
-    `pixels`, the network's input (h, w, 3) uint8, is needed where `color_weight` is not 0.
+    `pixels`, the network's input (h, w, 3) uint8, is needed where `color_weight` is not 0, and for evidence.
 
-    Parents come from the masks: of those that cover the child, the deepest one (see `coverage_forest`). With levels of
-    the head only masks of a higher level are candidates; where masks and levels disagree, the level stands and the
-    instance has no parent.
+    Parents come from the masks: of those that cover the child, the deepest one (see `coverage_forest`), with evidence
+    the smallest that may be one (see `Evidence`). With levels of the head only masks of a higher level are candidates;
+    where masks and levels disagree, the level stands and the instance has no parent.
     """
     by_head = options.level_source == "head"
     lowest = (min(options.score_thresholds),) * len(Level)
-    rows, levels = select_rows(raw, index, options if by_head else replace(options, score_thresholds=lowest))
-    kept, boxes, masks = place_masks(raw, index, rows, placed, options, pixels)
-    rows, levels = rows[kept], levels[kept]
-    parents, levels = find_parents(boxes, masks, levels if by_head else None, options.cover)
-    scores = np.clip(raw.scores[index, rows], 0, 1)
+    least = np.asarray(options.score_thresholds if by_head else lowest, np.float32)
+    # Evidence changes scores: thresholds come after it.
+    seen = (0.0,) * len(Level) if options.evidence else tuple(least.tolist())
+    rows, levels = select_rows(raw, index, replace(options, score_thresholds=seen))
+    visible, boxes, maps = find_maps(raw, index, rows, placed, options, pixels)
+    rows, levels = rows[visible], levels[visible]
+    scores, scene, allowed = np.clip(raw.scores[index, rows], 0, 1), np.zeros(len(rows), bool), None
+    if options.evidence:
+        if pixels is None:
+            raise ValueError("evidence needs the pixels of the network's input")
+        (height, width), threshold = placed.content_size, options.mask_threshold
+        limits = np.array([width, height] * 2, np.float32)
+        cues = find_cues(maps, np.clip(raw.boxes[index, rows], 0, limits), scores, pixels[:height, :width], threshold)
+        judged = options.evidence.judge(cues)
+        order = np.argsort(-judged.scores, kind="stable")
+        order = order[judged.scores[order] >= least[levels[order]]]
+        judged, levels, boxes, maps = judged.select(order), levels[order], boxes[order], maps[order]
+        scores, scene, allowed = judged.scores, judged.scene, judged.allowed
+    filled, masks = paste_filled(maps, boxes, options.mask_threshold)
+    filled, masks = filled[: options.max_instances], masks[: options.max_instances]
+    boxes, scores, scene, levels = boxes[filled], scores[filled], scene[filled], levels[filled]
+    if allowed is None or options.evidence is None:
+        parents, levels = find_parents(boxes, masks, levels if by_head else None, options.cover)
+    else:
+        parents, levels = coverage_forest(
+            pixel_regions(boxes),
+            masks,
+            cover=options.cover,
+            levels=levels if by_head else None,
+            allowed=allowed[np.ix_(filled, filled)],
+            same=options.evidence.same,
+        )
     instances = Instances(
-        image_size=placed.image_size, boxes=boxes, masks=masks, scores=scores, levels=levels, parents=parents
+        image_size=placed.image_size,
+        boxes=boxes,
+        masks=masks,
+        scores=scores,
+        levels=levels,
+        parents=parents,
+        scene=scene,
     )
     least = np.asarray(options.score_thresholds, np.float32)[levels]
     # A level that was only found here may ask for more than the lowest threshold.
@@ -122,19 +160,20 @@ def select_rows(raw: RawDetections, index: int, options: PostprocessOptions) -> 
     levels = raw.level_probabilities[index, :count].argmax(axis=1).astype(np.uint8)
     # Written so that a NaN score fails.
     rows = np.flatnonzero(scores >= np.asarray(options.score_thresholds, np.float32)[levels])
-    rows = rows[np.argsort(-scores[rows], kind="stable")][: options.max_instances]
+    rows = rows[np.argsort(-scores[rows], kind="stable")]
+    rows = rows if options.evidence else rows[: options.max_instances]
     return rows, levels[rows]
 
 
-def place_masks(
+def find_maps(
     raw: RawDetections,
     index: int,
     rows: np.ndarray,
     placed: Letterbox,
     options: PostprocessOptions,
     pixels: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Which of `rows` of image `index` have a pixel, (n,) places in `rows`; their boxes in image pixels; n masks."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which of `rows` of image `index` lie in it, (n,) places in `rows`; their boxes in image pixels; n maps."""
     boxes = placed.to_image(raw.boxes[index, rows])
     visible = np.flatnonzero(has_area(boxes))
     maps = raw.masks[index, rows[visible]]
@@ -143,9 +182,7 @@ def place_masks(
             raise ValueError("color_weight needs the pixels of the network's input")
         height, width = placed.content_size
         maps = follow_colors(maps, pixels[:height, :width], raw.boxes[index, rows[visible]], options.color_weight)
-    filled, masks = paste_filled(maps, boxes[visible], options.mask_threshold)
-    kept = visible[filled]
-    return kept, boxes[kept], masks
+    return visible, boxes[visible], maps
 
 
 def find_parents(
@@ -156,9 +193,8 @@ def find_parents(
     With `deepest` the parent ends the best line of ancestors (see `coverage_forest`), in which a mask counts the less
     the more of a side of its box it fills: it was cut off there, and is hardly a whole thing.
     """
-    regions = pixel_regions(boxes)
     worth = 1 - _CUT * np.array([_longest_cut(mask) for mask in masks]) if deepest else None
-    return coverage_forest(regions, masks, cover=cover, levels=levels, worth=worth)
+    return coverage_forest(pixel_regions(boxes), masks, cover=cover, levels=levels, worth=worth)
 
 
 def _longest_cut(mask: np.ndarray) -> float:

@@ -11,13 +11,11 @@ import numpy as np
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 from hassod_ros.runtime.backends import open_backend
-from hassod_ros.runtime.default_model import resolve_model
 from hassod_ros.runtime.model_info import ModelInfo
+from hassod_ros.runtime.model_names import TRAINING_FREE, resolve_model
 from hassod_ros.runtime.postprocess import PostprocessOptions, to_instances
 from hassod_ros.runtime.preprocess import Picture, as_array, letterbox
 from hassod_ros.runtime.selection import Selection
-
-TRAINING_FREE = "training_free"
 
 
 class ImageSegmenter(Protocol):
@@ -163,7 +161,7 @@ def open_segmenter(
 
     """
     if str(model) != TRAINING_FREE:
-        return Segmenter(resolve_model(os.fspath(model)), backend, report=report, **options)
+        return Segmenter(resolve_model(os.fspath(model), report), backend, report=report, **options)
     try:
         from hassod_ros.runtime.training_free import TrainingFreeSegmenter
     except ImportError as error:

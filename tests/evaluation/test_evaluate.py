@@ -77,6 +77,54 @@ def test_levels(car, entry):
     assert "subpart" not in levels["annotated"]
 
 
+def test_level_accuracy_asks_who_overlaps_most(car, entry):
+    predictions = [
+        entry((0, 0, 40, 20), id=1, score=0.2, level=0),  # speaks for the whole
+        entry((0, 0, 40, 15), id=2, score=0.9, level=1),
+        entry((0, 0, 10, 10), id=3, score=0.8, level=2),
+        entry((20, 0, 30, 10), id=4, score=0.7, level=0),
+        entry((50, 30, 60, 40), id=5, score=0.7, level=0),
+    ]
+    accuracy = run(car, predictions)["mask"]["levels"]["accuracy"]
+    assert accuracy == {"whole": 1.0, "part": 0.5, "mean": 0.75}
+
+
+def test_without_stated_levels_what_lies_in_no_other_is_a_whole(entry):
+    truth = [entry((0, 0, 20, 20), id=1), entry((0, 0, 10, 10), id=2), entry((30, 0, 50, 20), id=3)]
+    predictions = [
+        entry((0, 0, 20, 20), id=1, level=0),
+        entry((0, 0, 10, 10), id=2, level=0),  # right or wrong: nobody said what it is
+        entry((30, 0, 50, 20), id=3, level=1),
+    ]
+    accuracy = run(truth, predictions)["mask"]["levels"]["accuracy"]
+    assert accuracy["whole"] == 0.5
+    assert math.isnan(accuracy["part"])
+    # A crowd, or stuff below it, does not make a thing a part.
+    truth += [entry((0, 0, 60, 40), id=4, iscrowd=1), entry((0, 0, 60, 40), id=5, isthing=0)]
+    assert run(truth, predictions)["mask"]["levels"]["accuracy"]["whole"] == 0.5
+
+
+def test_stuff_among_the_best(entry):
+    truth = [
+        entry((0, 0, 20, 20), id=1, isthing=1),
+        entry((0, 20, 60, 40), id=2, isthing=0),
+        entry((20, 0, 60, 20), id=3, isthing=0),
+    ]
+    wall = [entry((20, 0, 60, 40), id=i, score=0.9 - i / 100) for i in range(1, 10)]  # half on either
+    things = [entry((0, 0, 20, 22), id=i, score=0.5 - i / 100) for i in range(10, 13)]
+    found = run(truth, [*wall, *things])["mask"]
+    assert found["stuff@10"] == pytest.approx(9 / 10)
+    assert found["stuff@20"] == pytest.approx(9 / 12)
+    assert math.isnan(run(truth[:1], things)["mask"]["stuff@10"])
+
+
+def test_scene_counts_only_on_wish(car, entry):
+    predictions = [entry((0, 0, 40, 20), id=1, scene=True), entry((0, 0, 10, 10), id=2, level=1)]
+    assert run(car, predictions)["counts"]["predictions"] == 1
+    assert run(car, predictions)["mask"]["AR@100"] == 0.25
+    assert run(car, predictions, with_scene=True)["mask"]["AR@100"] == 0.5
+
+
 def test_calibration(car, entry):
     right = [entry((0, 0, 40, 20), score=0.9), entry((0, 0, 10, 10), score=0.9)]
     wrong = [entry((50, 30, 55, 35), score=0.1), entry((45, 30, 55, 35), score=0.9)]

@@ -17,6 +17,7 @@ from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256
 from hassod_ros.instances import Level
 from hassod_ros.runtime.backends.base import blank_images, check_images
+from hassod_ros.runtime.evidence import Evidence
 from hassod_ros.runtime.model_info import ModelInfo
 from hassod_ros.runtime.postprocess import RawDetections
 
@@ -100,6 +101,7 @@ def describe(
     level_source: str = "head",
     cover: float = 0.75,
     color_weight: float = 0.0,
+    evidence: Evidence | None = None,
 ) -> ModelInfo:
     """The metadata of a detector that runs at one batch and input size."""
     config = model.config
@@ -120,6 +122,7 @@ def describe(
         level_source=level_source,
         cover=cover,
         color_weight=color_weight,
+        evidence=evidence,
         nms_threshold=config.nms,
         mask_threshold=config.mask_threshold,
         mask_size=2 * config.mask_pool,
