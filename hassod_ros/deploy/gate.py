@@ -22,7 +22,7 @@ from hassod_ros.files import sha256
 from hassod_ros.footage.select import measure
 from hassod_ros.images import list_images, read_image
 from hassod_ros.instances import Instances
-from hassod_ros.runtime.default_model import resolve_model
+from hassod_ros.runtime.model_names import resolve_model
 from hassod_ros.runtime.segmenter import ImageSegmenter, open_segmenter
 
 _WIDTH = 320  # px, about, at which masks are compared
