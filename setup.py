@@ -26,6 +26,7 @@ TRAIN = [
     "numba>=0.60",
     "safetensors>=0.4",
     "pycocotools>=2.0.8",
+    "ijson>=3.2",
     "jsonargparse>=4.49",
     "docstring-parser>=0.15",  # help texts of jsonargparse
     "tensorboard>=2.14",

@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> None:
         figures["sets"][str(truth)] = {"images": len(annotated.pictures), "rows": rows}
         for name, find in finders.items():
             start = time.perf_counter()
-            results = predict(find, annotated, images, label=name)
+            results = list(predict(find, annotated, images, label=name))
             seconds = (time.perf_counter() - start) / len(annotated.pictures)
             scores = evaluate(annotated, parse_predictions(results, annotated), min_area=options.min_area)
             rows[name] = scores | {"s/image": seconds}

@@ -18,15 +18,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.ops import roi_align
 
+from hassod_ros.detection.base import Targets
 from hassod_ros.detection.cascade.config import DetectorConfig
-from hassod_ros.detection.cascade.losses import detection_losses
+from hassod_ros.detection.cascade.losses import object_crops
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.errors import InputError
 from hassod_ros.learning.annotations import load_annotations
-from hassod_ros.learning.config import DataConfig
+from hassod_ros.learning.config import DataConfig, StageConfig
 from hassod_ros.learning.dataset import Batch, TrainingBatches, iterate
-from hassod_ros.learning.loop import autocast
+from hassod_ros.learning.loop import autocast, clip_gradients
 from hassod_ros.learning.monitor import memory
 
 _WARM_UP = 2  # steps that are not counted
@@ -35,16 +37,22 @@ _WARM_UP = 2  # steps that are not counted
 def main() -> int:
     """Measure every row and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", required=True)
-    parser.add_argument("--annotations", required=True)
+    parser.add_argument("--images")
+    parser.add_argument("--annotations")
     parser.add_argument("--size", type=int, default=480, help="short side in pixels (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="pictures a step (%(default)s)")
     parser.add_argument("--steps", type=int, default=10, help="steps counted (%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="loading processes (%(default)s)")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=2, help="repetitions; the fastest counts (%(default)s)")
+    parser.add_argument("--parts", action="store_true", help="parts of a step alone: as it was, and as it is")
     parser.add_argument("--row", choices=sorted(ROWS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.parts:
+        parts()
+        return 0
+    if not (options.images and options.annotations):
+        parser.error("give --images and --annotations, or --parts")
     if options.row:
         print(json.dumps(measure(options)))
         return 0
@@ -65,6 +73,52 @@ def main() -> int:
         line = f"{TITLES[name]:34} {rate:10.2f} {rate / reference:7.2f} {row['memory']:9.2f}"
         print(f"{line} {row['waiting']:18.1%} {row['cpu']:15.2f}")
     return 0
+
+
+def parts() -> None:
+    """Mask targets of 256 boxes of 13 objects at 800 x 1066, and clipping of a ResNet-50 detector's gradients."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    random = torch.Generator().manual_seed(0)
+    masks = torch.rand(13, 800, 1066, generator=random).to(device) > 0.5
+    objects = torch.randint(0, 13, (256,), generator=random).to(device)
+    corner = torch.rand(256, 2, generator=random) * 600
+    boxes = torch.cat([corner, corner + 20 + torch.rand(256, 2, generator=random) * 180], dim=1).to(device)
+    rois = torch.cat([torch.zeros(256, 1, device=device), boxes], dim=1)
+
+    def gathered() -> Tensor:
+        index = torch.arange(256, device=device)[:, None]
+        planes = masks[objects].float()[:, None]
+        return roi_align(planes, torch.cat([index, boxes], dim=1), 28, 1.0, sampling_ratio=0, aligned=True)[:, 0] >= 0.5
+
+    def indexed() -> Tensor:
+        return object_crops(0, Targets(boxes, objects, masks), rois, objects, 28)
+
+    assert torch.equal(gathered(), indexed())
+    detector = CascadeMaskRCNN(DetectorConfig()).to(device)
+    for parameter in detector.parameters():
+        parameter.grad = torch.ones_like(parameter)
+
+    def one_by_one() -> None:
+        for parameter in detector.parameters():
+            torch.nn.utils.clip_grad_norm_(parameter, 1.0)
+
+    rows = {
+        "mask targets, a plane for every box": (gathered, 256 * masks[0].numel() * 4),
+        "mask targets, the object as RoIAlign's batch index": (indexed, masks.numel() * 4),
+        "clipping, one parameter after the other": (one_by_one, 0),
+        "clipping, all parameters in one go": (lambda: clip_gradients(detector, StageConfig()), 0),
+    }
+    print(f"{'':52}{'CPU s' if device.type == 'cpu' else 's':>8}{'planes, MB':>12}")
+    for name, (function, size) in rows.items():
+        function()
+        _settle(device)
+        clock = time.process_time if device.type == "cpu" else time.perf_counter
+        start = clock()
+        for _ in range(3):
+            function()
+        _settle(device)
+        planes = f"{size / 1e6:12.0f}" if size else ""
+        print(f"{name:52}{(clock() - start) / 3:8.3f}{planes}")
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
@@ -108,7 +162,7 @@ def _settle(device: torch.device) -> None:
 
 def _ours(config: DetectorConfig) -> tuple[nn.Module, Callable]:
     def losses(model: CascadeMaskRCNN, batch: Batch) -> dict[str, Tensor]:
-        return detection_losses(model, batch.images, batch.sizes, batch.targets)
+        return model.losses(batch.images, batch.sizes, batch.targets)
 
     return CascadeMaskRCNN(config), losses
 

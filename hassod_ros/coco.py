@@ -11,7 +11,8 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,51 @@ def read_json(path: str | os.PathLike) -> Any:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
     except (ValueError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
+
+
+def is_list(path: str | os.PathLike) -> bool:
+    """Whether a `.json` or `.json.gz` file holds a list, such as COCO results, and not an object.
+
+    Raises:
+        InputError: It cannot be read.
+
+    """
+    with _opened(path) as file:
+        return bool(file.read(1000).lstrip()[:1] == b"[")
+
+
+def stream(path: str | os.PathLike, key: str = "") -> Iterator[Any]:
+    """The members of a list in a `.json` or `.json.gz` file, one at a time: memory does not grow with the file.
+
+    Args:
+        path: The file.
+        key: Name of the list at the top of the file, such as "annotations"; "" for a file that is one list.
+
+    Raises:
+        InputError: It cannot be read or is not JSON.
+
+    """
+    import ijson  # for large sets only
+
+    with _opened(path) as file:
+        try:
+            yield from ijson.items(file, f"{key}.item" if key else "item", use_float=True)
+        except (ijson.JSONError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is not valid JSON ({' '.join(str(error).split())}); write it again") from error
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Any]:
+    try:
+        with open(path, "rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            with gzip.open(raw) if zipped else nullcontext(raw) as file:
+                yield file
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
+    except (EOFError, zlib.error) as error:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
 
 

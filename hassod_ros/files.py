@@ -1,5 +1,6 @@
 """Files that are never half written, and the fingerprints that name them."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -51,6 +52,25 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         raise InputError(f"cannot write {target}: {error.strerror or error}; free some space and run again") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(folder: str | os.PathLike) -> Iterator[None]:
+    """Make a folder, and let one process of this machine at a time into the block.
+
+    Raises:
+        InputError: The folder cannot be written.
+
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / ".lock", "w", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error}); choose another folder") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

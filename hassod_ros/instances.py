@@ -170,18 +170,13 @@ class Instances:
         keep = np.asarray(keep)
         # Through arange, so that -1 means the last instance and a mask of another length is an error.
         index = np.arange(len(self))[keep if keep.dtype == bool else keep.astype(np.int64).reshape(-1)]
-        new_index = np.full(len(self) + 1, -1, np.int32)  # the last entry answers for "no parent"
-        new_index[index] = np.arange(len(index), dtype=np.int32)
-        parents = self.parents[index]
-        while (gone := (parents >= 0) & (new_index[parents] < 0)).any():
-            parents = np.where(gone, self.parents[parents], parents)
         return Instances(
             image_size=self.image_size,
             boxes=self.boxes[index],
             masks=[self.masks[i] for i in index],
             scores=self.scores[index],
             levels=self.levels[index],
-            parents=new_index[parents],
+            parents=kept_parents(self.parents, index),
             ids=self.ids[index],
             scene=self.scene[index],
         )
@@ -220,6 +215,26 @@ class Instances:
             x0, y0, x1, y1 = regions[i]
             np.copyto(label_map[y0:y1, x0:x1], labels[i], where=self.masks[i].view(bool))
         return label_map
+
+
+def kept_parents(parents: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Parents of those that an index array keeps, in their new numbers: the nearest ancestor that stays, or -1.
+
+    Args:
+        parents: (N,) integers, index or -1, without cycles.
+        index: (K,) those that stay.
+
+    Returns:
+        (K,) of the dtype of `parents`.
+
+    """
+    place = np.full(len(parents) + 1, -1, parents.dtype)  # the last entry answers for "no parent"
+    place[index] = np.arange(len(index), dtype=parents.dtype)
+    found: np.ndarray = parents[index]
+    while (gone := (found >= 0) & (place[found] < 0)).any():
+        found = np.where(gone, parents[found], found)
+    kept: np.ndarray = place[found]
+    return kept
 
 
 def _as_integers(name: str, values: np.ndarray, dtype: type) -> np.ndarray:

@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,15 +16,17 @@ from pathlib import Path
 
 from hassod_ros.commands import run, script_parser
 from hassod_ros.errors import InputError
-from hassod_ros.files import revision, sha256, write_json
+from hassod_ros.files import revision, sha256
 from hassod_ros.packages import required
 
 with required("train"):
     from hassod_ros.evaluation.annotations import load_annotations, load_predictions, parse_predictions
     from hassod_ros.evaluation.evaluate import evaluate
-    from hassod_ros.evaluation.predict import Finder, open_checkpoint, open_exported, predict
+    from hassod_ros.evaluation.predict import Finder, open_checkpoint, open_exported, predict, written
     from hassod_ros.evaluation.report import write_report
     from hassod_ros.evaluation.tables import format_scores
+
+_PICTURES_A_PROCESS = 200  # a process takes seconds to start
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,10 +56,17 @@ def score(options: argparse.Namespace) -> None:
         facts |= {"model": model, "model sha256": sha256(model)}
         results = predict(find, annotated, options.images)
         if options.report:
-            write_json(Path(options.report) / "predictions.json", results)
+            results = written(results, Path(options.report) / "predictions.json")
         predictions = parse_predictions(results, annotated)
     start = time.perf_counter()
-    scores = evaluate(annotated, predictions, max_detections=options.max_detections, min_area=options.min_area)
+    processes = options.processes or min(os.cpu_count() or 1, 1 + len(annotated.pictures) // _PICTURES_A_PROCESS)
+    scores = evaluate(
+        annotated,
+        predictions,
+        max_detections=options.max_detections,
+        min_area=options.min_area,
+        processes=processes,
+    )
     seconds = time.perf_counter() - start
     print(format_scores(scores))
     print(f"\nscored in {seconds:.1f} s, {len(annotated.pictures) / seconds:.0f} images/s")
@@ -100,6 +110,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--short-side", type=_positive, default=800, help="a checkpoint's input size in pixels")
     parser.add_argument("--max-side", type=_positive, default=1333, help="limit of the longer side in pixels")
+    parser.add_argument(
+        "--processes",
+        type=_positive,
+        help=f"that score side by side (default: one for every {_PICTURES_A_PROCESS} images, at most one a core)",
+    )
     parser.add_argument(
         "--report", help="folder for report.html, metrics.json and a model's predictions.json (default: no report)"
     )

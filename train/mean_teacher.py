@@ -34,9 +34,10 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> None:
         recipe = read_recipe(argv, prog="mean_teacher", description=__doc__ or "")
         with required("train"):  # torch loads slowly: --help and wrong options are answered without it
+            from hassod_ros.evaluation.scorer import while_training
             from hassod_ros.learning.stages import mean_teacher
 
-        print(mean_teacher(recipe))
+        print(mean_teacher(recipe, while_training(recipe)))
 
     return run("mean_teacher", work)
 

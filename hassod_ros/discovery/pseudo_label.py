@@ -24,6 +24,7 @@ import numpy as np
 import ray
 import ray.data
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hassod_ros.coco import to_coco
 from hassod_ros.discovery.features import DEFAULT, load_features
@@ -141,7 +142,7 @@ def _start_ray(request: Request) -> None:
             address=request.ray,
             num_cpus=None if request.ray else request.cpus,
             include_dashboard=None if request.ray else False,
-            logging_level=logging.ERROR,
+            logging_level=logging.WARNING,  # such as that /dev/shm is too small for its object store
             log_to_driver=False,
         )
     except Exception as error:  # a plain one where Ray's processes take more than half a minute to start
@@ -196,7 +197,7 @@ def _run(batches: list[_Batch], plan: _Plan, device: str) -> Iterator[_Batch]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its remarks would tear the progress bar
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     on_gpu = device == "cuda"
     resources = ray.cluster_resources()
     cpus = int(resources.get("CPU", 1))
@@ -215,8 +216,10 @@ def _run(batches: list[_Batch], plan: _Plan, device: str) -> Iterator[_Batch]:
         num_gpus=1 if on_gpu else 0,
     )
     finished = described.map(_discover, fn_kwargs={"plan": plan}, num_cpus=2 * _SHARE)
-    for row in finished.iter_rows():
-        yield row["batch"]
+    # Ray's warnings, such as of a full object store, stand above the progress bar.
+    with logging_redirect_tqdm([logging.getLogger(name) for name in ("ray", "ray.data")]):
+        for row in finished.iter_rows():
+            yield row["batch"]
 
 
 def _read(row: dict[str, Any], plan: _Plan) -> dict[str, Any]:

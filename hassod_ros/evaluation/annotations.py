@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pycocotools import mask as rle
+from tqdm import tqdm
 
-from hassod_ros.coco import areas_of, composition, read_json, to_rle
+from hassod_ros.coco import areas_of, composition, is_list, stream, to_rle
 from hassod_ros.errors import InputError
+from hassod_ros.store import Groups, Store
+
+_SHOWN_AFTER = 2  # seconds: what is done sooner shows no progress bar
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +69,25 @@ class Segments:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One image of a set and what is true in it."""
+    """One image of a set and what is true in it.
+
+    Attributes:
+        image_id: Its id in the file.
+        file_name: Its name in the file.
+        size: (H, W) in pixels.
+        source: What is true in it, or where that is read from when it is asked for.
+
+    """
 
     image_id: int
     file_name: str
-    size: tuple[int, int]  # (H, W)
-    truth: Segments
+    size: tuple[int, int]
+    source: Segments | Mapping[int, Segments]
+
+    @property
+    def truth(self) -> Segments:
+        """The annotations; of a large set they are read from disk each time."""
+        return self.source if isinstance(self.source, Segments) else self.source[self.image_id]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,31 +102,36 @@ def load_annotations(path: str | os.PathLike) -> AnnotatedSet:
     """Read ground truth: COCO, LVIS or any set in COCO's format (`.json` or `.json.gz`), classes ignored.
 
     The part/whole composition is read from `level` with `parent_id`, or from `part` with `whole_id`. Images marked
-    `"annotated": false` are left out.
+    `"annotated": false` are left out. The file is streamed, its masks stay on disk: SA-1B's fit as well.
 
     Raises:
         InputError: No such file, no COCO format, or an annotation that contradicts its image.
 
     """
-    content = read_json(path)
-    if not isinstance(content, dict) or not content.get("images") or "annotations" not in content:
+    images = [] if is_list(path) else list(stream(path, "images"))
+    if not images:
         raise InputError(f"{path} is not a COCO annotation file; it needs `images` and `annotations`")
-    images = [image for image in content["images"] if image.get("annotated", True)]
-    grouped = _group(content["annotations"], {image["id"] for image in content["images"]}, path)
-    has_masks = _with_masks(content["annotations"])
-    pictures = []
-    for image in images:
-        size = (int(image["height"]), int(image["width"]))
-        truth = to_segments(grouped[image["id"]], size, with_masks=has_masks, stated_areas=True, source=str(path))
-        pictures.append(Picture(image["id"], _file_name(image), size, truth))
+    groups = _group(stream(path, "annotations"), {image["id"] for image in images}, path)
+    has_masks = groups.masks or not groups.count
+    images = [image for image in images if image.get("annotated", True)]
+    sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in images}
+    store = Store(
+        (
+            image_id,
+            to_segments(groups.of(image_id), size, with_masks=has_masks, stated_areas=True, source=str(path)),
+        )
+        for image_id, size in tqdm(sizes.items(), desc="annotations", unit="image", delay=_SHOWN_AFTER, leave=False)
+    )
+    pictures = [Picture(image["id"], _file_name(image), sizes[image["id"]], store) for image in images]
     return AnnotatedSet(pictures, has_masks)
 
 
-def load_predictions(path: str | os.PathLike, annotated: AnnotatedSet) -> dict[int, Segments]:
+def load_predictions(path: str | os.PathLike, annotated: AnnotatedSet) -> Mapping[int, Segments]:
     """Read predictions for the images of a set: a COCO results list, or a whole COCO file such as pseudo-labels.
 
     A results list refers to images by id. A whole file has its own images: they are found by `file_name`, or by the
-    last part of it, and the rest of the file is left out. A folder of such files (`*.json`) is read as one.
+    last part of it, and the rest of the file is left out. A folder of such files (`*.json`) is read as one. Files are
+    streamed, masks stay on disk.
 
     Returns:
         Image id -> predictions, best first. Images without predictions are absent.
@@ -124,30 +147,39 @@ def load_predictions(path: str | os.PathLike, annotated: AnnotatedSet) -> dict[i
         parts = [load_predictions(file, annotated) for file in files]
         if sum(map(len, parts)) > len(set().union(*parts)):
             raise InputError(f"{path} has predictions for one image in two files; give every image once")
-        return {image_id: segments for part in parts for image_id, segments in part.items()}
-    return parse_predictions(read_json(path), annotated, source=str(path))
+        return ChainMap(*map(_as_mutable, parts))
+    if is_list(path):
+        return parse_predictions(stream(path), annotated, source=str(path))
+    content = {"images": list(stream(path, "images")), "annotations": stream(path, "annotations")}
+    if not content["images"]:
+        raise InputError(f"{path} is neither a COCO results list nor a COCO annotation file; write one of the two")
+    return parse_predictions(content, annotated, source=str(path))
 
 
-def parse_predictions(content: Any, annotated: AnnotatedSet, *, source: str = "the input") -> dict[int, Segments]:
-    """What `load_predictions` does for content that is already in memory; `source` names it in error messages."""
+def parse_predictions(
+    content: Mapping[str, Any] | Iterable[Mapping[str, Any]], annotated: AnnotatedSet, *, source: str = "the input"
+) -> Mapping[int, Segments]:
+    """What `load_predictions` does for content that comes from elsewhere; `source` names it in error messages.
+
+    Args:
+        content: A whole COCO file, or results one after the other, as `predict` makes them.
+        annotated: The set.
+        source: See above.
+
+    """
     by_id = {picture.image_id: picture for picture in annotated.pictures}
-    if isinstance(content, list):
-        pairs = {image_id: image_id for image_id in by_id}
-        entries = content
-        known = set(by_id)
-    elif isinstance(content, dict) and "images" in content and "annotations" in content:
+    if isinstance(content, Mapping):
         pairs = _pair_images(content["images"], annotated.pictures, source)
-        entries = content["annotations"]
-        known = {image["id"] for image in content["images"]}
+        groups = _group(content["annotations"], {image["id"] for image in content["images"]}, source)
     else:
-        raise InputError(f"{source} is neither a COCO results list nor a COCO annotation file; write one of the two")
-    grouped = _group(entries, known, source)
-    with_masks = _with_masks(entries)
-    return {
-        target: to_segments(grouped[image_id], by_id[target].size, with_masks=with_masks, source=source)
-        for image_id, target in pairs.items()
-        if grouped[image_id]
-    }
+        pairs = {image_id: image_id for image_id in by_id}
+        groups = _group(content, set(by_id), source)
+    with_masks = groups.masks or not groups.count
+    return Store(
+        (target, to_segments(entries, by_id[target].size, with_masks=with_masks, source=source))
+        for image_id, target in tqdm(pairs.items(), desc="predictions", unit="image", delay=_SHOWN_AFTER, leave=False)
+        if (entries := groups.of(image_id))
+    )
 
 
 def to_segments(
@@ -204,22 +236,20 @@ def to_segments(
     return segments.select(np.argsort(-scores, kind="stable"))
 
 
-def _with_masks(entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether these entries are about masks; then each of them must have one."""
-    return not entries or any(entry.get("segmentation") for entry in entries)
-
-
 def _file_name(image: Mapping[str, Any]) -> str:
     return str(image.get("file_name") or Path(image.get("coco_url", str(image["id"]))).name)  # LVIS has only the URL
 
 
-def _group(entries: Sequence[Mapping[str, Any]], known: set[int], path: object) -> dict[int, list]:
-    grouped: dict[int, list] = {image_id: [] for image_id in known}
-    for entry in entries:
-        if entry.get("image_id") not in grouped:
-            raise InputError(f"{path} refers to image {entry.get('image_id')}, which the set does not have; pair files")
-        grouped[entry["image_id"]].append(entry)
-    return grouped
+def _group(entries: Iterable[Mapping[str, Any]], known: set[int], path: object) -> Groups:
+    groups = Groups(entries)
+    for image_id in groups:
+        if image_id not in known:
+            raise InputError(f"{path} refers to image {image_id}, which the set does not have; pair files")
+    return groups
+
+
+def _as_mutable(part: Mapping[int, Segments]) -> MutableMapping[int, Segments]:
+    return cast(MutableMapping[int, Segments], part)  # ChainMap writes to the first one, which nobody asks it to
 
 
 def _pair_images(images: Sequence[Mapping[str, Any]], pictures: Sequence[Picture], path: object) -> dict[int, int]:

@@ -23,7 +23,7 @@ class DetectionScores:
 
     """
 
-    max_detections: int = 1000
+    max_detections: int = field(default=1000, metadata={"setting": True})
     positives: np.ndarray = field(init=False)
     hits: np.ndarray = field(init=False)
     _fates: list[np.ndarray] = field(init=False, default_factory=list)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from hassod_ros.coco import to_coco
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation.annotations import AnnotatedSet
+from hassod_ros.files import atomic_path
 from hassod_ros.images import read_image
 from hassod_ros.instances import Instances
 from hassod_ros.runtime.segmenter import Segmenter
@@ -23,8 +25,8 @@ Finder = Callable[[np.ndarray], Instances]  # (H, W, 3) uint8 RGB -> what is in 
 
 def predict(
     find: Finder, annotated: AnnotatedSet, images: str | os.PathLike, *, label: str = ""
-) -> list[dict[str, Any]]:
-    """Apply `find` to every image of a set.
+) -> Iterator[dict[str, Any]]:
+    """Apply `find` to every image of a set, and hand on what it finds image by image.
 
     Args:
         find: (H, W, 3) uint8 RGB -> Instances of that image.
@@ -32,18 +34,34 @@ def predict(
         images: Folder that the set's file names are relative to.
         label: Text before the progress bar.
 
-    Returns:
+    Yields:
         COCO results with `id`, `level`, `parent_id` and `score`, which `load_predictions` reads once written.
 
     Raises:
         InputError: An image is missing or damaged.
 
     """
-    results: list[dict[str, Any]] = []
+    first = 1
     for picture in tqdm(annotated.pictures, desc=label or "predict", unit="image", dynamic_ncols=True):
         instances = find(read_image(Path(images) / picture.file_name))
-        results += to_coco(instances, picture.image_id, first_id=len(results) + 1)
-    return results
+        yield from to_coco(instances, picture.image_id, first_id=first)
+        first += len(instances)
+
+
+def written(results: Iterable[dict[str, Any]], path: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    """Hand on results and write them to a JSON file on the way; it appears once all have come.
+
+    Raises:
+        InputError: The file cannot be written.
+
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write("[")
+        for i, result in enumerate(results):
+            file.write(",\n" * bool(i) + json.dumps(result, separators=(",", ":")))
+            yield result
+        file.write("]\n")
 
 
 def open_exported(path: str | os.PathLike) -> Finder:
@@ -92,18 +110,27 @@ def open_checkpoint(
     if not color_weight >= 0:
         raise InputError(f"color_weight must not be negative, it is {color_weight}")
     import torch  # exported models and files of predictions do without
-    from torchvision.transforms.v2 import functional
 
     from hassod_ros.detection.cascade.config import DetectorConfig
     from hassod_ros.detection.checkpoints import open_detector, read_config
-    from hassod_ros.detection.detections import to_instances
-    from hassod_ros.detection.input_size import input_size
 
     config = DetectorConfig() if published else read_config(path)
     config = dataclasses.replace(config, detections=max_detections, score_threshold=0.0)
     config = config.changed(nms=nms, mask_threshold=mask_threshold)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = open_detector(path, config, network=network).to(device)
+    return finder(model, short_side, max_side, color_weight=color_weight)
+
+
+def finder(model: Any, short_side: int, max_side: int, *, color_weight: float = 0.0) -> Finder:
+    """A detector in evaluation mode as something to be scored; the other arguments are those of `open_checkpoint`."""
+    import torch
+    from torchvision.transforms.v2 import functional
+
+    from hassod_ros.detection.detections import to_instances
+    from hassod_ros.detection.input_size import input_size
+
+    device = next(model.parameters()).device
 
     @torch.inference_mode()
     def find(image: np.ndarray) -> Instances:
@@ -112,7 +139,7 @@ def open_checkpoint(
         return to_instances(
             model(pixels[None].float())[0],
             image.shape[:2],
-            mask_threshold=config.mask_threshold,
+            mask_threshold=model.config.mask_threshold,
             image=image,
             color_weight=color_weight,
         )

@@ -1,11 +1,12 @@
-"""COCO annotations of many images as flat arrays: small, checked once, shared between worker processes."""
+"""COCO annotations of many images as flat arrays: checked once, then mapped from files by all processes."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
-from collections import defaultdict
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,46 +14,54 @@ from typing import Any
 
 import numpy as np
 from pycocotools import mask as rle
+from tqdm import tqdm
 
-from hassod_ros.coco import composition, to_rle
+from hassod_ros.coco import composition, stream, to_rle
 from hassod_ros.errors import InputError
+from hassod_ros.files import atomic_path, exclusive, write_json
 from hassod_ros.images import list_images
-from hassod_ros.instances import Level
+from hassod_ros.instances import Level, kept_parents
 from hassod_ros.learning.run_lengths import damaged, decode
+from hassod_ros.store import Groups
 
 _FAULTS_NAMED = 5
 _FILES_PROBED = 100
+_VERSION = 1  # of the packed arrays
+_ABOUT = "about.json"
+_ARRAYS = ("names", "name_ends", "sizes", "image_ends", "codes", "code_ends", "levels", "parents")
+_SHOWN_AFTER = 2  # seconds: what is done sooner shows no progress bar
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """Masks and levels of I images, A masks in all.
+    """Masks, levels and parents of I images, A masks in all.
 
-    Nothing here is a Python list: a forked worker reads the parent's pages without copying them, because no reference
-    count changes.
+    The arrays are mapped from files: all processes of a machine share one copy in memory, and a worker takes none.
 
     Attributes:
         folder: Folder that the file names are relative to.
-        names: UTF-8 bytes of all file names, one after the other.
+        names: (C,) uint8, UTF-8 bytes of all file names, one after the other.
         name_ends: (I,) int64, where each name ends in `names`.
         sizes: (I, 2) int32 H, W in pixels; 0, 0 for an image without annotations.
         image_ends: (I,) int64, where each image's masks end in the mask arrays.
-        codes: Bytes of all compressed RLEs, one after the other.
+        codes: (B,) uint8, bytes of all compressed RLEs, one after the other.
         code_ends: (A,) int64, where each code ends in `codes`.
         levels: (A,) uint8, values of `Level`.
+        parents: (A,) int32, index within its image of the mask that this one is a part of, or -1.
 
     """
 
     folder: Path
-    names: bytes
+    names: np.ndarray
     name_ends: np.ndarray
     sizes: np.ndarray
     image_ends: np.ndarray
-    codes: bytes
+    codes: np.ndarray
     code_ends: np.ndarray
     levels: np.ndarray
+    parents: np.ndarray
 
     def __len__(self) -> int:
         return len(self.name_ends)
@@ -60,7 +69,7 @@ class Annotations:
     def path(self, index: int) -> Path:
         """The file of image `index`."""
         start, end = _span(self.name_ends, index)
-        return self.folder / self.names[start:end].decode()
+        return self.folder / self.names[start:end].tobytes().decode()
 
     def count(self, index: int) -> int:
         """How many masks image `index` has."""
@@ -78,23 +87,29 @@ class Annotations:
         if first == last:
             return np.zeros((0, *size), np.uint8)
         start, _ = _span(self.code_ends, first)
-        codes = np.frombuffer(self.codes, np.uint8, offset=start)
-        return decode(codes, self.code_ends[first:last] - start, height, width, size)
+        codes = np.asarray(self.codes[start : int(self.code_ends[last - 1])])
+        return decode(codes, np.asarray(self.code_ends[first:last]) - start, height, width, size)
 
     def mask_levels(self, index: int) -> np.ndarray:
         """(N,) uint8 levels of the masks of image `index`."""
         first, last = _span(self.image_ends, index)
         return self.levels[first:last]
 
+    def mask_parents(self, index: int) -> np.ndarray:
+        """(N,) int32 parents of the masks of image `index`, as indices within the image, or -1."""
+        first, last = _span(self.image_ends, index)
+        return self.parents[first:last]
+
 
 def load_annotations(source: str | os.PathLike, images: str | os.PathLike, *, drop_faulty: bool = False) -> Annotations:
     """Read COCO JSON with `level` (or `hier_level`) and `parent_id`; images without a mask and crowds are left out.
 
-    Masks may be compressed or plain RLE or polygons. A missing level counts as WHOLE.
+    Masks may be compressed or plain RLE or polygons. A missing level counts as WHOLE. The first reading checks
+    everything and leaves the arrays beside the file, in `labels.json.packed`; later ones, of any process, map them.
 
     Args:
         source: A JSON file, or a folder whose `*.json` files are the shards of one set. Ids need only be unique
-            within a shard; one shard at a time is held in memory.
+            within a shard; memory does not grow with the files.
         images: Folder that `file_name` is relative to.
         drop_faulty: Leave faulty annotations out and log them, where otherwise the first ones stop the run.
 
@@ -103,18 +118,60 @@ def load_annotations(source: str | os.PathLike, images: str | os.PathLike, *, dr
             outside its image, a level other than 0, 1, 2, a parent that is missing or forms a cycle.
 
     """
-    folder, packer = Path(images), _Packer()
+    folder = Path(images)
     if not folder.is_dir():
         raise InputError(f"the image folder {folder} does not exist; set data.images to the folder of the photos")
-    for shard in _shards(Path(source)):
-        packer.add(shard, drop_faulty)
-    if packer.faults:
-        logger.warning("left out %d faulty annotations: %s", len(packer.faults), "; ".join(packer.faults))
-    annotations = packer.annotations(folder)
+    arrays, faults = packed(_shards(Path(source)), drop_faulty)
+    if faults:
+        logger.warning("left out %d faulty annotations: %s", len(faults), "; ".join(faults))
+    annotations = Annotations(folder=folder, **arrays)
     if not len(annotations):
         raise InputError(f"{source} holds no mask; check that it is the file that train/pseudo_label.py wrote")
     _require_files(annotations)
     return annotations
+
+
+def packed(shards: Sequence[Path], drop_faulty: bool = False) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays of `Annotations`, mapped from files that the first reading leaves, and what it left out.
+
+    Raises:
+        InputError: See `load_annotations`.
+
+    """
+    about = {"version": _VERSION, "drop_faulty": drop_faulty, "files": [_stamp(shard) for shard in shards]}
+    target = _packed_folder(shards[0])
+    with exclusive(target):
+        record = target / _ABOUT
+        found = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        if {key: found.get(key) for key in about} != about:
+            packer = _Packer()
+            for shard in shards:
+                packer.add(shard, drop_faulty)
+            found = {**about, "faults": packer.faults}
+            record.unlink(missing_ok=True)
+            for name, values in packer.arrays().items():
+                with atomic_path(target / f"{name}.npy") as temporary, open(temporary, "wb") as file:
+                    np.save(file, values)
+            write_json(record, found)  # last: it says that the arrays are whole
+        arrays = {name: np.load(target / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    return arrays, found["faults"]
+
+
+def _stamp(shard: Path) -> list[Any]:
+    try:
+        status = shard.stat()
+    except FileNotFoundError as error:
+        raise InputError(f"{shard} does not exist; set data.annotations to a COCO JSON file or a folder") from error
+    return [shard.name, status.st_size, status.st_mtime_ns]
+
+
+def _packed_folder(shard: Path) -> Path:
+    """Beside the labels, or, where that cannot be written, in the folder for temporary files."""
+    folder = shard.with_name(f"{shard.name}.packed")
+    if os.access(shard.parent, os.W_OK):
+        return folder
+    name = hashlib.sha256(str(shard.resolve()).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"hassod_ros_{os.getuid()}" / name
 
 
 def describe(annotations: Annotations) -> str:
@@ -137,8 +194,8 @@ def unlabelled(images: str | os.PathLike) -> Annotations:
     """The images of a folder (or list file, see `list_images`) without any mask: for the teacher alone."""
     packer = _Packer()
     for path in list_images(images):
-        packer.add_image(str(path.resolve()), 0, 0, [], [])
-    return packer.annotations(Path("/"))
+        packer.add_image(str(path.resolve()), 0, 0)
+    return Annotations(folder=Path("/"), **packer.arrays())
 
 
 class _Packer:
@@ -152,40 +209,19 @@ class _Packer:
         self._sizes: list[tuple[int, int]] = []
         self._code_ends: list[np.ndarray] = []
         self._levels: list[np.ndarray] = []
+        self._parents: list[np.ndarray] = []
         self._count = 0
 
     def add(self, shard: Path, drop_faulty: bool) -> None:
         """Pack one JSON file; its faults stop the run or go to `faults`."""
-        images, annotations = _read(shard)
-        by_image: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-        for annotation in annotations:
-            by_image[annotation.get("image_id")].append(annotation)
+        images = _images(shard)
+        groups = Groups(stream(shard, "annotations"))
         known = {image["id"] for image in images}
-        if strangers := [image_id for image_id in by_image if image_id not in known]:
+        if strangers := [image_id for image_id in groups if image_id not in known]:
             raise InputError(f"{shard} has annotations for image {strangers[0]}, which is not among its images")
-
         faults: list[str] = []
-        for image in images:
-            size = image["height"], image["width"]
-            codes, levels = [], []
-            wanted = [annotation for annotation in by_image.get(image["id"], []) if not annotation.get("iscrowd", 0)]
-            family = composition(wanted, ordered=True)
-            for i, annotation in enumerate(wanted):
-                code, fault = _code(annotation, size)
-                if fault := fault or family.faults.get(i, ""):
-                    faults.append(f"annotation {annotation.get('id')} of {image['file_name']} {fault}")
-                else:
-                    codes.append(code)
-                    levels.append(max(int(family.levels[i]), Level.WHOLE))
-            broken = damaged(
-                np.frombuffer(b"".join(codes), np.uint8),
-                np.cumsum([len(code) for code in codes], dtype=np.int64),
-                *size,
-            )
-            faults += [f"a mask of {image['file_name']} is damaged (its runs do not add up)"] * int(broken.sum())
-            kept = np.flatnonzero(~broken).tolist()
-            if kept:
-                self.add_image(image["file_name"], *size, [codes[i] for i in kept], [levels[i] for i in kept])
+        for image in tqdm(images, desc=f"checking {shard.name}", unit="image", delay=_SHOWN_AFTER, leave=False):
+            self._add(image, groups.of(image["id"]), faults)
         if faults and not drop_faulty:
             named = "; ".join(faults[:_FAULTS_NAMED])
             raise InputError(
@@ -193,27 +229,61 @@ class _Packer:
             )
         self.faults += faults
 
-    def add_image(self, name: str, height: int, width: int, codes: Sequence[bytes], levels: Sequence[int]) -> None:
+    def _add(self, image: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], faults: list[str]) -> None:
+        size = image["height"], image["width"]
+        wanted = [entry for entry in entries if not entry.get("iscrowd", 0)]
+        family = composition(wanted, ordered=True)
+        places, codes = [], []
+        for i, annotation in enumerate(wanted):
+            code, fault = _code(annotation, size)
+            if fault := fault or family.faults.get(i, ""):
+                faults.append(f"annotation {annotation.get('id')} of {image['file_name']} {fault}")
+            else:
+                places.append(i)
+                codes.append(code)
+        ends = np.cumsum([len(code) for code in codes], dtype=np.int64)
+        broken = damaged(np.frombuffer(b"".join(codes), np.uint8), ends, *size)
+        faults += [f"a mask of {image['file_name']} is damaged (its runs do not add up)"] * int(broken.sum())
+        kept = np.flatnonzero(~broken)
+        if len(kept):
+            index = np.array(places)[kept]
+            levels = np.maximum(family.levels[index], Level.WHOLE)
+            parents = kept_parents(family.parents, index)
+            self.add_image(image["file_name"], *size, [codes[i] for i in kept.tolist()], levels, parents)
+
+    def add_image(
+        self,
+        name: str,
+        height: int,
+        width: int,
+        codes: Sequence[bytes] = (),
+        levels: Sequence[int] | np.ndarray = (),
+        parents: Sequence[int] | np.ndarray = (),
+    ) -> None:
         self._names += name.encode()
         self._name_ends.append(len(self._names))
         self._sizes.append((height, width))
         self._code_ends.append(len(self._codes) + np.cumsum([len(code) for code in codes], dtype=np.int64))
         self._codes += b"".join(codes)
         self._levels.append(np.array(levels, np.uint8))
+        self._parents.append(np.array(parents, np.int32))
         self._count += len(codes)
         self._image_ends.append(self._count)
 
-    def annotations(self, folder: Path) -> Annotations:
-        return Annotations(
-            folder=folder,
-            names=bytes(self._names),
-            name_ends=np.array(self._name_ends, np.int64),
-            sizes=np.array(self._sizes, np.int32).reshape(-1, 2),
-            image_ends=np.array(self._image_ends, np.int64),
-            codes=bytes(self._codes),
-            code_ends=np.concatenate(self._code_ends) if self._code_ends else np.zeros(0, np.int64),
-            levels=np.concatenate(self._levels) if self._levels else np.zeros(0, np.uint8),
-        )
+    def arrays(self) -> dict[str, np.ndarray]:
+        def joined(parts: list[np.ndarray], kind: type) -> np.ndarray:
+            return np.concatenate(parts) if parts else np.zeros(0, kind)
+
+        return {
+            "names": np.frombuffer(bytes(self._names), np.uint8),
+            "name_ends": np.array(self._name_ends, np.int64),
+            "sizes": np.array(self._sizes, np.int32).reshape(-1, 2),
+            "image_ends": np.array(self._image_ends, np.int64),
+            "codes": np.frombuffer(self._codes, np.uint8),
+            "code_ends": joined(self._code_ends, np.int64),
+            "levels": joined(self._levels, np.uint8),
+            "parents": joined(self._parents, np.int32),
+        }
 
 
 def _span(ends: np.ndarray, index: int) -> tuple[int, int]:
@@ -229,20 +299,18 @@ def _shards(source: Path) -> list[Path]:
     return shards
 
 
-def _read(shard: Path) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+def _images(shard: Path) -> list[Mapping[str, Any]]:
+    images: list[Mapping[str, Any]] = []
     try:
-        content = json.loads(shard.read_bytes())
-        images, annotations = content["images"], content["annotations"]
-        for image in images:
+        for image in stream(shard, "images"):
             if not (image["height"] > 0 and image["width"] > 0 and image["file_name"] and "id" in image):
                 raise InputError(f"{shard}: image {image['id']} has no size or file name; write the file again")
-    except FileNotFoundError as error:
-        raise InputError(f"{shard} does not exist; set data.annotations to a COCO JSON file or a folder") from error
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
+            images.append({key: image[key] for key in ("id", "file_name", "height", "width")})
+    except (KeyError, TypeError) as error:
         raise InputError(f"{shard} is not COCO JSON ({type(error).__name__}: {error}); make it again") from error
-    return images, annotations
+    if not images:
+        raise InputError(f"{shard} is not COCO JSON (it lists no images); make it again")
+    return images
 
 
 def _code(annotation: Mapping[str, Any], size: tuple[int, int]) -> tuple[bytes, str]:

@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from hassod_ros.hierarchy import coverage_forest
+from hassod_ros.instances import kept_parents
 
 _PASTE_SCALE = (0.3, 1.0)  # of the target picture's sides
 _PASTE_HIDES = 0.5  # a mask that hides this share of another one is not pasted
@@ -27,12 +28,19 @@ class Sample:
         image: (3, H, W) uint8 RGB.
         masks: (G, H, W) bool, none empty.
         levels: (G,) int64, values of `Level`.
+        parents: (G,) int64, index of the mask that this one is a part of, or -1.
 
     """
 
     image: tv_tensors.Image
     masks: Tensor
     levels: Tensor
+    parents: Tensor
+
+    def select(self, index: Tensor) -> Sample:
+        """The same picture with the masks of an index tensor; who loses its parent gets the nearest ancestor left."""
+        parents = torch.from_numpy(kept_parents(self.parents.numpy(), index.numpy()))
+        return Sample(self.image, self.masks[index], self.levels[index], parents)
 
 
 def drop_empty(sample: Sample) -> Sample:
@@ -40,7 +48,7 @@ def drop_empty(sample: Sample) -> Sample:
     keep = _any_pixel(sample.masks)
     if keep.all():
         return sample
-    return Sample(sample.image, sample.masks[keep], sample.levels[keep])
+    return sample.select(keep.nonzero()[:, 0])
 
 
 def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False, cover: float = 0.9) -> Sample:
@@ -54,7 +62,8 @@ def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False
     Args:
         target: The picture that is pasted onto; unchanged.
         source: Where the instances come from; may be `target`.
-        recompute_levels: Arrange all masks into a new coverage forest; otherwise each keeps its level, as published.
+        recompute_levels: Arrange all masks into a new coverage forest; otherwise each keeps its level and its parent or
+            the next ancestor that is there, as published.
         cover: Coverage threshold of that forest.
 
     Returns:
@@ -78,7 +87,7 @@ def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False
     fits = _any_pixel(pasted) & (hidden < _PASTE_HIDES * areas).all(1)
     if not fits.any():
         return target
-    pasted, levels = pasted[fits], source.levels[chosen][fits]
+    pasted, added = pasted[fits], source.select(chosen[fits])
 
     alpha = pasted.any(0)
     image = target.image.clone()
@@ -87,15 +96,18 @@ def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False
     masks = torch.cat([target.masks, target.masks.new_zeros((len(pasted), height, width))])
     masks[window][: len(target.masks)] &= ~alpha
     masks[window][len(target.masks) :] = pasted
-    result = drop_empty(Sample(tv_tensors.Image(image), masks, torch.cat([target.levels, levels])))
+    levels = torch.cat([target.levels, added.levels])
+    parents = torch.cat([target.parents, torch.where(added.parents < 0, -1, added.parents + len(target.parents))])
+    result = drop_empty(Sample(tv_tensors.Image(image), masks, levels, parents))
     if recompute_levels:
         regions = boxes_of(result.masks).long().numpy()
         crops = [
             mask[y0:y1, x0:x1].view(torch.uint8).numpy()
             for mask, (x0, y0, x1, y1) in zip(result.masks, regions, strict=True)
         ]
-        recomputed = coverage_forest(regions, crops, cover=cover)[1]
-        result = Sample(result.image, result.masks, torch.from_numpy(recomputed.astype(np.int64)))
+        forest = coverage_forest(regions, crops, cover=cover)
+        above, depth = (torch.from_numpy(each.astype(np.int64)) for each in forest)
+        result = Sample(result.image, result.masks, depth, above)
     return result
 
 

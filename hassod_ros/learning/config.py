@@ -120,6 +120,9 @@ class RunConfig:
     checkpoint_every: int = 1000
     log_every: int = 20
     picture_every: int = 500  # TensorBoard pictures of labels and predictions; 0: none
+    evaluate_every: int = 0  # iterations between two evaluations, the best detector is kept in best.pth; 0: none
+    evaluate_annotations: str = ""  # COCO JSON of a set that no training picture is in
+    evaluate_images: str = ""  # folder of its pictures
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,10 @@ class Recipe:
                 raise InputError(f"{name} must lie in [0, 1], it is {value}")
         if not self.data.short_sides or min(*self.data.short_sides, self.data.max_side) < 1:
             raise InputError("data.short_sides and data.max_side must be positive pixel counts")
+        if self.run.evaluate_every and not (self.run.evaluate_annotations and self.run.evaluate_images):
+            raise InputError("run.evaluate_every needs run.evaluate_annotations and run.evaluate_images; give them")
+        if self.run.evaluate_every < 0:
+            raise InputError(f"run.evaluate_every must not be negative, it is {self.run.evaluate_every}")
         for name in ("checkpoint_every", "log_every"):
             if getattr(self.run, name) < 1:
                 raise InputError(f"run.{name} must be at least 1, it is {getattr(self.run, name)}")
@@ -191,11 +198,6 @@ def read_settings(kind: type[Kind], argv: Sequence[str], *, prog: str, descripti
         return _build(kind, {key: value for key, value in namespace.as_dict().items() if key != "config"})
     except jsonargparse.ArgumentError as error:
         raise InputError(f"{' '.join(str(error).split())}; see {prog} --help") from error
-
-
-def recipe_of(tree: Mapping[str, Any]) -> Recipe:
-    """The recipe that `dataclasses.asdict` (or YAML) turned into nested dictionaries."""
-    return _build(Recipe, tree)
 
 
 def save_recipe(recipe: Any, path: Path) -> None:

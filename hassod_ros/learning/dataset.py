@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from hassod_ros.detection.cascade.losses import Targets
+from hassod_ros.detection.base import Targets
 from hassod_ros.detection.input_size import input_size
 from hassod_ros.errors import InputError
 from hassod_ros.images import read_image
@@ -31,7 +31,7 @@ class Batch:
         images: (B, 3, H, W) uint8 RGB, padded with 0 at the right and at the bottom.
         strong: The same pictures after `StrongView`, or None.
         sizes: (h, w) of each picture inside the padding.
-        targets: Boxes, masks and levels of each picture; masks are (G, h, w) bool.
+        targets: Boxes, masks, levels and parents of each picture; masks are (G, h, w) bool.
         names: The pictures' files.
 
     """
@@ -62,6 +62,7 @@ class Batch:
                     boxes=function(target.boxes),
                     levels=function(target.levels),
                     masks=None if target.masks is None else function(target.masks),
+                    parents=None if target.parents is None else function(target.parents),
                 )
                 for target in self.targets
             ],
@@ -130,9 +131,7 @@ class TrainingBatches(Dataset):
             images=_pad([sample.image for sample in pasted]),
             strong=strong,
             sizes=[(int(sample.image.shape[-2]), int(sample.image.shape[-1])) for sample in pasted],
-            targets=[
-                Targets(boxes=boxes_of(sample.masks), levels=sample.levels, masks=sample.masks) for sample in pasted
-            ],
+            targets=[Targets(boxes_of(sample.masks), sample.levels, sample.masks, sample.parents) for sample in pasted],
             names=[str(self.annotations.path(index)) for index in indices],
         )
 
@@ -164,7 +163,8 @@ class TrainingBatches(Dataset):
             raise InputError(f"a mask of {path} cannot be decoded ({error}); make the labels again") from error
         views = self._flip({"image": image, "masks": tv_tensors.Mask(torch.from_numpy(masks))})
         levels = torch.from_numpy(self.annotations.mask_levels(index).astype(np.int64))
-        return drop_empty(Sample(views["image"], views["masks"].as_subclass(Tensor).view(torch.bool), levels))
+        parents = torch.from_numpy(self.annotations.mask_parents(index).astype(np.int64))
+        return drop_empty(Sample(views["image"], views["masks"].as_subclass(Tensor).view(torch.bool), levels, parents))
 
 
 def epoch_order(tall: np.ndarray, group: int, key: Sequence[int]) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hassod_ros.detection.cascade.losses import Targets, detection_losses
+from hassod_ros.detection.base import Targets
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
-from hassod_ros.detection.checkpoints import write_tensors
+from hassod_ros.detection.checkpoints import save_weights, write_tensors
 from hassod_ros.errors import InputError
 from hassod_ros.learning.config import RunConfig, StageConfig
 from hassod_ros.learning.dataset import Batch, TrainingBatches, iterate, seed_of
@@ -25,7 +25,8 @@ from hassod_ros.learning.preview import preview
 from hassod_ros.learning.resume import load_state
 from hassod_ros.learning.schedules import learning_rate_factor
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, BEST = "checkpoint.pt", "best.pth"
+Score = Callable[[CascadeMaskRCNN], Mapping[str, float]]  # figures of a detector, the first one the larger the better
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +64,7 @@ class LessonNetwork(nn.Module):
         """Weighted losses by "lesson/loss"; their sum is what is minimised."""
         losses: dict[str, Tensor] = {}
         for lesson in lessons:
-            found = detection_losses(
-                self.detector,
+            found = self.detector.losses(
                 lesson.images,
                 lesson.sizes,
                 lesson.targets,
@@ -100,6 +100,7 @@ def fit(
     settings: Mapping[str, Any],
     world: World,
     folder: Path,
+    score: Score | None = None,
 ) -> None:
     """Train `learner.student` to the end of its stage, from `folder`'s checkpoint where there is one.
 
@@ -116,6 +117,8 @@ def fit(
         settings: What the run is made of; a checkpoint of other settings is refused.
         world: The processes that train together.
         folder: For the checkpoint and TensorBoard's files.
+        score: Figures of the student every `run.evaluate_every` iterations, the first one the larger the better: the
+            best student is kept in `best.pth`.
 
     Raises:
         InputError: A loss is not finite (the batch is saved), the checkpoint is of another recipe, the disk is full.
@@ -124,22 +127,28 @@ def fit(
     torch.use_deterministic_algorithms(run.deterministic)
     device = world.device
     network = LessonNetwork(learner.student)
-    parallel = DistributedDataParallel(network) if world.size > 1 else None
+    # With statistics over all processes their buffers are equal anyway.
+    own = any("batch" in norm for norm in (learner.student.config.backbone_norm, learner.student.config.fpn_norm))
+    parallel = DistributedDataParallel(network, broadcast_buffers=own) if world.size > 1 else None
     optimizer = make_optimizer(learner.student, stage)
     scaler = torch.amp.GradScaler(device.type, enabled=stage.precision == "fp16")
     held: dict[str, Any] = {**learner.modules(), "optimizer": optimizer, "scaler": scaler}
-    settings = {**settings, "processes": world.size}
-    start = 0
+    start, best = 0, -math.inf
     if state := load_state(folder / CHECKPOINT, settings, device):
         for name, part in held.items():
             part.load_state_dict(state[name])
-        start = state["iteration"]
+        start, best = state["iteration"], state["best"]
+        for stream, group in zip(streams, state["groups"], strict=True):
+            stream.group = group  # the order of the pictures goes on, also in other shares
+    groups = [stream.group for stream in streams]
     if start >= stage.iterations:
         return
 
     numbers = range(start * stage.accumulate, stage.iterations * stage.accumulate)
     sources = [iterate(stream, numbers, workers=run.workers, pin=device.type == "cuda") for stream in streams]
-    monitor = Monitor(folder, world, every=run.log_every, start=start, iterations=stage.iterations)
+    monitor = Monitor(folder, world, every=run.log_every, start=start, iterations=stage.iterations, best=best)
+    watch = _Watch(folder, world)
+    score = score if run.evaluate_every else None
     learner.student.train()
     for iteration in range(start, stage.iterations):
         rate = stage.learning_rate * learning_rate_factor(
@@ -151,7 +160,7 @@ def fit(
         )
         for group in optimizer.param_groups:
             group["lr"] = rate
-        values: dict[str, float] = {}
+        values: dict[str, Tensor | float] = {}
         seen = 0
         for part in range(stage.accumulate):
             with monitor.waiting():
@@ -167,11 +176,10 @@ def fit(
                     losses = (parallel or network)(lessons)
                 total = torch.stack([loss.float() for loss in losses.values()]).sum()
                 scaler.scale(total / stage.accumulate).backward()
-            terms = torch.stack([total.detach(), *(loss.detach().float() for loss in losses.values())]).tolist()
-            if not math.isfinite(terms[0]):
-                _stop(folder, iteration, world, lessons, dict(zip(losses, terms[1:], strict=True)), batches)
-            found = {**dict(zip(["loss", *losses], terms, strict=True)), **figures}
-            for name, value in found.items():
+            watch.check()
+            watch.keep(total, losses, (iteration, lessons, batches))
+            found = {"loss": total.detach(), **{name: loss.detach().float() for name, loss in losses.items()}}
+            for name, value in {**found, **figures}.items():
                 values[name] = values.get(name, 0.0) + value / stage.accumulate
         scaler.unscale_(optimizer)
         clip_gradients(learner.student, stage)
@@ -182,11 +190,18 @@ def fit(
 
         monitor.step(iteration, values, learning_rate=rate, pictures=seen * world.size)
         done = iteration + 1
+        if done % run.checkpoint_every == 0 or done == stage.iterations or (score and done % run.evaluate_every == 0):
+            watch.check()
+        if score and done % run.evaluate_every == 0 and world.speaks:
+            found_better = monitor.scored(done, score(learner.student))
+            if found_better:
+                save_weights(learner.student, folder / BEST)
         if run.picture_every and done % run.picture_every == 0 and world.speaks:
             monitor.picture("labels_and_predictions", preview(learner.student, batches[0]), iteration)
         if world.speaks and (done % run.checkpoint_every == 0 or done == stage.iterations):
             state = {name: part.state_dict() for name, part in held.items()}
-            write_tensors(folder / CHECKPOINT, {"settings": settings, "iteration": done, **state})
+            about = {"settings": settings, "iteration": done, "best": monitor.best, "groups": groups}
+            write_tensors(folder / CHECKPOINT, {**about, **state})
     monitor.close()
 
 
@@ -200,9 +215,10 @@ def make_optimizer(model: nn.Module, stage: StageConfig) -> torch.optim.Optimize
             if parameter.requires_grad:
                 (kept if norm else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    fused = all(parameter.is_cuda for parameter in [*decayed, *kept])  # one kernel for all instead of some for each
     if stage.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=stage.learning_rate)
-    return torch.optim.SGD(groups, lr=stage.learning_rate, momentum=stage.momentum)
+        return torch.optim.AdamW(groups, lr=stage.learning_rate, fused=fused)
+    return torch.optim.SGD(groups, lr=stage.learning_rate, momentum=stage.momentum, fused=fused)
 
 
 def clip_gradients(model: nn.Module, stage: StageConfig) -> None:
@@ -242,6 +258,40 @@ def share_of(batch_size: int, name: str, accumulate: int, world: World) -> int:
             f"take a multiple of {parts}"
         )
     return batch_size // parts
+
+
+class _Watch:
+    """Sees that losses are finite, one step late: a GPU is not waited for while it computes."""
+
+    def __init__(self, folder: Path, world: World) -> None:
+        self._folder, self._world = folder, world
+        self._total: Tensor | None = None
+        self._copied: torch.cuda.Event | None = None
+
+    def keep(
+        self, total: Tensor, losses: Mapping[str, Tensor], seen: tuple[int, Sequence[Lesson], Sequence[Batch]]
+    ) -> None:
+        """Remember a step: its loss, its terms, and (iteration, lessons, batches) of it."""
+        self._losses = {name: loss.detach() for name, loss in losses.items()}
+        self._seen = seen
+        if total.is_cuda:
+            self._total = torch.empty(1, pin_memory=True).copy_(total.detach().reshape(1), non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+        else:
+            self._total = total.detach().reshape(1)
+
+    def check(self) -> None:
+        """Stop the run if the loss of the step before was not finite."""
+        if self._total is None:
+            return
+        if self._copied is not None:
+            self._copied.synchronize()
+        finite, self._total = math.isfinite(float(self._total)), None
+        if not finite:
+            iteration, lessons, batches = self._seen
+            losses = {name: float(loss) for name, loss in self._losses.items()}
+            _stop(self._folder, iteration, self._world, lessons, losses, batches)
 
 
 def _stop(

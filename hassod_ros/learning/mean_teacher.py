@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hassod_ros.detection.cascade.losses import Targets
+from hassod_ros.detection.base import Targets
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.detections import Detections, to_instances
 from hassod_ros.learning.config import MeanTeacherConfig
@@ -129,4 +129,5 @@ def teacher_targets(
         boxes=torch.from_numpy(found.boxes).to(device),
         levels=torch.from_numpy(found.levels.astype(np.int64)).to(device),
         masks=torch.from_numpy(found.dense()).to(device) if masks else None,
+        parents=torch.from_numpy(found.parents.astype(np.int64)).to(device),
     )

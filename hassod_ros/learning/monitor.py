@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections import defaultdict
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from hassod_ros.learning.distributed import World, mean_of
@@ -25,13 +27,17 @@ class Monitor:
         every: Iterations between two lines.
         start: First iteration of this run.
         iterations: Length of the whole run.
+        best: The best first figure of an evaluation so far.
 
     """
 
-    def __init__(self, folder: Path, world: World, *, every: int, start: int, iterations: int) -> None:
+    def __init__(
+        self, folder: Path, world: World, *, every: int, start: int, iterations: int, best: float = -math.inf
+    ) -> None:
+        self.best = best
         self._world, self._every, self._start, self._iterations = world, every, start, iterations
         self._writer = SummaryWriter(str(folder), purge_step=start) if world.speaks else None
-        self._sums: dict[str, float] = defaultdict(float)
+        self._sums: dict[str, Tensor | float] = defaultdict(float)  # tensors stay where they are until a line is due
         self._steps, self._pictures, self._waited = 0, 0, 0.0
         self._since = time.perf_counter()
 
@@ -42,7 +48,9 @@ class Monitor:
         yield
         self._waited += time.perf_counter() - begin
 
-    def step(self, iteration: int, values: Mapping[str, float], *, learning_rate: float, pictures: int) -> None:
+    def step(
+        self, iteration: int, values: Mapping[str, Tensor | float], *, learning_rate: float, pictures: int
+    ) -> None:
         """Take in one iteration; prints and writes after every `every` of them."""
         for name, value in values.items():
             self._sums[name] += value
@@ -52,7 +60,7 @@ class Monitor:
         if done % self._every and done != self._iterations:
             return
         seconds = time.perf_counter() - self._since
-        means = mean_of({name: total / self._steps for name, total in self._sums.items()}, self._world)
+        means = mean_of({name: float(total) / self._steps for name, total in self._sums.items()}, self._world)
         figures = {
             **{f"train/{name}": value for name, value in means.items()},
             "train/learning_rate": learning_rate,
@@ -74,6 +82,18 @@ class Monitor:
         self._sums.clear()
         self._steps, self._pictures, self._waited = 0, 0, 0.0
         self._since = time.perf_counter()
+
+    def scored(self, iteration: int, figures: Mapping[str, float]) -> bool:
+        """Write down an evaluation after `iteration` iterations; whether its first figure is the best so far."""
+        name, value = next(iter(figures.items()))
+        better = value > self.best
+        self.best = max(value, self.best)
+        if self._writer:
+            for each, figure in figures.items():
+                self._writer.add_scalar(f"evaluation/{each}", figure, iteration)
+        print(f"{iteration}/{self._iterations} · {name} {value:.4f}{' · the best so far' * better}", flush=True)
+        self._since = time.perf_counter()
+        return better
 
     def picture(self, name: str, pixels: np.ndarray, iteration: int) -> None:
         """Show an (H, W, 3) uint8 RGB picture in TensorBoard."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def relabel(
         out: COCO JSON file to write; the list of failures comes beside it, see `failures_of`.
         config: Settings.
         processes: That work side by side, with one thread each.
-        device: "auto": the GPU where there is one.
+        device: "auto": all GPUs in turn where there are some; "cuda:1": that one.
 
     Raises:
         InputError: No images, not one that can be read, no such checkpoint, a file that exists already, or a run with
@@ -76,9 +76,12 @@ def relabel(
     shards = Shards(out, provenance | {"images": names}, revision())
     done = shards.done
     starts = [start for start in range(0, len(names), SHARD) if start // SHARD not in done]
-    jobs = [(root, names[start : start + SHARD], start + 1, checkpoint, config, device) for start in starts]
+    jobs = [(root, names[start : start + SHARD], start + 1, checkpoint, config) for start in starts]
     bar = tqdm(total=len(names), initial=len(names) - sum(len(job[1]) for job in jobs), unit="image")
-    with bar, ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if device == "cuda" else [device]
+    begin = (context.Value("i"), devices)
+    with bar, ProcessPoolExecutor(processes, context, initializer=_begin, initargs=begin) as pool:
         for start, records in zip(starts, pool.map(_label_shard, jobs), strict=True):
             shards.write(start // SHARD, records)
             bar.update(len(records))
@@ -142,14 +145,31 @@ def _look(model: CascadeMaskRCNN, view: Tensor, size: Sequence[int], *, mirror: 
         boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
         masks = masks.flip(-1)
     scale = boxes.new_tensor([size[1] / width, size[0] / height] * 2)
-    return replace(found, boxes=boxes * scale, mask_probabilities=masks, size=(size[0], size[1]))
+    # On to the CPU: voting asks for one detection after the other, and a GPU would be waited for each time.
+    return Detections(
+        boxes=(boxes * scale).cpu(),
+        scores=found.scores.cpu(),
+        level_probabilities=found.level_probabilities.cpu(),
+        mask_probabilities=masks.cpu(),
+        size=(size[0], size[1]),
+    )
 
 
-def _label_shard(job: tuple[Path, list[str], int, Path, RelabelConfig, str]) -> list[dict[str, Any]]:
-    root, names, first, checkpoint, config, device = job
+_device = ["cpu"]  # of a process that works for another one
+
+
+def _begin(started: Any, devices: Sequence[str]) -> None:
+    """Of every process once: they take the devices in turn."""
+    with started.get_lock():
+        _device[:] = [devices[started.value % len(devices)]]
+        started.value += 1
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    model = _detector(checkpoint, config, device)
+
+
+def _label_shard(job: tuple[Path, list[str], int, Path, RelabelConfig]) -> list[dict[str, Any]]:
+    root, names, first, checkpoint, config = job
+    model = _detector(checkpoint, config, _device[0])
     records: list[dict[str, Any]] = []
     for image_id, name in enumerate(names, first):
         try:

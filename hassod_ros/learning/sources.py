@@ -19,8 +19,6 @@ from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, write_text
 from hassod_ros.images import EXTENSIONS
 
-_MISSING_NAMED = 5
-
 
 @dataclass(frozen=True)
 class Prepared:

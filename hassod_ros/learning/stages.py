@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch.optim.swa_utils import update_bn
 
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import load_weights, save_weights
@@ -16,17 +17,20 @@ from hassod_ros.learning.burn_in import BurnIn
 from hassod_ros.learning.config import Recipe, StageConfig, flat, save_recipe
 from hassod_ros.learning.dataset import TrainingBatches, iterate, seed_of
 from hassod_ros.learning.distributed import World, join_world, share_buffers
-from hassod_ros.learning.loop import CHECKPOINT, LessonNetwork, autocast, fit, share_of
+from hassod_ros.learning.loop import CHECKPOINT, LessonNetwork, Score, autocast, fit, share_of
 from hassod_ros.learning.mean_teacher import MeanTeacher
-from hassod_ros.learning.precise_bn import precise_bn
 
 WEIGHTS, RECIPE = "model.pth", "recipe.yaml"
 _BURN_IN, _MEAN_TEACHER, _PRECISE_BN = range(3)  # keys of the stages' random numbers
 _LABELLED, _UNLABELLED = range(2)  # keys of the streams'
 
 
-def burn_in(recipe: Recipe) -> Path:
+def burn_in(recipe: Recipe, score: Score | None = None) -> Path:
     """Train on the labels alone.
+
+    Args:
+        recipe: What to train.
+        score: See `loop.fit`.
 
     Returns:
         `<run.output>/burn_in/model.pth`; beside it lie the recipe, the checkpoint and TensorBoard's files.
@@ -55,17 +59,22 @@ def burn_in(recipe: Recipe) -> Path:
             stage,
             run,
             stage_key=_BURN_IN,
-            settings=_settings(recipe, "burn_in"),
+            settings=_settings(recipe, "burn_in", annotations),
             world=world,
             folder=folder,
+            score=score,
         )
         return _finish(detector, stream, stage, recipe, folder, world)
 
 
-def mean_teacher(recipe: Recipe) -> Path:
+def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
     """Go on from burn-in with a teacher.
 
     Starts from `mean_teacher.initial`, or from what `burn_in` left in the same `run.output`.
+
+    Args:
+        recipe: What to train.
+        score: See `loop.fit`.
 
     Returns:
         `<run.output>/mean_teacher/model.pth`, the student or the teacher as `mean_teacher.final` says.
@@ -106,9 +115,10 @@ def mean_teacher(recipe: Recipe) -> Path:
             stage,
             run,
             stage_key=_MEAN_TEACHER,
-            settings=_settings(recipe, "mean_teacher"),
+            settings=_settings(recipe, "mean_teacher", annotations),
             world=world,
             folder=folder,
+            score=score,
         )
         final = learner.student if stage.final == "student" else learner.average()
         return _finish(final, labelled_stream, stage, recipe, folder, world)
@@ -147,10 +157,16 @@ def _begin(recipe: Recipe, folder: Path, world: World) -> None:
         save_recipe(recipe, folder / RECIPE)
 
 
-def _settings(recipe: Recipe, stage: str) -> dict[str, object]:
-    """Values that decide what is learned in a stage."""
+def _settings(recipe: Recipe, stage: str, annotations: Annotations) -> dict[str, object]:
+    """Values that decide what is learned in a stage.
+
+    Not the folders, which may have moved (the labels are told by their numbers), nor how long the stage is, which may
+    be lengthened, nor how many processes share it.
+    """
     ours = ("model.", "data.", f"{stage}.", "run.seed", "run.deterministic")
-    return {name: value for name, value in flat(recipe).items() if name.startswith(ours)}
+    free = {"data.images", "data.annotations", "data.unlabelled", f"{stage}.iterations", f"{stage}.accumulate"}
+    values = {name: value for name, value in flat(recipe).items() if name.startswith(ours) and name not in free}
+    return {**values, "data.pictures": len(annotations), "data.masks": len(annotations.levels)}
 
 
 def _finish(
@@ -161,15 +177,12 @@ def _finish(
         torch.manual_seed(seed_of(recipe.run.seed, _PRECISE_BN, world.rank))
         first = stage.iterations * stage.accumulate
         stream.copy_paste_rate = 0.0
-        batches = iterate(
-            stream, range(first, first + stage.precise_bn), workers=recipe.run.workers, pin=world.device.type == "cuda"
-        )
-        network = LessonNetwork(detector)
-        learner = BurnIn(detector, stage)
+        numbers = range(first, first + stage.precise_bn)
+        learner, network = BurnIn(detector, stage), LessonNetwork(detector)
+        batches = iterate(stream, numbers, workers=recipe.run.workers, pin=world.device.type == "cuda")
+        lessons = (learner.lessons([batch.to(world.device)], stage.iterations)[0] for batch in batches)
         with autocast(world.device, stage.precision):
-            precise_bn(
-                detector, batches, lambda batch: network(learner.lessons([batch.to(world.device)], stage.iterations)[0])
-            )
+            update_bn(([each] for each in lessons), network)  # of each entry it takes the first element
         share_buffers(detector, world)
     path = folder / WEIGHTS
     if world.speaks:

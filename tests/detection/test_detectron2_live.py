@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
+from hassod_ros.detection.base import Targets
 from hassod_ros.detection.cascade.config import DetectorConfig
-from hassod_ros.detection.cascade.losses import Targets, detection_losses
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import load_weights, save_weights
 
@@ -101,7 +101,7 @@ def test_losses_equal_detectron2s(stage_ious, tmp_path):
         expected = theirs.train()(inputs)
     sum(expected.values()).backward()
     torch.manual_seed(7)
-    found = detection_losses(ours.train(), images, SIZES, targets)
+    found = ours.train().losses(images, SIZES, targets)
     sum(found.values()).backward()
 
     if len(stage_ious) == 1:

@@ -6,7 +6,7 @@ import pytest
 
 from hassod_ros.coco import UNKNOWN
 from hassod_ros.errors import InputError
-from hassod_ros.evaluation.annotations import load_annotations, load_predictions, to_segments
+from hassod_ros.evaluation.annotations import load_annotations, load_predictions, parse_predictions, to_segments
 
 IMAGES = [
     {"id": 1, "file_name": "dev/a.jpg", "width": 60, "height": 40},
@@ -87,7 +87,7 @@ def test_pseudo_labels_find_their_images_by_name(write, truth, entry, name):
         ({"image_id": 3}, "refers to image 3"),
         ({"segmentation": {"size": [41, 60], "counts": "0"}}, r"mask of \(41, 60\)"),
         ({"segmentation": {"size": [40, 60]}}, "unreadable mask"),
-        ({"score": float("nan")}, "score that is no number"),
+        ({"score": float("nan")}, "not valid JSON"),
         ({"score": "high"}, "damaged"),
         ({"level": 3}, "level 3"),
         ({"parent_id": 5}, "parent 5"),
@@ -97,6 +97,11 @@ def test_pseudo_labels_find_their_images_by_name(write, truth, entry, name):
 def test_damaged_predictions_are_named(write, truth, entry, change, message):
     with pytest.raises(InputError, match=message):
         load_predictions(write([entry((0, 0, 3, 3), id=1, score=0.5) | change]), truth)
+
+
+def test_a_score_that_is_no_number_is_named(truth, entry):
+    with pytest.raises(InputError, match="score that is no number"):
+        parse_predictions([entry((0, 0, 3, 3), score=float("nan"))], truth)
 
 
 def test_a_mask_that_is_missing_among_others_is_named(write, truth, entry):

@@ -1,6 +1,7 @@
 import copy
 import json
-import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from pycocotools import mask as rle
 
 from hassod_ros.coco import from_coco
 from hassod_ros.errors import InputError
+from hassod_ros.learning import annotations as module
 from hassod_ros.learning.annotations import describe, load_annotations, unlabelled
 
 
@@ -21,14 +23,54 @@ def test_gives_back_what_instances_wrote(toy_set):
         assert annotations.count(index) == 4
         np.testing.assert_array_equal(annotations.masks(index).astype(bool), expected.dense())
         np.testing.assert_array_equal(annotations.mask_levels(index), [0, 1, 0, 1])
+        np.testing.assert_array_equal(annotations.mask_parents(index), expected.parents)
+        assert annotations.mask_parents(index).tolist() == [-1, 0, -1, 2]
 
 
-def test_holds_no_list_and_little_more_than_the_codes(toy_set):
+def test_the_second_reading_maps_what_the_first_one_left(toy_set, monkeypatch):
+    first = load_annotations(toy_set.labels, toy_set.images)
+    assert all(isinstance(value, np.memmap) for name, value in vars(first).items() if name != "folder")
+    monkeypatch.setattr(module, "stream", None)  # the file is not read again
+    second = load_annotations(toy_set.labels, toy_set.images)
+    for name, value in vars(first).items():
+        np.testing.assert_array_equal(getattr(second, name), value)
+    monkeypatch.undo()
+    toy_set.content["annotations"][0]["level"] = 2
+    toy_set.labels.write_text(json.dumps(toy_set.content) + " ")
+    with pytest.raises(InputError, match="a parent stands higher"):  # the file has changed: it is read anew
+        load_annotations(toy_set.labels, toy_set.images)
+    dropped = load_annotations(toy_set.labels, toy_set.images, drop_faulty=True)
+    assert len(dropped.levels) == 23
+
+
+def test_processes_that_come_together_read_once(toy_set):
+    code = (
+        "import sys; from hassod_ros.learning import annotations as module; from hassod_ros.coco import stream;"
+        "module.stream = lambda *a: (print('read', a[1]), stream(*a))[1];"
+        "print(len(module.load_annotations(*sys.argv[1:]).levels))"
+    )
+    command = [sys.executable, "-c", code, str(toy_set.labels), str(toy_set.images)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = "".join(process.communicate()[0] for process in started).split("\n")
+    assert sorted(filter(None, said)) == ["24", "24", "read annotations", "read images"]
+
+
+def test_who_loses_its_parent_gets_the_next_ancestor(toy_set):
+    chain = toy_set.content["annotations"]
+    chain[0]["level"], chain[1]["level"], chain[3]["level"] = 0, 1, 2
+    chain[3]["parent_id"] = chain[1]["id"]
+    chain[1]["bbox"] = [60, 0, 30, 5]  # a fault: it is left out
+    chain[2]["parent_id"] = 0
+    toy_set.labels.write_text(json.dumps(toy_set.content))
+    annotations = load_annotations(toy_set.labels, toy_set.images, drop_faulty=True)
+    assert annotations.mask_parents(0).tolist() == [-1, -1, 0]
+
+
+def test_holds_no_list_and_no_more_than_the_codes(toy_set):
     annotations = load_annotations(toy_set.labels, toy_set.images)
     assert all(not isinstance(value, (list, dict)) for value in vars(annotations).values())
     codes = sum(len(item["segmentation"]["counts"]) for item in toy_set.content["annotations"])
     assert len(annotations.codes) == codes
-    assert len(pickle.dumps(annotations)) < codes + 4000  # what a spawned worker receives
 
 
 def test_reads_a_folder_of_shards(toy_set, tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torchvision import tv_tensors
@@ -10,7 +12,8 @@ def _sample(boxes, levels=None, size=(40, 60), value=0):
     for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
         mask[y0:y1, x0:x1] = True
     image = torch.full((3, *size), value, dtype=torch.uint8)
-    return Sample(tv_tensors.Image(image), masks, torch.tensor(levels or [0] * len(boxes)))
+    levels = torch.tensor(levels or [0] * len(boxes), dtype=torch.int64)
+    return Sample(tv_tensors.Image(image), masks, levels, torch.full((len(boxes),), -1))
 
 
 def test_boxes_are_extents_one_past_the_end():
@@ -41,7 +44,7 @@ def test_copy_paste_draws_one_to_n_minus_one_instances_scaled_into_the_target():
         assert (result.image[0][~pasted] == 0).all()
     assert counts == {1, 2, 3}
     assert 10 < min(widths) < 16  # a mask grows by what it touches
-    assert 33 < max(widths) <= 40
+    assert 33 < max(widths) <= 45
 
 
 def test_pasted_masks_and_pixels_are_as_released():
@@ -50,7 +53,7 @@ def test_pasted_masks_and_pixels_are_as_released():
     masks = torch.rand((3, 37, 41), generator=random) > 0.9
     image = torch.randint(0, 256, (3, 37, 41), generator=random, dtype=torch.uint8)
     source, target = (
-        Sample(tv_tensors.Image(image), masks, torch.zeros(3, dtype=torch.int64)),
+        Sample(tv_tensors.Image(image), masks, torch.zeros(3).long(), torch.full((3,), -1)),
         _sample([], size=(64, 80)),
     )
     for seed in range(30):
@@ -68,6 +71,33 @@ def test_pasted_masks_and_pixels_are_as_released():
         assert torch.equal(result.masks[window], expected)
         assert torch.equal(result.image[window] * expected.any(0), pixels * expected.any(0))
         assert result.masks.sum() == expected.sum()
+
+
+def test_parents_follow_their_masks_through_a_paste():
+    target = replace(_sample([(0, 0, 30, 40), (2, 2, 10, 10)], levels=[0, 1]), parents=torch.tensor([-1, 0]))
+    family = _sample([(0, 0, 60, 40), (0, 0, 40, 40), (0, 0, 20, 40), (0, 0, 10, 40)], levels=[0, 1, 2, 2], value=9)
+    source = replace(family, parents=torch.tensor([-1, 0, 1, 2]))
+    seen = set()
+    for seed in range(60):
+        torch.manual_seed(seed)
+        result = copy_paste(target, source)
+        parents, levels = result.parents.tolist(), result.levels.tolist()
+        assert len(parents) == len(levels) == len(result.masks)
+        for child, parent in enumerate(parents):
+            assert parent < len(parents)
+            if parent >= 0:
+                assert levels[parent] <= levels[child]
+                assert parent != child
+        pasted = len(parents) - sum(1 for mask in result.masks if (result.image[0][mask] == 0).any())
+        seen.add(pasted)
+    assert len(seen) > 1  # more and fewer of them were pasted
+
+
+def test_of_a_selection_the_nearest_ancestor_that_is_left_is_the_parent():
+    family = replace(_sample([(0, 0, 9, 9)] * 4, levels=[0, 1, 2, 2]), parents=torch.tensor([-1, 0, 1, 2]))
+    assert family.select(torch.tensor([3, 0])).parents.tolist() == [1, -1]
+    assert family.select(torch.tensor([3, 1])).parents.tolist() == [1, -1]
+    assert drop_empty(family).parents.tolist() == [-1, 0, 1, 2]
 
 
 def test_copy_paste_takes_a_lone_instance():

@@ -14,16 +14,20 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hassod_ros.coco import from_coco
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector
 from hassod_ros.detection.detections import to_instances
 from hassod_ros.errors import InputError
+from hassod_ros.evaluation.scorer import while_training
 from hassod_ros.images import read_image
+from hassod_ros.learning import stages
 from hassod_ros.learning.config import DataConfig, MeanTeacherConfig, Recipe, RunConfig, StageConfig, save_recipe
 from hassod_ros.learning.stages import burn_in, mean_teacher
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("one_thread")]
 
 REPO = Path(__file__).parents[2]
+EVALUATE = {"evaluate_every": 2, "evaluate_annotations": "some.json", "evaluate_images": "some"}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -194,9 +198,72 @@ def test_mixed_precision_trains(recipe, precision):
 
 def test_refuses_the_checkpoint_of_another_recipe(recipe):
     burn_in(_with(recipe, burn_in={"iterations": 3}))
-    with pytest.raises(InputError, match=r"burn_in.iterations \(3 there, 4 now\), run.seed \(0 there, 5 now\)"):
-        burn_in(_with(recipe, burn_in={"iterations": 4}, run={"seed": 5}))
+    with pytest.raises(InputError, match=r"burn_in.clip_norm \(1.0 there, 2.0 now\), run.seed \(0 there, 5 now\)"):
+        burn_in(_with(recipe, burn_in={"iterations": 4, "clip_norm": 2.0}, run={"seed": 5}))
     burn_in(_with(recipe, burn_in={"iterations": 3}, run={"workers": 1}))  # what does not change the result is free
+
+
+def test_a_run_goes_on_longer_in_a_moved_folder_to_the_same_weights(recipe, toy_set, tmp_path):
+    stage = {"iterations": 4, "precise_bn": 0}
+    straight = burn_in(_with(recipe, burn_in=stage, run={"output": str(tmp_path / "straight")}))
+    burn_in(_with(recipe, burn_in={**stage, "iterations": 2}))
+    moved = tmp_path / "elsewhere"
+    toy_set.images.parent.rename(moved)
+    data = {"images": str(moved / "images"), "annotations": str(moved / "labels.json")}
+    _assert_equal(burn_in(_with(recipe, burn_in=stage, data=data)), straight)
+
+
+def test_a_run_goes_on_in_other_shares(recipe):
+    """As with another number of processes: the same pictures a step, divided otherwise."""
+    burn_in(_with(recipe, burn_in={"iterations": 2}))
+    path = burn_in(_with(recipe, burn_in={"iterations": 4, "accumulate": 2}))
+    state = torch.load(path.with_name("checkpoint.pt"), weights_only=True)
+    assert (state["iteration"], state["groups"]) == (4, [2])
+
+
+def test_precise_bn_sees_pictures_without_pasted_instances(recipe, monkeypatch):
+    """The statistics are those of momentum-free averages over pictures as they are, as the released hook makes them."""
+    rates, first = [], stages.iterate
+
+    def watched(stream, numbers, **options):
+        rates.append((len(numbers), stream.copy_paste_rate))
+        return first(stream, numbers, **options)
+
+    monkeypatch.setattr(stages, "iterate", watched)
+    path = burn_in(_with(recipe, burn_in={"iterations": 1, "precise_bn": 3, "copy_paste": 1.0}))
+    assert rates == [(3, 0.0)]
+    counted = {int(value) for name, value in _weights(path).items() if name.endswith("num_batches_tracked")}
+    assert counted == {3}
+
+
+def test_the_best_detector_of_a_run_is_kept(recipe):
+    figures = iter([0.2, 0.5, 0.3])
+    kept = []
+
+    def score(detector: torch.nn.Module) -> dict[str, float]:
+        kept.append({name: value.clone() for name, value in detector.state_dict().items()})
+        return {"AR@100": next(figures), "AP": 0.0}
+
+    path = burn_in(_with(recipe, burn_in={"iterations": 6}, run=EVALUATE), score)
+    best = _weights(path.with_name("best.pth"))
+    assert all(torch.equal(best[name], value) for name, value in kept[1].items())
+    events = EventAccumulator(str(path.parent)).Reload()
+    found = [(event.step, event.value) for event in events.Scalars("evaluation/AR@100")]
+    assert found == pytest.approx([(2, 0.2), (4, 0.5), (6, 0.3)])
+    assert torch.load(path.with_name("checkpoint.pt"), weights_only=True)["best"] == 0.5
+
+
+def test_scores_of_a_detector_while_it_is_trained(recipe, toy_set):
+    run = {**EVALUATE, "evaluate_annotations": str(toy_set.labels), "evaluate_images": str(toy_set.images)}
+    scorer = while_training(_with(recipe, run=run))
+    detector = CascadeMaskRCNN(recipe.model).train()
+    found = scorer(detector)
+    assert list(found) == ["AR@100", "AR@1000", "AP"]
+    assert all(0 <= value <= 1 for value in found.values())
+    assert detector.training
+    assert while_training(recipe) is None
+    with pytest.raises(InputError, match="evaluate_every needs"):
+        _with(recipe, run={"evaluate_every": 5})
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(recipe):

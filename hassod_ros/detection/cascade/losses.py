@@ -15,29 +15,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import roi_align, sigmoid_focal_loss
 
+from hassod_ros.detection.base import Targets
 from hassod_ros.detection.boxes import box_limits, clip_boxes, encode_boxes, has_area, pairwise_iou
 from hassod_ros.detection.cascade.assignment import IGNORED, POSITIVE, match, sample
 from hassod_ros.detection.cascade.config import DetectorConfig
-from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.cascade.roi_heads import BACKGROUND, OBJECT, RoiHeads, StageOutput
 from hassod_ros.detection.cascade.rpn import RPN_BOX_WEIGHTS, AnchorPredictions
-
-
-@dataclass(frozen=True, eq=False)
-class Targets:
-    """G objects of one image.
-
-    Attributes:
-        boxes: (G, 4) float32 xyxy in pixels of the network's input, each with an area.
-        levels: (G,) int64, values of `Level`.
-        masks: (G, H, W) bool or uint8 0/1 at the network's input size (padding may be left out); None where the mask
-            losses are off.
-
-    """
-
-    boxes: Tensor
-    levels: Tensor
-    masks: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,64 +63,6 @@ class LabelledRois:
     boxes: Tensor
     levels: Tensor
     objects: Tensor
-
-
-def detection_losses(
-    model: CascadeMaskRCNN,
-    images: Tensor,
-    sizes: Sequence[tuple[int, int]],
-    targets: Sequence[Targets],
-    *,
-    drop_loss_iou: float | None = None,
-    mask_weight: float = 1.0,
-    level_weight: float = 1.0,
-    generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:
-    """All losses of a batch, weighted, under Detectron2's names; train on their sum.
-
-    Every parameter gets a gradient, also where an image or the whole batch has no object.
-
-    Args:
-        model: In training mode.
-        images: (B, 3, H, W) RGB 0 ... 255, padded.
-        sizes: (height, width) of each image.
-        targets: Of each image.
-        drop_loss_iou: DropLoss: boxes whose IoU with every object is at most this do not count as background, for the
-            labels miss objects. HASSOD: 0.01. None: off.
-        mask_weight: Weight of the mask losses; 0 leaves the masks out of the targets (HASSOD's teacher branch).
-        level_weight: Weight of the level loss.
-        generator: Source of chance for sampling, on the model's device; default: torch's own.
-
-    Returns:
-        `loss_rpn_cls`, `loss_rpn_loc`, for each stage k `loss_cls_stage{k}`, `loss_box_reg_stage{k}` and
-        `loss_level_stage{k}` (with a level head), `loss_mask`, `loss_mask_iou` (with a mask IoU head): scalars.
-
-    """
-    heads, config = model.roi_heads, model.config
-    objects = PaddedObjects.of(targets)
-    pyramid = model.pyramid(images, sizes)
-    found = model.proposal_generator(pyramid)
-    losses = rpn_losses(found, objects, config, generator)
-    proposals = model.proposal_generator.propose(found, sizes)
-    first = label_proposals([each.boxes for each in proposals], objects, config, generator)
-
-    labelled = first
-    for stage in range(len(config.stage_ious)):
-        output = heads.box_stage(stage, pyramid, labelled.rois)
-        predicted = heads.decode(stage, labelled.rois, output).detach()
-        weights = None
-        if drop_loss_iou is not None:
-            weights = drop_loss_weights(labelled.rois[:, 0], predicted, objects, drop_loss_iou)
-        terms = stage_losses(labelled, output, config.stage_box_weights[stage], weights)
-        if "loss_level" in terms:
-            terms["loss_level"] = terms["loss_level"] * level_weight
-        losses.update({f"{name}_stage{stage}": value for name, value in terms.items()})
-        if stage + 1 < len(config.stage_ious):
-            labelled = _relabel(labelled.rois[:, 0], predicted, sizes, objects, config.stage_ious[stage + 1])
-
-    masked = torch.nonzero(first.positive)[:, 0] if mask_weight else first.objects[:0]
-    terms = mask_losses(heads, pyramid, first.rois[masked], first.objects[masked], targets)
-    return losses | {name: value * mask_weight for name, value in terms.items()}
 
 
 def rpn_losses(
@@ -186,7 +111,7 @@ def label_proposals(
 
 
 @torch.no_grad()
-def _relabel(
+def relabel_proposals(
     images: Tensor, boxes: Tensor, sizes: Sequence[tuple[int, int]], objects: PaddedObjects, iou: float
 ) -> LabelledRois:
     """A later stage's boxes: all that the stage before predicted, clipped to their images, matched anew."""
@@ -273,12 +198,8 @@ def mask_losses(
     logits, quality = heads.masks(pyramid, rois)
     logits = logits.float()
     counts = torch.bincount(rois[:, 0].long(), minlength=len(targets)).tolist()
-    chosen = [
-        _masks_of(i, target, mine) for i, (target, mine) in enumerate(zip(targets, objects.split(counts), strict=True))
-    ]
-    inside = torch.cat(
-        [_crop(masks, part[:, 1:], logits.shape[-1]) for masks, part in zip(chosen, rois.split(counts), strict=True)]
-    )
+    parts = list(zip(targets, rois.split(counts), objects.split(counts), strict=True))
+    inside = torch.cat([object_crops(i, *part, logits.shape[-1]) for i, part in enumerate(parts)])
     count = max(logits.numel(), 1)
     losses = {"loss_mask": F.binary_cross_entropy_with_logits(logits, inside.float(), reduction="sum") / count}
     if quality is not None:
@@ -286,24 +207,27 @@ def mask_losses(
         common, covered = (predicted & inside).sum((1, 2)), predicted.sum((1, 2))
         cell = (rois[:, 3:] - rois[:, 1:3]).prod(dim=1) / logits.shape[-1] ** 2
         # The object counts whole, also beyond the box.
-        areas = torch.cat([masks.flatten(1).sum(1) for masks in chosen])
+        areas = torch.cat(
+            [
+                mine.new_zeros(0) if target.masks is None else target.masks.flatten(1).sum(1)[mine]
+                for target, _, mine in parts
+            ]
+        )
         iou = common / (covered + areas / cell - common).clamp(min=1)
         losses["loss_mask_iou"] = (quality.float() - iou).square().sum() / max(len(quality), 1)
     return losses
 
 
-def _masks_of(image: int, target: Targets, objects: Tensor) -> Tensor:
-    """(M, H, W) float32 masks of some of an image's objects, also of the same one more than once."""
-    if target.masks is None:
-        if len(objects):
-            raise ValueError(f"image {image} has objects without masks; give them or set mask_weight to 0")
-        return target.boxes.new_zeros(0, 1, 1)
-    return target.masks[objects].float()
-
-
 @torch.no_grad()
-def _crop(masks: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """(M, side, side) bool of masks (M, H, W) within their boxes (M, 4)."""
-    index = torch.arange(len(boxes), dtype=boxes.dtype, device=boxes.device)[:, None]
-    rois = torch.cat([index, boxes], dim=1)
-    return roi_align(masks[:, None], rois, side, 1.0, sampling_ratio=0, aligned=True)[:, 0] >= 0.5
+def object_crops(image: int, target: Targets, rois: Tensor, objects: Tensor, side: int) -> Tensor:
+    """(M, side, side) bool: the masks of an image's objects (M,) within the boxes of rois (M, 5).
+
+    The object stands where RoIAlign expects the image: no plane is copied for every box that shows the same object.
+    """
+    if not len(objects):
+        return torch.zeros((0, side, side), dtype=torch.bool, device=rois.device)
+    if target.masks is None:
+        raise ValueError(f"image {image} has objects without masks; give them or set mask_weight to 0")
+    regions = torch.cat([objects[:, None].to(rois.dtype), rois[:, 1:]], dim=1)
+    planes = target.masks[:, None].to(rois.dtype)
+    return roi_align(planes, regions, side, 1.0, sampling_ratio=0, aligned=True)[:, 0] >= 0.5

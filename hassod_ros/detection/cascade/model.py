@@ -12,8 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hassod_ros.detection.base import Targets
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.fpn import SIZE_DIVISOR, build_backbone
+from hassod_ros.detection.cascade.losses import (
+    PaddedObjects,
+    drop_loss_weights,
+    label_proposals,
+    mask_losses,
+    relabel_proposals,
+    rpn_losses,
+    stage_losses,
+)
 from hassod_ros.detection.cascade.roi_heads import RoiHeads
 from hassod_ros.detection.cascade.rpn import Rpn
 from hassod_ros.detection.detections import Detections
@@ -23,7 +33,7 @@ class CascadeMaskRCNN(nn.Module):
     """Images in, detections out.
 
     Calling the model runs inference, in evaluation mode or, for a teacher, in training mode (then with batch statistics
-    and the training limits of the proposals). The losses are in `hassod_ros.detection.cascade.losses`.
+    and the training limits of the proposals).
 
     Args:
         config: What to build. Weights are initialised as in Detectron2, from torch's random state.
@@ -74,3 +84,61 @@ class CascadeMaskRCNN(nn.Module):
         pyramid = self.pyramid(images, sizes)
         proposals = self.proposal_generator.propose(self.proposal_generator(pyramid), sizes)
         return self.roi_heads.detect(pyramid, [each.boxes for each in proposals], sizes)
+
+    def losses(
+        self,
+        images: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        targets: Sequence[Targets],
+        *,
+        drop_loss_iou: float | None = None,
+        mask_weight: float = 1.0,
+        level_weight: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """All losses of a batch, weighted, under Detectron2's names; train on their sum.
+
+        Every parameter gets a gradient, also where an image or the whole batch has no object.
+
+        Args:
+            images: (B, 3, H, W) RGB 0 ... 255, padded.
+            sizes: (height, width) of each image.
+            targets: Of each image.
+            drop_loss_iou: DropLoss: boxes whose IoU with every object is at most this do not count as background, for
+                the labels miss objects. HASSOD: 0.01. None: off.
+            mask_weight: Weight of the mask losses; 0 leaves the masks out of the targets (HASSOD's teacher branch).
+            level_weight: Weight of the level loss.
+            generator: Source of chance for sampling, on the model's device; default: torch's own.
+
+        Returns:
+            `loss_rpn_cls`, `loss_rpn_loc`, for each stage k `loss_cls_stage{k}`, `loss_box_reg_stage{k}` and
+            `loss_level_stage{k}` (with a level head), `loss_mask`, `loss_mask_iou` (with a mask IoU head): scalars.
+
+        """
+        heads, config = self.roi_heads, self.config
+        objects = PaddedObjects.of(targets)
+        pyramid = self.pyramid(images, sizes)
+        found = self.proposal_generator(pyramid)
+        losses = rpn_losses(found, objects, config, generator)
+        proposals = self.proposal_generator.propose(found, sizes)
+        first = label_proposals([each.boxes for each in proposals], objects, config, generator)
+
+        labelled = first
+        for stage in range(len(config.stage_ious)):
+            output = heads.box_stage(stage, pyramid, labelled.rois)
+            predicted = heads.decode(stage, labelled.rois, output).detach()
+            weights = None
+            if drop_loss_iou is not None:
+                weights = drop_loss_weights(labelled.rois[:, 0], predicted, objects, drop_loss_iou)
+            terms = stage_losses(labelled, output, config.stage_box_weights[stage], weights)
+            if "loss_level" in terms:
+                terms["loss_level"] = terms["loss_level"] * level_weight
+            losses.update({f"{name}_stage{stage}": value for name, value in terms.items()})
+            if stage + 1 < len(config.stage_ious):
+                labelled = relabel_proposals(
+                    labelled.rois[:, 0], predicted, sizes, objects, config.stage_ious[stage + 1]
+                )
+
+        masked = torch.nonzero(first.positive)[:, 0] if mask_weight else first.objects[:0]
+        terms = mask_losses(heads, pyramid, first.rois[masked], first.objects[masked], targets)
+        return losses | {name: value * mask_weight for name, value in terms.items()}

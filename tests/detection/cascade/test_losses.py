@@ -4,17 +4,18 @@ import math
 import numpy as np
 import pytest
 import torch
+import torchvision
 
+from hassod_ros.detection.base import Targets
 from hassod_ros.detection.boxes import encode_boxes
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.losses import (
     LabelledRois,
     PaddedObjects,
-    Targets,
-    detection_losses,
     drop_loss_weights,
     label_proposals,
     mask_losses,
+    object_crops,
     rpn_losses,
     stage_losses,
 )
@@ -202,7 +203,7 @@ def names(stages: int, *more: str) -> set[str]:
 def test_every_parameter_learns_whatever_the_targets(targets, drop_loss_iou, images):
     torch.manual_seed(0)
     model = CascadeMaskRCNN(dataclasses.replace(CONFIG, mask_iou_head=True)).train()
-    losses = detection_losses(model, images, SIZES, targets, drop_loss_iou=drop_loss_iou)
+    losses = model.losses(images, SIZES, targets, drop_loss_iou=drop_loss_iou)
     assert set(losses) == names(3, "loss_mask_iou")
     assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
     sum(losses.values()).backward()
@@ -219,7 +220,7 @@ def test_every_parameter_learns_whatever_the_targets(targets, drop_loss_iou, ima
 
 def test_one_stage_without_levels(images):
     model = CascadeMaskRCNN(dataclasses.replace(CONFIG, stage_ious=(0.5,), level_head=False)).train()
-    losses = detection_losses(model, images, SIZES, [objects(), NOTHING])
+    losses = model.losses(images, SIZES, [objects(), NOTHING])
     assert set(losses) == {"loss_rpn_cls", "loss_rpn_loc", "loss_cls_stage0", "loss_box_reg_stage0", "loss_mask"}
 
 
@@ -227,7 +228,7 @@ def test_chance_comes_from_the_generator(model, images):
     def losses(seed: int) -> list[float]:
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            found = detection_losses(model, images, SIZES, [objects(), objects()], generator=generator)
+            found = model.losses(images, SIZES, [objects(), objects()], generator=generator)
         return [value.item() for value in found.values()]
 
     assert losses(1) == losses(1) != losses(2)
@@ -236,7 +237,7 @@ def test_chance_comes_from_the_generator(model, images):
 def test_weights_scale_their_losses(model, images):
     def losses(**weights: float) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(0)
-        return detection_losses(model, images, SIZES, [objects(), NOTHING], generator=generator, **weights)
+        return model.losses(images, SIZES, [objects(), NOTHING], generator=generator, **weights)
 
     plain, weighted = losses(), losses(mask_weight=2.0, level_weight=0.5)
     for name, value in plain.items():
@@ -246,7 +247,7 @@ def test_weights_scale_their_losses(model, images):
 
 def test_weight_zero_needs_no_masks(model, images):
     targets = [dataclasses.replace(objects(), masks=None), NOTHING]
-    losses = detection_losses(model, images, SIZES, targets, mask_weight=0.0)
+    losses = model.losses(images, SIZES, targets, mask_weight=0.0)
     assert losses["loss_mask"] == 0
     sum(losses.values()).backward()
     gradient = model.roi_heads.mask_head.predictor.weight.grad
@@ -257,13 +258,13 @@ def test_weight_zero_needs_no_masks(model, images):
 def test_masks_are_missed_where_they_count(model, images):
     targets = [dataclasses.replace(objects(), masks=None), NOTHING]
     with pytest.raises(ValueError, match="mask_weight"):
-        detection_losses(model, images, SIZES, targets)
+        model.losses(images, SIZES, targets)
 
 
 def test_bfloat16_stays_close(model, images):
     def losses() -> dict[str, torch.Tensor]:
-        return detection_losses(
-            model, images, SIZES, [objects(), NOTHING], generator=torch.Generator().manual_seed(0), drop_loss_iou=0.01
+        return model.losses(
+            images, SIZES, [objects(), NOTHING], generator=torch.Generator().manual_seed(0), drop_loss_iou=0.01
         )
 
     exact = losses()
@@ -278,5 +279,22 @@ def test_bfloat16_stays_close(model, images):
 
 def test_a_diverged_network_shows_in_the_losses(model, images):
     model.proposal_generator.rpn_head.conv.weight.data.fill_(float("nan"))
-    losses = detection_losses(model, images, SIZES, [objects(), NOTHING])
+    losses = model.losses(images, SIZES, [objects(), NOTHING])
     assert torch.isnan(losses["loss_rpn_cls"])
+
+
+def test_mask_targets_are_those_of_a_plane_for_every_box():
+    """As Detectron2 crops them: one copy of the object's whole mask for each box, which is what this saves."""
+    random = torch.Generator().manual_seed(3)
+    masks = torch.rand(5, 60, 90, generator=random) > 0.5
+    objects = torch.randint(0, 5, (40,), generator=random)
+    corner = torch.rand(40, 2, generator=random) * 40
+    boxes = torch.cat([corner, corner + 3 + torch.rand(40, 2, generator=random) * 40], dim=1)
+    target = Targets(boxes, objects, masks)
+    found = object_crops(0, target, torch.cat([torch.full((40, 1), 7.0), boxes], dim=1), objects, 28)
+    rois = torch.cat([torch.arange(40.0)[:, None], boxes], dim=1)
+    expected = torchvision.ops.roi_align(
+        masks[objects].float()[:, None], rois, 28, 1.0, sampling_ratio=0, aligned=True
+    )[:, 0]
+    assert torch.equal(found, expected >= 0.5)
+    assert object_crops(0, target, rois[:0], objects[:0], 28).shape == (0, 28, 28)
