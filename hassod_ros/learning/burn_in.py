@@ -9,7 +9,7 @@ from torch import nn
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.learning.config import StageConfig
 from hassod_ros.learning.dataset import Batch
-from hassod_ros.learning.loop import Lesson
+from hassod_ros.learning.loop import SupervisedBatch
 
 
 class BurnIn:
@@ -19,10 +19,10 @@ class BurnIn:
         self.student = student
         self._stage = stage
 
-    def lessons(self, batches: Sequence[Batch], iteration: int) -> tuple[list[Lesson], dict[str, float]]:
-        """One lesson: the labels on the weak view."""
+    def supervise(self, batches: Sequence[Batch], iteration: int) -> tuple[list[SupervisedBatch], dict[str, float]]:
+        """One batch: the labels on the weak view."""
         (batch,) = batches
-        lesson = Lesson(
+        labelled = SupervisedBatch(
             "label",
             batch.images,
             batch.sizes,
@@ -30,7 +30,7 @@ class BurnIn:
             mask_weight=self._stage.mask_weight,
             drop_loss_iou=self._stage.drop_loss_iou,
         )
-        return [lesson], {}
+        return [labelled], {}
 
     def stepped(self) -> None:
         """Nothing follows an update."""

@@ -86,8 +86,8 @@ class MeanTeacherConfig(StageConfig):
 class RelabelConfig:
     """How a detector's findings become labels."""
 
-    sides: tuple[int, ...] = (256, 320, 448)  # px of a picture's longer side: a look each, every second one mirrored
-    score_threshold: float = 0.3  # labels score higher: a mean over looks, lower than a detector's
+    sides: tuple[int, ...] = (256, 320, 448)  # px of a picture's longer side: a view each, every second one mirrored
+    score_threshold: float = 0.3  # labels score higher: a mean over views, lower than a detector's
     nms: float = 0.6  # IoU from which detections are of one thing
     detections: int = 100  # most of a picture
     color_weight: float = 3.0  # how far outlines follow the picture's colours; 0: not

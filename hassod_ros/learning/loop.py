@@ -30,7 +30,7 @@ Score = Callable[[CascadeMaskRCNN], Mapping[str, float]]  # figures of a detecto
 
 
 @dataclasses.dataclass(frozen=True)
-class Lesson:
+class SupervisedBatch:
     """Pictures and targets that the student learns from together, and how much they count.
 
     Attributes:
@@ -53,25 +53,25 @@ class Lesson:
     drop_loss_iou: float | None = None
 
 
-class LessonNetwork(nn.Module):
-    """The detector as a module from lessons to losses: what DistributedDataParallel can wrap."""
+class LossNetwork(nn.Module):
+    """The detector as a module from batches with targets to losses: what DistributedDataParallel can wrap."""
 
     def __init__(self, detector: CascadeMaskRCNN) -> None:
         super().__init__()
         self.detector = detector
 
-    def forward(self, lessons: Sequence[Lesson]) -> dict[str, Tensor]:
-        """Weighted losses by "lesson/loss"; their sum is what is minimised."""
+    def forward(self, supervised: Sequence[SupervisedBatch]) -> dict[str, Tensor]:
+        """Weighted losses by "batch/loss"; their sum is what is minimised."""
         losses: dict[str, Tensor] = {}
-        for lesson in lessons:
+        for batch in supervised:
             found = self.detector.losses(
-                lesson.images,
-                lesson.sizes,
-                lesson.targets,
-                drop_loss_iou=lesson.drop_loss_iou,
-                mask_weight=lesson.mask_weight,
+                batch.images,
+                batch.sizes,
+                batch.targets,
+                drop_loss_iou=batch.drop_loss_iou,
+                mask_weight=batch.mask_weight,
             )
-            losses |= {f"{lesson.name}/{name}": lesson.weight * loss for name, loss in found.items()}
+            losses |= {f"{batch.name}/{name}": batch.weight * loss for name, loss in found.items()}
         return losses
 
 
@@ -80,7 +80,7 @@ class Learner(Protocol):
 
     student: CascadeMaskRCNN
 
-    def lessons(self, batches: Sequence[Batch], iteration: int) -> tuple[list[Lesson], dict[str, float]]:
+    def supervise(self, batches: Sequence[Batch], iteration: int) -> tuple[list[SupervisedBatch], dict[str, float]]:
         """What the student learns in one step, and figures for the log."""
 
     def stepped(self) -> None:
@@ -109,7 +109,7 @@ def fit(
     The numbers run on over accumulated steps and processes alike, so that the two can stand in for each other.
 
     Args:
-        learner: Makes the lessons of a step.
+        learner: Makes the batches that the student learns from in a step.
         streams: Sources of batches; one batch of each makes a step.
         stage: How to optimise.
         run: Where files go and how often.
@@ -126,7 +126,7 @@ def fit(
     """
     torch.use_deterministic_algorithms(run.deterministic)
     device = world.device
-    network = LessonNetwork(learner.student)
+    network = LossNetwork(learner.student)
     # With statistics over all processes their buffers are equal anyway.
     own = any("batch" in norm for norm in (learner.student.config.backbone_norm, learner.student.config.fpn_norm))
     parallel = DistributedDataParallel(network, broadcast_buffers=own) if world.size > 1 else None
@@ -172,12 +172,12 @@ def fit(
             more = part + 1 < stage.accumulate
             with parallel.no_sync() if parallel and more else nullcontext():
                 with autocast(device, stage.precision):
-                    lessons, figures = learner.lessons(batches, iteration)
-                    losses = (parallel or network)(lessons)
+                    supervised, figures = learner.supervise(batches, iteration)
+                    losses = (parallel or network)(supervised)
                 total = torch.stack([loss.float() for loss in losses.values()]).sum()
                 scaler.scale(total / stage.accumulate).backward()
             watch.check()
-            watch.keep(total, losses, (iteration, lessons, batches))
+            watch.keep(total, losses, (iteration, supervised, batches))
             found = {"loss": total.detach(), **{name: loss.detach().float() for name, loss in losses.items()}}
             for name, value in {**found, **figures}.items():
                 values[name] = values.get(name, 0.0) + value / stage.accumulate
@@ -269,9 +269,9 @@ class _Watch:
         self._copied: torch.cuda.Event | None = None
 
     def keep(
-        self, total: Tensor, losses: Mapping[str, Tensor], seen: tuple[int, Sequence[Lesson], Sequence[Batch]]
+        self, total: Tensor, losses: Mapping[str, Tensor], seen: tuple[int, Sequence[SupervisedBatch], Sequence[Batch]]
     ) -> None:
-        """Remember a step: its loss, its terms, and (iteration, lessons, batches) of it."""
+        """Remember a step: its loss, its terms, and its number, what was learned from and what the streams gave."""
         self._losses = {name: loss.detach() for name, loss in losses.items()}
         self._seen = seen
         if total.is_cuda:
@@ -289,16 +289,16 @@ class _Watch:
             self._copied.synchronize()
         finite, self._total = math.isfinite(float(self._total)), None
         if not finite:
-            iteration, lessons, batches = self._seen
+            iteration, supervised, batches = self._seen
             losses = {name: float(loss) for name, loss in self._losses.items()}
-            _stop(self._folder, iteration, self._world, lessons, losses, batches)
+            _stop(self._folder, iteration, self._world, supervised, losses, batches)
 
 
 def _stop(
     folder: Path,
     iteration: int,
     world: World,
-    lessons: Sequence[Lesson],
+    supervised: Sequence[SupervisedBatch],
     losses: Mapping[str, float],
     batches: Sequence[Batch],
 ) -> None:
@@ -306,18 +306,18 @@ def _stop(
     path = folder / f"not_finite_{iteration}_{world.rank}.pt"
     saved = [
         {
-            "name": lesson.name,
-            "images": lesson.images.cpu(),
-            "sizes": lesson.sizes,
+            "name": batch.name,
+            "images": batch.images.cpu(),
+            "sizes": batch.sizes,
             "targets": [
                 {name: value.cpu() for name, value in vars(target).items() if value is not None}
-                for target in lesson.targets
+                for target in batch.targets
             ],
         }
-        for lesson in lessons
+        for batch in supervised
     ]
     names = [name for batch in batches for name in batch.names]
-    write_tensors(path, {"iteration": iteration, "losses": dict(losses), "names": names, "lessons": saved})
+    write_tensors(path, {"iteration": iteration, "losses": dict(losses), "names": names, "batches": saved})
     wrong = [name for name, value in losses.items() if not math.isfinite(value)]
     raise InputError(
         f"the loss is not finite at iteration {iteration} ({', '.join(wrong)}); the batch is in {path}; "

@@ -17,7 +17,7 @@ from hassod_ros.detection.detections import Detections, to_instances
 from hassod_ros.learning.config import MeanTeacherConfig
 from hassod_ros.learning.dataset import Batch
 from hassod_ros.learning.distributed import World, share_buffers
-from hassod_ros.learning.loop import Lesson
+from hassod_ros.learning.loop import SupervisedBatch
 from hassod_ros.learning.schedules import branch_weights
 
 
@@ -42,8 +42,8 @@ class MeanTeacher:
         self.teacher.requires_grad_(False)
         self.teacher.train(stage.teacher_mode == "train")
 
-    def lessons(self, batches: Sequence[Batch], iteration: int) -> tuple[list[Lesson], dict[str, float]]:
-        """One lesson from the labels and one from the teacher; `batches` are a labelled and an unlabelled one."""
+    def supervise(self, batches: Sequence[Batch], iteration: int) -> tuple[list[SupervisedBatch], dict[str, float]]:
+        """One batch from the labels and one from the teacher; `batches` are a labelled and an unlabelled one."""
         labelled, unlabelled = batches
         stage = self._stage
         label_weight, teacher_weight = branch_weights(
@@ -69,8 +69,8 @@ class MeanTeacher:
             "both": [labelled.images, labelled.strong],
         }
         seen = views[stage.label_views]
-        lessons = [
-            Lesson(
+        supervised = [
+            SupervisedBatch(
                 "label",
                 torch.cat(seen),
                 labelled.sizes * len(seen),
@@ -79,7 +79,7 @@ class MeanTeacher:
                 mask_weight=stage.mask_weight,
                 drop_loss_iou=stage.drop_loss_iou,
             ),
-            Lesson(
+            SupervisedBatch(
                 "teacher",
                 unlabelled.strong,
                 unlabelled.sizes,
@@ -89,7 +89,7 @@ class MeanTeacher:
             ),
         ]
         boxes = sum(len(target.boxes) for target in targets) / len(targets)
-        return lessons, {"label_weight": label_weight, "teacher_weight": teacher_weight, "teacher_boxes": boxes}
+        return supervised, {"label_weight": label_weight, "teacher_weight": teacher_weight, "teacher_boxes": boxes}
 
     def average(self) -> CascadeMaskRCNN:
         """The teacher as a detector."""

@@ -103,8 +103,8 @@ def label(model: CascadeMaskRCNN, image: np.ndarray, config: RelabelConfig) -> I
     sizes = [[max(1, round(side * length / max(height, width))) for length in (height, width)] for side in config.sides]
     views = [functional.resize(pixels, size, antialias=True) for size in sizes]
     largest = views[int(np.argmax(config.sides))]
-    looks = [_look(model, view, largest.shape[1:], mirror=bool(n % 2)) for n, view in enumerate(views)]
-    found = vote(looks, config.nms)
+    found_in = [_detect(model, view, largest.shape[1:], mirror=bool(n % 2)) for n, view in enumerate(views)]
+    found = vote(found_in, config.nms)
     found = found.select(found.scores > config.score_threshold).select(slice(config.detections))
     rows, places, drawn = place_masks(
         found,
@@ -135,7 +135,7 @@ def label(model: CascadeMaskRCNN, image: np.ndarray, config: RelabelConfig) -> I
 
 
 @torch.inference_mode()
-def _look(model: CascadeMaskRCNN, view: Tensor, size: Sequence[int], *, mirror: bool) -> Detections:
+def _detect(model: CascadeMaskRCNN, view: Tensor, size: Sequence[int], *, mirror: bool) -> Detections:
     """What the model finds in (3, h, w) uint8, in pixels of an image of `size`."""
     inputs = view.flip(-1) if mirror else view
     (found,) = model(inputs[None].float().to(next(model.parameters()).device))

@@ -17,7 +17,7 @@ from hassod_ros.learning.burn_in import BurnIn
 from hassod_ros.learning.config import Recipe, StageConfig, flat, save_recipe
 from hassod_ros.learning.dataset import TrainingBatches, iterate, seed_of
 from hassod_ros.learning.distributed import World, join_world, share_buffers
-from hassod_ros.learning.loop import CHECKPOINT, LessonNetwork, Score, autocast, fit, share_of
+from hassod_ros.learning.loop import CHECKPOINT, LossNetwork, Score, autocast, fit, share_of
 from hassod_ros.learning.mean_teacher import MeanTeacher
 
 WEIGHTS, RECIPE = "model.pth", "recipe.yaml"
@@ -178,11 +178,11 @@ def _finish(
         first = stage.iterations * stage.accumulate
         stream.copy_paste_rate = 0.0
         numbers = range(first, first + stage.precise_bn)
-        learner, network = BurnIn(detector, stage), LessonNetwork(detector)
+        learner, network = BurnIn(detector, stage), LossNetwork(detector)
         batches = iterate(stream, numbers, workers=recipe.run.workers, pin=world.device.type == "cuda")
-        lessons = (learner.lessons([batch.to(world.device)], stage.iterations)[0] for batch in batches)
+        supervised = (learner.supervise([batch.to(world.device)], stage.iterations)[0] for batch in batches)
         with autocast(world.device, stage.precision):
-            update_bn(([each] for each in lessons), network)  # of each entry it takes the first element
+            update_bn(([each] for each in supervised), network)  # of each entry it takes the first element
         share_buffers(detector, world)
     path = folder / WEIGHTS
     if world.speaks:

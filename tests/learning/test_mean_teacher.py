@@ -107,7 +107,7 @@ def test_a_new_teacher_equals_the_student_and_does_not_learn_by_itself(detector)
 def test_teacher_mode_decides_whether_its_statistics_move(detector, batches, mode, training):
     learner = MeanTeacher(detector, MeanTeacherConfig(teacher_mode=mode), WORLD)
     before = {name: value.clone() for name, value in learner.teacher.state_dict().items()}
-    learner.lessons(batches, 0)
+    learner.supervise(batches, 0)
     moved = [name for name, value in learner.teacher.state_dict().items() if not torch.equal(value, before[name])]
     assert bool(moved) is training
     assert all("running_" in name or "num_batches" in name for name in moved)
@@ -118,8 +118,8 @@ def test_lessons_follow_the_switches(detector, batches, views, count):
     stage = MeanTeacherConfig(
         iterations=10, label_views=views, teacher_mask_weight=0.5, mask_weight=2.0, drop_loss_iou=0.01
     )
-    lessons, figures = MeanTeacher(detector, stage, WORLD).lessons(batches, 5)
-    label, teacher = lessons
+    supervised, figures = MeanTeacher(detector, stage, WORLD).supervise(batches, 5)
+    label, teacher = supervised
     assert (label.weight, teacher.weight) == pytest.approx((0.5, 2.5))
     assert (label.mask_weight, teacher.mask_weight) == (2.0, 0.5)
     assert (label.drop_loss_iou, teacher.drop_loss_iou) == (0.01, None)
@@ -132,7 +132,7 @@ def test_lessons_follow_the_switches(detector, batches, views, count):
 def test_a_sure_teacher_teaches_what_it_finds_in_the_weak_view(detector, batches):
     stage = MeanTeacherConfig(score_threshold=0.0, teacher_mode="eval", teacher_levels="head")
     learner = MeanTeacher(detector, stage, WORLD)
-    target = learner.lessons(batches, 0)[0][1].targets[0]
+    target = learner.supervise(batches, 0)[0][1].targets[0]
     detector.eval()
     with torch.no_grad():
         found = detector(batches[1].images, batches[1].sizes)[0]

@@ -47,8 +47,8 @@ def test_every_second_look_is_mirrored_and_all_are_in_pixels_of_the_largest(chec
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     mirrored = pixels.flip(-1)
     height, width = pixels.shape[1:]
-    seen = module._look(model, mirrored, (height, width), mirror=False)
-    turned = module._look(model, pixels, (2 * height, 2 * width), mirror=True)
+    seen = module._detect(model, mirrored, (height, width), mirror=False)
+    turned = module._detect(model, pixels, (2 * height, 2 * width), mirror=True)
     assert turned.size == (2 * height, 2 * width)
     torch.testing.assert_close(turned.scores, seen.scores)
     x0, y0, x1, y1 = seen.boxes.T * 2

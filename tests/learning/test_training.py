@@ -275,7 +275,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(recipe):
     assert str(path) in str(caught.value)
     saved = torch.load(path, weights_only=True)
     assert len(saved["names"]) == 2
-    assert saved["lessons"][0]["images"].dtype == torch.uint8
+    assert saved["batches"][0]["images"].dtype == torch.uint8
     assert not np.isfinite(list(saved["losses"].values())).all()
     assert not (folder / "model.pth").exists()
 

@@ -4,7 +4,7 @@ from hassod_ros.detection.detections import Detections
 from hassod_ros.learning.voting import vote
 
 
-def look(*rows, cell=1.0):
+def view(*rows, cell=1.0):
     """Detections of (x0, y0, x1, y1, score), by descending score."""
     values = torch.tensor(rows).reshape(-1, 5)
     return Detections(
@@ -17,7 +17,7 @@ def look(*rows, cell=1.0):
 
 
 def test_what_both_looks_see_comes_before_what_one_is_surer_of():
-    merged = vote([look((0, 0, 40, 40, 0.8)), look((60, 60, 90, 90, 0.9), (0, 0, 40, 44, 0.4))], iou=0.6)
+    merged = vote([view((0, 0, 40, 40, 0.8)), view((60, 60, 90, 90, 0.9), (0, 0, 40, 44, 0.4))], iou=0.6)
     torch.testing.assert_close(merged.scores, torch.tensor([0.6, 0.45]))
     weights = torch.tensor([0.8, 0.4 * 40 / 44])  # score times IoU with the best of the group
     y1 = (weights @ torch.tensor([40.0, 44.0]) / weights.sum()).item()
@@ -26,26 +26,26 @@ def test_what_both_looks_see_comes_before_what_one_is_surer_of():
 
 
 def test_masks_are_averaged_by_the_same_weights():
-    merged = vote([look((0, 0, 40, 40, 0.75)), look((0, 0, 40, 40, 0.25), cell=0.0)], iou=0.6)
+    merged = vote([view((0, 0, 40, 40, 0.75)), view((0, 0, 40, 40, 0.25), cell=0.0)], iou=0.6)
     torch.testing.assert_close(merged.mask_probabilities, torch.full((1, 2, 2), 0.75))
 
 
 def test_a_look_has_one_vote_for_a_thing():
-    twice = look((0, 0, 40, 40, 0.8), (0, 0, 40, 42, 0.7))
-    merged = vote([twice, look((60, 60, 90, 90, 0.2))], iou=0.6)
+    twice = view((0, 0, 40, 40, 0.8), (0, 0, 40, 42, 0.7))
+    merged = vote([twice, view((60, 60, 90, 90, 0.2))], iou=0.6)
     torch.testing.assert_close(merged.scores, torch.tensor([0.4, 0.1]))
     torch.testing.assert_close(merged.boxes[0], torch.tensor([0.0, 0, 40, 40]))
 
 
 def test_one_look_stays_as_it_is():
-    only = look((0, 0, 40, 40, 0.8), (60, 60, 90, 90, 0.2))
+    only = view((0, 0, 40, 40, 0.8), (60, 60, 90, 90, 0.2))
     merged = vote([only], iou=0.6)
     torch.testing.assert_close(merged.boxes, only.boxes)
     torch.testing.assert_close(merged.scores, only.scores)
 
 
 def test_nothing_and_boxes_without_area():
-    assert len(vote([look(), look()], iou=0.6)) == 0
-    merged = vote([look((5, 5, 5, 9, 0.5)), look()], iou=0.6)
+    assert len(vote([view(), view()], iou=0.6)) == 0
+    merged = vote([view((5, 5, 5, 9, 0.5)), view()], iou=0.6)
     assert merged.boxes.tolist() == [[5, 5, 5, 9]]
     assert merged.scores.tolist() == [0.25]
