@@ -23,7 +23,8 @@ _THIN = 0.03  # m; of lower things every pixel counts
 _LEAST_SIDE = 1e-3  # m; a box with a side of 0 breaks viewers
 _FOURFOLD = 0.55  # how well side faces must agree before they turn the box
 _LOOSE = 1.1  # how much larger than the smallest rectangle one along the side faces may be
-_SAMPLE = 6_000  # points of one object that are looked at
+_LARGE = 60_000  # px of an instance's region
+_SAMPLE = 4_000  # points of one object that are looked at
 
 
 class Flag(IntFlag):
@@ -33,6 +34,7 @@ class Flag(IntFlag):
     NO_SUPPORT = 2
     CUT_OFF = 4
     OCCLUDED = 8
+    MIXED = 16
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def locate(instances: Instances, depth: np.ndarray, rays: Rays, options: ObjectO
     flags[(coverage < options.least_coverage) | (counts < _LEAST_POINTS)] |= np.uint8(Flag.FEW_POINTS)
     flags[stands.cut_off[seen]] |= np.uint8(Flag.CUT_OFF)
     flags[stands.occluded[seen]] |= np.uint8(Flag.OCCLUDED)
+    flags[stands.is_mixed[seen]] |= np.uint8(Flag.MIXED)
     return Scene(
         depth,
         rays,
@@ -195,6 +198,9 @@ def _usable(instances: Instances, i: int, depth: np.ndarray, behind: np.ndarray,
     x0, y0, x1, y1 = instances.regions[i].tolist()
     z, mask = depth[y0:y1, x0:x1], instances.masks[i]
     inside = (mask.view(bool) & (z > 0) & (z <= options.max_depth) & ~behind[y0:y1, x0:x1]).view(np.uint8)
+    if inside.size > _LARGE:  # a table or a floor, on which specks do not matter
+        rows, columns = np.nonzero(inside)
+        return (rows + y0) * depth.shape[1] + columns + x0
     core = inside
     if options.erode:
         kernel = np.ones((2 * options.erode + 1,) * 2, np.uint8)
@@ -219,15 +225,15 @@ class _Frame:
 
 
 def _frame(i: int, stands: Stand, parents: np.ndarray, planes: tuple[Plane, ...]) -> _Frame:
-    """A part is upright as its whole is, and ends where it ends."""
+    """A part is upright as its whole is, and ends where it ends; a support may itself stand on another one."""
     above = i
     while parents[above] >= 0:
         above = int(parents[above])
+    base = int(stands.bases[above])
+    if base >= 0:
+        return _Frame(planes[base], bool(stands.touches[i]) and stands.bases[i] == base, False)
     plane = int(stands.planes[above])
-    if plane < 0:
-        return _Frame(None, False, False)
-    stands_itself = bool(stands.touches[i]) and (above == i or stands.planes[i] == plane)
-    return _Frame(planes[plane], stands_itself, bool(stands.is_support[i]))
+    return _Frame(planes[plane] if plane >= 0 else None, False, bool(stands.is_support[i]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,9 +332,9 @@ def _smallest(flat: np.ndarray) -> float:
 
 
 def _outermost(flat: np.ndarray) -> np.ndarray:
-    """Indices of the points (n, 2) that are furthest in one of 64 directions: all that a rectangle rests on."""
-    angles = np.arange(32) * (np.pi / 32)
-    along = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(flat.dtype) @ flat.T  # (32, n)
+    """Indices of the points (n, 2) that are furthest in one of 48 directions: all that a rectangle rests on."""
+    angles = np.arange(24) * (np.pi / 24)
+    along = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(flat.dtype) @ flat.T  # (24, n)
     return np.unique(np.concatenate([along.argmin(1), along.argmax(1)]))
 
 

@@ -22,7 +22,7 @@ from hassod_ros.nodes.diagnostics import Notices
 from hassod_ros.nodes.transform_listener import INSTALLED, TransformListener
 
 _DEPTH_WAIT = 0.1  # s beyond max_skew for a depth image that is still under way
-_MEMORY = 3.0  # s that depth images are kept: as long as a slow model may take
+_MEMORY = 10.0  # s that depth images are kept: longer than a slow model takes
 _MOST = 90  # images
 _TRANSFORM_WAIT = 0.1  # s
 

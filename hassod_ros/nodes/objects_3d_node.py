@@ -37,7 +37,7 @@ from hassod_ros.nodes.transform_listener import TransformListener
 from hassod_ros.runtime.stream import FrameStatistics, Worker
 
 TRANSFORM_WAIT = 0.1  # s for a transform at the stamp
-_WAITING = 5  # instance arrays that may wait for their turn
+_WAITING = 2  # instance arrays that may wait for their turn: a burst is worked off, and results stay fresh
 _EXPIRY = 0.2  # s between two looks at what has left the planning scene
 
 

@@ -14,10 +14,10 @@ from std_msgs.msg import Header
 from hassod_msgs.msg import Grasp3D, Object3D, Object3DArray, Support
 from hassod_ros.geometry.cloud import POINT, CloudMaker
 from hassod_ros.geometry.grasps import Grasp, find_grasps
-from hassod_ros.geometry.objects import Scene
+from hassod_ros.geometry.objects import Flag, Scene
 from hassod_ros.geometry.planes import CELL
 from hassod_ros.geometry.transforms import quaternions
-from hassod_ros.instances import Instances
+from hassod_ros.instances import Instances, Level
 from hassod_ros.nodes.objects_3d_parameters import gripper
 from hassod_ros.nodes.perception_parameters import LEVEL_NAMES
 
@@ -79,7 +79,10 @@ class Located:
         fingers = gripper(self.options)
         if not fingers.opening:
             return {}
-        return {int(i): find_grasps(self.scene, int(i), fingers) for i in self.published}
+        objects = self.scene.objects
+        # A part of a part is held as little as a mask of two things.
+        held = (objects.levels < Level.SUBPART) & (objects.flags & Flag.MIXED == 0)
+        return {int(i): find_grasps(self.scene, int(i), fingers) for i in self.published if held[i]}
 
     @cached_property
     def poses(self) -> list[Pose]:

@@ -216,3 +216,42 @@ def test_masks_of_any_size_anywhere_give_finite_boxes(rectangles):
         assert np.isfinite(values).all()
     assert (objects.sizes > 0).all()
     assert (objects.parents < len(objects)).all()
+
+
+def with_mask(mask):
+    """The box, the can and one more mask around them that the detector took for their whole."""
+    masks = np.array([mask, TWO.ids == 3, TWO.ids == 4])
+    return Instances.from_dense(masks, image_size=mask.shape, levels=np.array([0, 1, 1]), parents=np.array([-1, 0, 0]))
+
+
+def test_a_mask_around_two_things_is_no_whole_of_them():
+    objects = locate(with_mask(np.isin(TWO.ids, [3, 4])), TWO.depth, TWO.rays).objects
+    assert objects.flags[0] & Flag.MIXED
+    assert objects.parents.tolist() == [-1, -1, -1]
+    assert objects.levels.tolist() == [Level.WHOLE] * 3
+
+
+def test_a_mask_of_a_thing_and_much_of_the_table_is_no_whole_of_it():
+    rows, columns = np.nonzero(TWO.ids == 3)
+    mask = np.zeros(TWO.ids.shape, bool)
+    mask[rows.min() - 30 : rows.max() + 30, columns.min() - 40 : columns.max() + 40] = True
+    mask &= TWO.ids != 4
+    masks = np.array([mask, TWO.ids == 3])
+    instances = Instances.from_dense(masks, image_size=mask.shape, levels=np.array([0, 1]), parents=np.array([-1, 0]))
+    objects = locate(instances, TWO.depth, TWO.rays).objects
+    assert objects.is_support[0] or objects.flags[0] & Flag.MIXED
+    assert objects.parents[1] == -1
+    assert objects.levels[1] == Level.WHOLE
+
+
+def test_a_thing_in_two_halves_stays_one():
+    """Its parts touch: they are no two things."""
+    half = TWO.ids == 3
+    half[:, : np.nonzero(half)[1].mean().astype(int)] = False
+    masks = np.array([TWO.ids == 3, half, (TWO.ids == 3) & ~half, TWO.ids == 4])
+    instances = Instances.from_dense(
+        masks, image_size=half.shape, levels=np.array([0, 1, 1, 0]), parents=np.array([-1, 0, 0, -1])
+    )
+    objects = locate(instances, TWO.depth, TWO.rays).objects
+    assert not objects.flags[0] & Flag.MIXED
+    assert objects.parents.tolist() == [-1, 0, 0, -1]
