@@ -1,4 +1,4 @@
-"""camera_player: a folder of images or a video, published as a camera would."""
+"""camera_player: images, a video, or colour with depth, published as a camera would."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import cv2
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -18,8 +17,12 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from hassod_ros.errors import InputError
+from hassod_ros.footage.frame import Frame
+from hassod_ros.footage.kinds import is_bag
+from hassod_ros.footage.rgbd import Shot, is_rgbd, open_rgbd
 from hassod_ros.footage.sources import open_source
 from hassod_ros.nodes.convert import array_to_image
+from hassod_ros.nodes.depth_player import DepthPublisher, recorded_info
 from hassod_ros.nodes.parameters import Parameter, declare, values
 from hassod_ros.nodes.run import reliability, run
 
@@ -29,7 +32,8 @@ PARAMETERS = (
     Parameter(
         name="source",
         default="",
-        description="Folder of images, text file with one path a line, image, or video.",
+        description="Folder of images, text file with one path a line, image, video, recording, or colour with depth: "
+        "a folder with rgb/ and depth/, or an index of frames.",
         read_only=True,
     ),
     Parameter(
@@ -110,7 +114,7 @@ PARAMETERS = (
 
 
 class CameraPlayer(Node):
-    """Publishes `image` and `camera_info` at a fixed rate.
+    """Publishes `image` and `camera_info` at a fixed rate, and depth and transforms where the source has them.
 
     Args:
         node_options: Passed on to rclpy, such as `context`.
@@ -131,13 +135,17 @@ class CameraPlayer(Node):
         self._sent = 0
         self._state = "playing"
         self._listened_since = 0.0
+        self._has_depth = is_rgbd(self._options["source"]) or is_bag(self._options["source"])
+        if self._has_depth and (self._options["height"] or self._options["pan_zoom"]):
+            raise InputError("width, height and pan_zoom are for photographs and videos; depth would not fit any more")
         self._frames = self._open()
-        self._next: np.ndarray | None = next(self._frames)  # a source without images is noticed here
+        self._next: Shot | None = next(self._frames)  # a source without images is noticed here
         qos = QoSProfile(
             history=HistoryPolicy.KEEP_LAST, depth=5, reliability=reliability(self._options["reliability"])
         )
         self._image = self.create_publisher(Image, "image", qos)
         self._camera_info = self.create_publisher(CameraInfo, "camera_info", qos)
+        self._depth = DepthPublisher(self, qos, self._options["source"]) if self._has_depth else None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         how = f"raw, {self._options['reliability'].replace('_', ' ')}, depth {qos.depth}"
         self.get_logger().info(f"images are published on {self._image.topic_name} ({how})")
@@ -145,14 +153,17 @@ class CameraPlayer(Node):
         self._timer = self.create_timer(1 / self._options["rate"], self._play, clock=steady)
         self.create_timer(1.0, self._report, clock=steady)
 
-    def _open(self) -> Iterator[np.ndarray]:
+    def _open(self) -> Iterator[Shot]:
         options = self._options
-        return open_source(
+        if self._has_depth:
+            return open_rgbd(options["source"], say=self.get_logger().warning)
+        pictures = open_source(
             options["source"],
             size=(options["height"], options["width"]) if options["height"] else None,
             frames_per_photo=math.ceil(options["pan_zoom"] * options["rate"]),
             warn=self.get_logger().warning,
         )
+        return (Shot(Frame(options["source"], 0, pixels)) for pixels in pictures)
 
     def _play(self) -> None:
         if self._next is None or self._sent == self._options["count"] > 0:
@@ -160,13 +171,19 @@ class CameraPlayer(Node):
             return
         if self._sent == 0 and self._options["wait"] and not self._listened():
             return
-        pixels = self._next
-        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._options["frame_id"])
+        shot = self._next
+        pixels = shot.frame.pixels
+        frame_id = shot.frame.frame_id or self._options["frame_id"]
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=frame_id)
         encoding = self._options["encoding"]
         if encoding != "rgb8":
             pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if encoding == "bgr8" else cv2.COLOR_RGB2GRAY)
         self._image.publish(array_to_image(pixels, encoding, header))
-        self._camera_info.publish(pinhole(pixels.shape[1], pixels.shape[0], self._options["field_of_view"], header))
+        ideal = pinhole(pixels.shape[1], pixels.shape[0], self._options["field_of_view"], header)
+        info = ideal if shot.frame.info is None else recorded_info(shot.frame.info, header)
+        self._camera_info.publish(info)
+        if self._depth is not None:
+            self._depth.publish(shot, info)
         self._sent += 1
         # The next frame is made ready now, so that it leaves on time.
         self._next = next(self._frames, None)

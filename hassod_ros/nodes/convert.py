@@ -13,14 +13,13 @@ __all__ = ["ENCODINGS", "array_to_image", "compressed_to_array", "image_to_array
 _OUTPUT_DTYPES = {"rgb8": np.uint8, "bgr8": np.uint8, "mono8": np.uint8, "mono16": np.uint16, "16UC1": np.uint16}
 
 
-def array_to_image(pixels: np.ndarray, encoding: str, header: Header, message: Image | None = None) -> Image:
+def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     """sensor_msgs/Image of an (H, W) or (H, W, C) array in one of the output encodings; the data are copied once.
 
     Args:
         pixels: uint8 (rgb8, bgr8: three channels; mono8) or uint16 (mono16, 16UC1).
         encoding: ROS name of the layout.
         header: Used as it is, not copied.
-        message: A new one that is filled and returned, as messages have for their fields. Default: another one.
 
     Raises:
         ValueError: The array is not of this encoding.
@@ -30,9 +29,7 @@ def array_to_image(pixels: np.ndarray, encoding: str, header: Header, message: I
     if pixels.dtype != _OUTPUT_DTYPES[encoding] or pixels.size != pixels.shape[0] * pixels.shape[1] * channels:
         raise ValueError(f"{pixels.dtype} {pixels.shape} is not an image of encoding {encoding}")
     pixels = np.ascontiguousarray(pixels)
-    message = Image() if message is None else message
-    message.header, message.encoding = header, encoding
-    message.height, message.width = pixels.shape[:2]
+    message = Image(header=header, height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
     message.step = pixels.shape[1] * channels * pixels.dtype.itemsize
     # Assigning bytes or a list is 10 to 1000 times slower: rclpy then looks at every element.
     message.data.frombytes(pixels.data.cast("B"))

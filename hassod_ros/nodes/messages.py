@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from hassod_msgs.msg import Instance, InstanceArray
@@ -42,22 +42,20 @@ def instance_array(
             level=level,
             scene=scene,
             score=score,
+            roi=RegionOfInterest(x_offset=x0, y_offset=y0, width=x1 - x0, height=y1 - y0),
             mask_encoding=MASK_ENCODINGS[mask_encoding],
         )
-        for instance_id, label, parent_id, level, scene, score in zip(
+        for instance_id, label, parent_id, level, scene, score, (x0, y0, x1, y1) in zip(
             ids.tolist(),
             instances.labels().tolist(),
             parent_ids.tolist(),
             instances.levels.tolist(),
             instances.scene.tolist(),
             instances.scores.tolist(),
+            instances.regions.tolist(),
             strict=True,
         )
     ]
-    # An instance comes with an empty roi and mask: filling them is cheaper than making others.
-    for found, (x0, y0, x1, y1) in zip(message.instances, instances.regions.tolist(), strict=True):
-        roi = found.roi
-        roi.x_offset, roi.y_offset, roi.width, roi.height = x0, y0, x1 - x0, y1 - y0
     _write_masks(message, instances, mask_encoding)
     return message
 
@@ -65,7 +63,7 @@ def instance_array(
 def _write_masks(message: InstanceArray, instances: Instances, mask_encoding: str) -> None:
     if mask_encoding == "crop":
         for found, mask in zip(message.instances, instances.masks, strict=True):
-            array_to_image(mask * np.uint8(255), "mono8", message.header, found.mask)
+            found.mask = array_to_image(mask * np.uint8(255), "mono8", message.header)
     elif mask_encoding == "rle":
         for found, runs in zip(message.instances, run_lengths(instances.masks), strict=True):
             found.runs.frombytes(runs.data.cast("B"))

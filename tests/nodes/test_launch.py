@@ -38,7 +38,7 @@ import pathlib, signal, sys
 pathlib.Path({file!r}).write_text("\\n".join(sys.argv[1:]))
 signal.sigwait([signal.SIGINT, signal.SIGTERM])
 """
-FILES = ("perception", "multi_camera", "replay")
+FILES = ("perception", "multi_camera", "replay", "objects_3d", "manipulation")
 
 
 @pytest.fixture
