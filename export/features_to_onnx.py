@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hassod_ros.export.to_onnx import parse_size
-
 from hassod_ros.commands import run, script_parser
+from hassod_ros.export.to_onnx import parse_size
 from hassod_ros.packages import required
 
 with required("train"):

@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hassod_ros.export import to_onnx
 
 from hassod_ros.deploy import onnx_export
 from hassod_ros.deploy.onnx_export import ExportOptions, check_graph, check_recall, export_onnx
@@ -18,6 +17,7 @@ from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights
 from hassod_ros.errors import InputError
+from hassod_ros.export import to_onnx
 from hassod_ros.runtime.backends import open_backend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend
 from hassod_ros.runtime.model_info import read_model_info

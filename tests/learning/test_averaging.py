@@ -2,12 +2,12 @@ import dataclasses
 
 import pytest
 import torch
-from hassod_ros.train import average as script
 
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, read_config, save_weights
 from hassod_ros.errors import InputError
 from hassod_ros.learning.averaging import average
+from hassod_ros.train import average as script
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hassod_ros.train import shrink_photos as script
 from PIL import Image
 
 from hassod_ros.errors import InputError
 from hassod_ros.images import list_images, read_image
 from hassod_ros.learning.pool import shrink
+from hassod_ros.train import shrink_photos as script
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hassod_ros.train import pretrain_features as script
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -22,6 +21,7 @@ from hassod_ros.learning.config import save_recipe
 from hassod_ros.learning.pretraining import views
 from hassod_ros.learning.pretraining.config import PretrainConfig
 from hassod_ros.learning.pretraining.run import drawn, load_pictures, pretrain
+from hassod_ros.train import pretrain_features as script
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("one_thread")]
 

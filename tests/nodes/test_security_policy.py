@@ -21,6 +21,10 @@ OPTIONAL = {
         "/perception_node/label_info",
         "/objects_3d_node/detections",
         "/objects_3d_node/planning_scene",
+        "/depth",  # where the source has it
+        "/depth/camera_info",
+        "/tf",
+        "/tf_static",
     },
     "reply": {f"/{node}/get_type_description" for node in ("perception_node", "camera_player", "objects_3d_node")},
 }

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hassod_ros.export import to_tensorrt
 
 import hassod_ros.runtime
 from hassod_ros.errors import InputError
+from hassod_ros.export import to_tensorrt
 from hassod_ros.runtime.backends import open_backend
 
 ROOM = Path(hassod_ros.runtime.__file__).parent

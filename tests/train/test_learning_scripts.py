@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from hassod_ros.train import detector, mean_teacher, prepare_data
 
 SMOKE = str(Path(__file__).parents[2] / "config" / "recipes" / "smoke.yaml")
