@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from hassod_ros.commands import run, script_parser
 from hassod_ros.deploy.registry import GATE, IMPORTED, NAME, Registry, Version
 from hassod_ros.errors import InputError
-from hassod_ros.runtime.default_model import resolve_model
+from hassod_ros.runtime.model_names import resolve_model
 
 if TYPE_CHECKING:
     import argparse
