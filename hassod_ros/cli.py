@@ -37,6 +37,7 @@ _TRAIN, _EXPORT, _NODES = "hassod_ros.train", "hassod_ros.export", "hassod_ros.n
 VERBS = {
     "predict": Verb(f"{_TRAIN}.predict", "find wholes, parts and subparts in photos, videos, recordings"),
     "extract": Verb(f"{_TRAIN}.extract", "select frames worth labelling from recordings and videos"),
+    "retrain": Verb(f"{_TRAIN}.retrain", "last night's recordings in, a better model out"),
     "pseudo_label": Verb(f"{_TRAIN}.pseudo_label", "label photographs without supervision"),
     "detector": Verb(f"{_TRAIN}.detector", "train a detector on labels (burn-in)"),
     "mean_teacher": Verb(f"{_TRAIN}.mean_teacher", "let it go on learning from itself"),
@@ -53,6 +54,8 @@ VERBS = {
     "to_tensorrt": Verb(f"{_EXPORT}.to_tensorrt", "build its TensorRT engine on this machine"),
     "gate": Verb(f"{_EXPORT}.gate", "judge a new model against the running one, without labels"),
     "registry": Verb(f"{_EXPORT}.registry", "list, show, name and prune registered models"),
+    "rollout": Verb(f"{_EXPORT}.rollout", "let running nodes load a registered model"),
+    "rollback": Verb(f"{_EXPORT}.rollback", "let them load what they ran before"),
     "features_to_onnx": Verb(f"{_EXPORT}.features_to_onnx", "export the features of discovery"),
     "perception_node": Verb(f"{_NODES}.perception_node", "segment a camera's images", node=True),
     "camera_player": Verb(f"{_NODES}.camera_player", "show photos or a video as a camera", node=True),

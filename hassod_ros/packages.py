@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hassod_ros.errors import InputError
+
 
 @contextmanager
 def required(extra: str) -> Iterator[None]:
@@ -23,3 +25,19 @@ def required(extra: str) -> Iterator[None]:
             raise
         print(f"error: the package {package} is missing; run pip install 'hassod_ros[{extra}]'", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+@contextmanager
+def required_ros() -> Iterator[None]:
+    """Imports of a script that need ROS 2 and the messages of this package.
+
+    Raises:
+        InputError: They are missing.
+
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"the package {error.name} is missing; source ROS 2 and the workspace with hassod_msgs"
+        ) from error

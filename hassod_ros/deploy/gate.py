@@ -190,7 +190,7 @@ def look(
     last = {name: np.zeros((0, 1, 1), bool) for name in models}
     pairs = 0
     for index, (path, image) in enumerate(_progress(paths, "frames of the gate", say)):
-        shape = _shape(image.shape[:2])
+        shape = small_shape(image.shape[:2])
         grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), shape[::-1], interpolation=cv2.INTER_AREA)
         signature = measure(image).signature
         paired = before is not None and before[0].parent == path.parent and before[1].shape == grey.shape
@@ -202,8 +202,8 @@ def look(
             start = time.perf_counter()
             instances = model(image)
             rows.seconds.append(time.perf_counter() - start)
-            masks = _masks(instances, shape)
-            mirror = _masks(model(np.ascontiguousarray(image[:, ::-1])), shape)[:, :, ::-1]
+            masks = small_masks(instances, shape)
+            mirror = small_masks(model(np.ascontiguousarray(image[:, ::-1])), shape)[:, :, ::-1]
             rows.instances.append(instances)
             rows.mirrored.append(agreement(masks, mirror))
             if flow is not None:
@@ -223,24 +223,24 @@ def agreement(first: np.ndarray, second: np.ndarray) -> float:
     """
     if not len(first) or not len(second):
         return float(len(first) == len(second))
-    iou = _iou(first, second)
+    iou = overlaps(first, second)
     return float((iou.max(axis=1).sum() + iou.max(axis=0).sum()) / sum(iou.shape))
 
 
-def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(N, M) of (N, H, W) and (M, H, W) bool."""
     a, b = (masks.reshape(len(masks), -1).astype(np.float32) for masks in (first, second))
     common = a @ b.T
     return common / np.maximum(a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - common, 1)
 
 
-def _shape(size: tuple[int, int]) -> tuple[int, int]:
+def small_shape(size: tuple[int, int]) -> tuple[int, int]:
     """(h, w) at which masks of pictures of (H, W) are compared."""
     scale = min(1.0, _WIDTH / size[1])
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _masks(instances: Instances, shape: tuple[int, int]) -> np.ndarray:
+def small_masks(instances: Instances, shape: tuple[int, int]) -> np.ndarray:
     """(N, h, w) bool at the size of the comparison: the pixels nearest to its."""
     height, width = instances.image_size
     rows = ((np.arange(shape[0]) + 0.5) * height / shape[0]).astype(int)
@@ -279,11 +279,11 @@ def recall(running: Sequence[Instances], candidate: Sequence[Instances], confide
     for sure, other in zip(running, candidate, strict=True):
         if not len(sure):
             continue
-        shape = _shape(sure.image_size)
-        masks = _masks(sure.select(sure.scores >= confident * sure.scores.max()), shape)
+        shape = small_shape(sure.image_size)
+        masks = small_masks(sure.select(sure.scores >= confident * sure.scores.max()), shape)
         total += len(masks)
         if len(other):
-            hits += int((_iou(masks, _masks(other, shape)).max(axis=1) >= _FOUND).sum())
+            hits += int((overlaps(masks, small_masks(other, shape)).max(axis=1) >= _FOUND).sum())
     if not total:
         raise InputError("the running model finds nothing on these pictures, so nothing can be compared; give others")
     return hits / total, total

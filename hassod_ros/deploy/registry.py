@@ -2,6 +2,7 @@
 
 ROOT/registry.json                   the schema of all this
 ROOT/NAME/VERSION/model.onnx         1, 2, 3, ...; a version never changes
+ROOT/NAME/VERSION/weights.pth        what it was exported from, where that was given: the next training starts from it
 ROOT/NAME/VERSION/record.json        status, reason, parent, provenance, sha256 of the model
 ROOT/NAME/VERSION/gate.json          figures of the gate, where it was asked; report.html beside it
 ROOT/aliases.json                    NAME -> alias -> version
@@ -32,7 +33,7 @@ from hassod_ros.errors import InputError
 from hassod_ros.files import sha256, write_json
 
 SCHEMA = 1
-MODEL, RECORD, GATE, REPORT = "model.onnx", "record.json", "gate.json", "report.html"
+MODEL, WEIGHTS, RECORD, GATE, REPORT = "model.onnx", "weights.pth", "record.json", "gate.json", "report.html"
 ACCEPTED, REFUSED, IMPORTED = "accepted", "refused", "imported"
 NAME = "perception"  # of the models, where none is given
 _UNFINISHED = ".unfinished-"
@@ -62,6 +63,12 @@ class Version:
     def model(self) -> Path:
         """File of the model."""
         return self.folder / MODEL
+
+    @property
+    def weights(self) -> Path | None:
+        """File of the checkpoint that the model was exported from, where it was registered too."""
+        file = self.folder / WEIGHTS
+        return file if file.is_file() else None
 
     @property
     def sha256(self) -> str:
@@ -123,6 +130,7 @@ class Registry:
         provenance: Mapping[str, Any] | None = None,
         gate: Mapping[str, Any] | None = None,
         report: str | os.PathLike | None = None,
+        weights: str | os.PathLike | None = None,
     ) -> Version:
         """Add a version; the same file with the same status is added once.
 
@@ -135,6 +143,7 @@ class Registry:
             provenance: Plain values: sources and their sha256, settings, revision.
             gate: Figures of the gate.
             report: HTML file of the gate; it is copied.
+            weights: Checkpoint that the model was exported from; it is copied.
 
         Raises:
             InputError: The name is none, or the files cannot be copied; the registry is then as before.
@@ -155,8 +164,9 @@ class Registry:
         try:
             folder.chmod(0o755)
             _copy(Path(model), folder / MODEL)
-            if report:
-                _copy(Path(report), folder / REPORT)
+            for source, target in ((report, REPORT), (weights, WEIGHTS)):
+                if source:
+                    _copy(Path(source), folder / target)
             if gate is not None:
                 write_json(folder / GATE, gate, indent=1)
             record = {

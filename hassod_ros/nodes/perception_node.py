@@ -58,7 +58,8 @@ class PerceptionNode(ManagedNode):
         super().__init__("perception_node", PARAMETERS, **node_options)
         for name in check_names(self.get_parameter("cameras").value):
             declare(self, camera_parameters(name))
-        self._slot = ModelSlot(open_model or self._open_segmenter)
+        roots = [root for root in self.get_parameter("model_roots").value if root]
+        self._slot = ModelSlot(open_model or self._open_segmenter, roots)
         self._cameras: list[Camera] = []
         self._frames: FrameLoop | None = None
         self._level_names: vision.LevelNames | None = None

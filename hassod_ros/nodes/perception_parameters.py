@@ -24,6 +24,12 @@ PARAMETERS = (
         read_only=True,
     ),
     Parameter(
+        name="model_roots",
+        default=[""],
+        description="Folders that models are loaded from, links resolved, whoever asks; a single empty one = any file.",
+        read_only=True,
+    ),
+    Parameter(
         name="backend",
         default="auto",
         choices=("auto", *BACKENDS),

@@ -45,6 +45,7 @@ class ModelSlot:
 
     Args:
         open_model: Makes a segmenter from a path.
+        roots: Folders that models may be loaded from, links resolved; none: any file.
 
     Attributes:
         loading: The path that is being loaded, or "".
@@ -52,10 +53,11 @@ class ModelSlot:
 
     """
 
-    def __init__(self, open_model: Callable[[str], ImageSegmenter]) -> None:
+    def __init__(self, open_model: Callable[[str], ImageSegmenter], roots: Sequence[str] = ()) -> None:
         self.loading = ""
         self.progress = ""
         self._open_model = open_model
+        self._roots = [Path(root).resolve() for root in roots]
         self._model: Model | None = None
         self._lock = threading.Lock()  # held while the model segments, or is exchanged for another
         self._lives = 0  # how often the slot was closed
@@ -81,11 +83,11 @@ class ModelSlot:
             The new model, and the one that it replaced, which is closed now.
 
         Raises:
-            InputError: The file cannot be used, or the slot was closed meanwhile.
+            InputError: The file cannot be used or lies outside of the folders, or the slot was closed meanwhile.
 
         """
         life = self._lives
-        resolved = resolve_model(path, self.report)
+        resolved = self._within(resolve_model(path, self.report))
         self.loading, self.progress = resolved, ""
         try:
             new = self._open(resolved)
@@ -101,6 +103,16 @@ class ModelSlot:
         if old is not None:
             old.segmenter.close()
         return new, old
+
+    def _within(self, path: str) -> str:
+        """The file with its links resolved, so that what is checked is what is opened."""
+        if not self._roots:
+            return path
+        file = Path(path).resolve()
+        if not any(file.is_relative_to(root) for root in self._roots):
+            allowed = ", ".join(map(str, self._roots))
+            raise InputError(f"{file} lies outside of model_roots ({allowed}); copy it there, or add its folder")
+        return str(file)
 
     def _open(self, path: str) -> Model:
         segmenter = self._open_model(path)

@@ -66,10 +66,22 @@ def test_the_policy_has_the_structure_of_sros2():
     root = ElementTree.parse(POLICY).getroot()
     assert (root.tag, root.get("version")) == ("policy", "0.2.0")
     paths = [enclave.get("path") for enclave in root.iterfind("enclaves/enclave")]
-    assert paths == ["/perception_node", "/objects_3d_node", "/camera_player"]
+    assert paths == ["/perception_node", "/objects_3d_node", "/camera_player", "/rollout"]
     for profile in root.iterfind("enclaves/enclave/profiles/profile"):
         assert profile.get("ns") == "/"
         for group in profile:
             assert group.tag in ("services", "topics")
             assert set(group.attrib.values()) == {"ALLOW"}
             assert all(entry.tag == group.tag[:-1] and entry.text for entry in group)
+
+
+def test_only_rollouts_may_exchange_models():
+    root = ElementTree.parse(POLICY).getroot()
+    may = [
+        enclave.get("path")
+        for enclave in root.iterfind("enclaves/enclave")
+        for services in enclave.iterfind(".//services[@request]")
+        if any(entry.text.endswith("reload_model") for entry in services)
+    ]
+    assert may == ["/rollout"]
+    assert allowed("rollout", "request") == {"/perception_node/reload_model"}

@@ -1,0 +1,314 @@
+"""Last night's recordings in, a better model out: a short run of commands, each done once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from hassod_ros.chain.steps import Step, machine, run_steps
+from hassod_ros.cli import VERBS
+from hassod_ros.deploy.registry import ACCEPTED, GATE, IMPORTED, MODEL, NAME, REFUSED, REPORT, Registry, Version
+from hassod_ros.errors import InputError
+from hassod_ros.files import revision, sha256, write_json, write_text
+from hassod_ros.footage.store import HELD_BACK, IMAGES, INDEX, SOURCES, fingerprint
+from hassod_ros.runtime.default_model import resolve_model
+
+LABELS, VERSION, RECIPE = "labels.json", "version.json", "recipe.yaml"
+_WEIGHTS = "burn_in/model.pth"
+STOPPED = (130, 143)  # status after Ctrl-C and SIGTERM
+NEW, OLD = "new", "old"  # folders of the training pictures
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """What to do.
+
+    Attributes:
+        sources: Recordings, videos, folders of images.
+        registry: Folder of the registry; made where there is none.
+        work: Folder of the steps.
+        start: Alias or number of the version to start from, or a model's name or file, which is then registered.
+        weights: Checkpoint of that model; default: the one that was registered with it, or the model's own file.
+        name: Of the line of models.
+        labels: "vote": running model and discovery; "discovery": of a new domain, discovery alone.
+        features: Of discovery.
+        replay: Pictures of the old domain, which training goes on seeing.
+        recipe: Of the fine-tuning, such as config/recipes/finetune.yaml.
+        changes: NAME=VALUE of the recipe's settings.
+        extract: More options of `extract`.
+        gate: More options of `gate`.
+        export: More options of `to_onnx`.
+        nodes: Nodes to roll an accepted model out to.
+        rollout: More options of `rollout`.
+
+    """
+
+    sources: tuple[Path, ...]
+    registry: Path
+    work: Path
+    recipe: Path
+    start: str = "stable"
+    weights: Path | None = None
+    name: str = NAME
+    labels: Literal["vote", "discovery"] = "vote"
+    features: str = "handcrafted"
+    replay: Path | None = None
+    changes: tuple[str, ...] = ()
+    extract: tuple[str, ...] = ()
+    gate: tuple[str, ...] = ()
+    export: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    rollout: tuple[str, ...] = field(default=())
+
+
+def retrain(task: Retrain, say: Callable[[str], None] = print) -> Version:
+    """Do all steps that are not done yet; first say what they are.
+
+    Returns:
+        The registered model, accepted or refused.
+
+    Raises:
+        InputError: Something given is wrong (as far as it can be told, before the first step), or a step failed. What
+            was done is kept.
+
+    """
+    for source in task.sources:
+        if not source.exists():
+            raise InputError(f"{source} does not exist; give a recording, a video or a folder of images")
+    if not task.recipe.is_file():
+        raise InputError(f"the recipe {task.recipe} does not exist; give its path with --recipe")
+    if task.replay and not task.replay.is_dir():
+        raise InputError(f"{task.replay} is no folder; give one with pictures of the old domain with --replay")
+    running = _running(task)
+    steps = plan(task, running)
+    if not task.replay:
+        say("no --replay: nothing but the gate keeps the model from forgetting its old domain")
+    run_steps(steps, until=steps[-1].name, say=say)
+    found = json.loads(
+        next(step for step in steps if step.name == "register").path(VERSION).read_text(encoding="utf-8")
+    )
+    return Registry(task.registry).resolve(str(found["number"]), task.name)
+
+
+def plan(task: Retrain, running: Version) -> list[Step]:
+    """The steps in their order."""
+    root = task.work
+    content = {path.name: fingerprint(path) for path in task.sources}
+    pictures = fingerprint(task.replay) if task.replay else ""
+    weights = task.weights or running.weights or running.model
+    extract = _step(
+        root,
+        "extract",
+        f"select frames of {', '.join(map(str, task.sources))}",
+        {"sources": content, "options": task.extract},
+        (),
+        (INDEX, SOURCES),
+        partial(_extract, task),
+    )
+    labels = _step(
+        root,
+        "labels",
+        f"label them by {'the running model and discovery' if task.labels == 'vote' else 'discovery'}",
+        {"labels": task.labels, "features": task.features, "running": running.sha256, "replay": pictures},
+        (extract,),
+        (LABELS,),
+        partial(_label, task, running, extract),
+        ("ray", "numba", "scipy", "pycocotools"),
+    )
+    train = _step(
+        root,
+        "train",
+        f"fine-tune {running}",
+        {"weights": sha256(weights), "recipe": sha256(task.recipe), "changes": task.changes},
+        (extract, labels),
+        (_WEIGHTS,),
+        partial(_train, task, weights, labels),
+        ("torch", "torchvision", "tensorboard"),
+    )
+    export = _step(
+        root,
+        "export",
+        "write the ONNX file, with its gate of parity",
+        {"like": running.sha256, "options": task.export},
+        (labels, train),
+        (MODEL,),
+        partial(_export, task, running, extract, train),
+        ("onnx", "onnxscript"),
+    )
+    gate = _step(
+        root,
+        "gate",
+        f"judge it against {running} on held-back frames",
+        {"running": running.sha256, "replay": pictures, "options": task.gate},
+        (extract, export),
+        (GATE, REPORT),
+        partial(_gate, task, running, extract, export),
+    )
+    register = _step(
+        root,
+        "register",
+        f"register it in {task.registry}",
+        {"registry": str(task.registry.resolve()), "name": task.name},
+        (gate,),
+        (VERSION,),
+        partial(_register, task, running, extract, train, export, gate),
+    )
+    steps = [extract, labels, train, export, gate, register]
+    if task.nodes:
+        about = f"roll it out to {len(task.nodes)} nodes, if it was accepted"
+        settings = {"nodes": task.nodes, "options": task.rollout}
+        steps.append(
+            _step(root, "rollout", about, settings, (register,), ("done.txt",), partial(_roll_out, task, register))
+        )
+    return steps
+
+
+def _step(
+    root: Path,
+    name: str,
+    about: str,
+    settings: Mapping[str, Any],
+    needs: tuple[Step, ...],
+    outputs: tuple[str, ...],
+    run: Callable[[Path], None],
+    packages: tuple[str, ...] = (),
+) -> Step:
+    return Step(name, about, root, settings, needs, outputs, run, packages)
+
+
+def _running(task: Retrain) -> Version:
+    """The version to start from; a model file, or the shipped model, is registered first."""
+    registry = Registry(task.registry, create=True)
+    file = Path(resolve_model(task.start))
+    if file.is_file():
+        version = registry.register(file, name=task.name, status=IMPORTED, weights=task.weights)
+        if not registry.aliases(task.name):
+            registry.set_alias("stable", version, why="first model")
+        return version
+    version = registry.resolve(task.start, task.name)
+    version.check()
+    return version
+
+
+def command(verb: str, *words: object, accept: Sequence[int] = (0,)) -> int:
+    """Do what `hassod_ros VERB WORDS...` does; returns its status.
+
+    Raises:
+        InputError: It ended with another one than `accept`.
+        KeyboardInterrupt: It was stopped.
+
+    """
+    status = int(import_module(VERBS[verb].module).main([str(word) for word in words]) or 0)
+    if status in STOPPED:
+        raise KeyboardInterrupt
+    if status not in accept:
+        raise InputError(f"{verb} ended with status {status}, see above; mend that and give the same command again")
+    return status
+
+
+def _extract(task: Retrain, folder: Path) -> None:
+    command("extract", *task.sources, "--out", folder, "--hold-back", 0.2, *task.extract)
+
+
+def _label(task: Retrain, running: Version, extract: Step, folder: Path) -> None:
+    pool = folder / "pool"
+    pool.mkdir(parents=True, exist_ok=True)
+    for name, source in ((NEW, extract.path(IMAGES)), (OLD, task.replay)):
+        if source and not (pool / name).exists():
+            (pool / name).symlink_to(source.resolve(), target_is_directory=True)
+    discovered = folder / "discovered.json"
+    if not discovered.is_file():
+        command("pseudo_label", "--images", pool / NEW, "--features", task.features, "--out", discovered)
+        import ray
+
+        ray.shutdown()  # its processes hold memory that training needs
+    from hassod_ros.chain.voted_labels import label  # the packages were looked for
+
+    print(label(pool, running.model, discovered, folder / LABELS, new=NEW, alone=task.labels == "discovery"))
+
+
+def _train(task: Retrain, weights: Path, labels: Step, folder: Path) -> None:
+    import yaml
+
+    from hassod_ros.detection.checkpoints import read_config
+
+    recipe = yaml.safe_load(task.recipe.read_text(encoding="utf-8")) or {}
+    # The network is the running model's, whatever the recipe says; what is only a habit of training stays.
+    recipe["model"] = json.loads(json.dumps(dataclasses.asdict(read_config(weights))))
+    write_text(folder / RECIPE, yaml.safe_dump(recipe))
+    changes = [word for change in task.changes for word in (f"--{change.partition('=')[0]}", change.partition("=")[2])]
+    command(
+        "detector",
+        *("--config", folder / RECIPE),
+        *("--data.images", labels.path("pool"), "--data.annotations", labels.path(LABELS)),
+        *("--burn_in.initial", weights, "--run.output", folder),
+        *changes,
+    )
+
+
+def _export(task: Retrain, running: Version, extract: Step, train: Step, folder: Path) -> None:
+    from hassod_ros.runtime.model_info import read_model_info
+
+    info = read_model_info(running.model)
+    command(
+        "to_onnx",
+        *(train.path(_WEIGHTS), "--out", folder / MODEL, "--images", extract.path(IMAGES)),
+        *("--size", "x".join(map(str, info.input_size)), "--score-thresholds", *info.score_thresholds),
+        *("--proposals", info.proposals, "--detections", info.detections, "--nms", info.nms_threshold),
+        *("--mask-threshold", info.mask_threshold, "--levels", info.level_source),
+        *("--cover", info.cover, "--color-weight", info.color_weight),
+        *("--recipe", task.recipe.stem),
+        *task.export,
+    )
+
+
+def _gate(task: Retrain, running: Version, extract: Step, export: Step, folder: Path) -> None:
+    pictures = ("--pictures", task.replay) if task.replay else ()
+    models = ("--running", running.model, "--candidate", export.path(MODEL))
+    command("gate", extract.path(HELD_BACK), *models, *pictures, "--out", folder, *task.gate, accept=(0, 1))
+
+
+def _register(
+    task: Retrain, running: Version, extract: Step, train: Step, export: Step, gate: Step, folder: Path
+) -> None:
+    verdict = json.loads(gate.path(GATE).read_text(encoding="utf-8"))
+    sources = json.loads(extract.path(SOURCES).read_text(encoding="utf-8"))
+    provenance = {
+        **sources,
+        "labels": task.labels,
+        "features": task.features,
+        "replay": str(task.replay or ""),
+        "recipe": (train.folder / RECIPE).read_text(encoding="utf-8"),
+        "changes": task.changes,
+        "revision": revision(),
+        "machine": machine(),
+    }
+    version = Registry(task.registry).register(
+        export.path(MODEL),
+        name=task.name,
+        status=ACCEPTED if verdict["accepted"] else REFUSED,
+        reason=verdict["reason"],
+        parent=running,
+        provenance=provenance,
+        gate=verdict,
+        report=gate.path(REPORT),
+        weights=train.path(_WEIGHTS),
+    )
+    print(f"{version} is {version.status}" + (f": {version.record['reason']}" if version.record["reason"] else ""))
+    write_json(folder / VERSION, {"number": version.number})
+
+
+def _roll_out(task: Retrain, register: Step, folder: Path) -> None:
+    number = json.loads(register.path(VERSION).read_text(encoding="utf-8"))["number"]
+    if Registry(task.registry).resolve(str(number), task.name).status == REFUSED:
+        print("it was refused, so the nodes keep what they run")
+    else:
+        where = ("--registry", task.registry, "--name", task.name, "--version", number)
+        command("rollout", *where, "--nodes", *task.nodes, *task.rollout)
+    write_text(folder / "done.txt", f"{number}\n")

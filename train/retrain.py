@@ -1,0 +1,122 @@
+"""Last night's recordings in, a better model out: extract, label, fine-tune, export, judge, register, roll out.
+
+Says first what it will do. A step that is done is not done again; a run that was stopped goes on where it stood.
+Nobody labels: the running model votes with discovery. Ends with status 1 where the new model is refused; it is
+registered then too, with the reason.
+
+Example:
+    python train/retrain.py last_night.mcap --registry models --from stable --replay photos --work runs/retrain
+    python train/retrain.py last_night.mcap --registry models --nodes /r1/perception_node /r2/perception_node
+
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hassod_ros.commands import run, script_parser
+from hassod_ros.deploy.registry import NAME, REFUSED
+from hassod_ros.packages import required
+
+if TYPE_CHECKING:
+    import argparse
+
+_RECIPE = Path("config", "recipes", "finetune.yaml")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run; the status is that of `commands.run`, or 1 where the new model is refused."""
+    options = build_parser().parse_args(arguments)
+    refused = [False]
+
+    def work() -> None:
+        with required("train"), required("footage"):
+            from hassod_ros.chain.retrain import Retrain, retrain
+
+        extra = {name: tuple(shlex.split(getattr(options, name))) for name in ("extract", "gate", "export", "rollout")}
+        if options.topics:
+            extra["extract"] += ("--topics", *options.topics)
+        task = Retrain(
+            tuple(options.sources),
+            options.registry,
+            options.work,
+            options.recipe,
+            start=options.start,
+            weights=options.weights,
+            name=options.name,
+            labels=options.labels,
+            features=options.features,
+            replay=options.replay,
+            changes=tuple(options.changes),
+            nodes=tuple(options.nodes),
+            **extra,
+        )
+        version = retrain(task)
+        refused[0] = version.status == REFUSED
+        print(f"{version} is {version.status}; see {version.folder / 'report.html'}")
+
+    return run("retrain", work) or int(refused[0])
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's options."""
+    parser = script_parser("retrain", __doc__)
+    parser.add_argument(
+        "sources", type=Path, nargs="+", metavar="BAG", help="recording, video, or folder of images; several"
+    )
+    parser.add_argument("--registry", type=Path, required=True, metavar="FOLDER", help="folder of the registry")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        default="stable",
+        metavar="VERSION",
+        help="alias or number to start from, or a model file, or default, which is then registered first",
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="checkpoint of that model (default: as registered with it)"
+    )
+    parser.add_argument("--name", default=NAME, help="of the line of models")
+    parser.add_argument("--work", type=Path, default=Path("runs", "retrain"), metavar="FOLDER", help="of the steps")
+    parser.add_argument(
+        "--topics", nargs="+", default=[], metavar="TOPIC", help="only these image topics (default: all)"
+    )
+    parser.add_argument(
+        "--labels",
+        choices=("vote", "discovery"),
+        default="vote",
+        help="running model and discovery, or discovery alone where the domain is new",
+    )
+    parser.add_argument("--features", default="handcrafted", help="of discovery, see pseudo_label")
+    parser.add_argument("--replay", type=Path, metavar="FOLDER", help="pictures of the old domain (default: none)")
+    parser.add_argument("--recipe", type=Path, default=_find_recipe(), metavar="FILE", help="of the fine-tuning")
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="setting of the recipe, such as burn_in.iterations=200; repeatable",
+    )
+    for name in ("extract", "export", "gate", "rollout"):
+        verb = "to_onnx" if name == "export" else name
+        parser.add_argument(f"--{name}", default="", metavar="'OPTIONS'", help=f"more options of {verb}, in one word")
+    parser.add_argument(
+        "--nodes", nargs="+", default=[], metavar="[HOST=]NODE", help="to roll an accepted model out to (default: none)"
+    )
+    return parser
+
+
+def _find_recipe() -> Path:
+    """In the checkout, or where it was installed."""
+    for root in (Path.cwd(), Path(__file__).resolve().parents[1], Path(sys.prefix, "share", "hassod_ros")):
+        if (root / _RECIPE).is_file():
+            return root / _RECIPE
+    return _RECIPE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
