@@ -150,12 +150,12 @@ def _selection(options: argparse.Namespace) -> None:
         signatures = np.array([each.signature for each in plain])
         kept = choose(cameras, signatures, SelectConfig(count=10**6)).count(KEPT)
         seconds += time.process_time() - start
-        row: dict[str, Any] = {"frames": len(kinds), "kept": kept, "times fewer": round(len(kinds) / kept, 1)}
+        row: dict[str, Any] = {"frames": len(kinds), "kept": kept, "times fewer": f"{len(kinds) / kept:.1f}"}
         for kind in totals:
             chosen = found[np.array(kinds) == kind]
             totals[kind] = totals[kind] + (chosen.sum(), len(chosen))
             row[f"{kind} dropped"] = f"{chosen.sum()} of {len(chosen)}"
-        rows[path.stem] = row | {"CPU ms": round(1e3 * seconds / len(kinds), 2)}
+        rows[path.stem] = row | {"CPU ms": f"{1e3 * seconds / len(kinds):.2f}"}
     rows["all"] = {f"{kind} dropped": f"{100 * a / max(1, b):.1f} %" for kind, (a, b) in totals.items()}
     print(format_table(rows, list(next(iter(rows.values()))), corner="seeded blur"))
 

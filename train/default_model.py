@@ -9,10 +9,13 @@ was stopped goes on where it stood. --until NAME ends after a step; --labels.fea
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hassod_ros.commands import run
+from hassod_ros.footage.store import as_images
 from hassod_ros.packages import required
 
 with required("train"):
@@ -34,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         recipe = read_settings(DefaultModelRecipe, argv, prog="default_model", description=__doc__ or "")
+        if recipe.pool.photos:
+            photos = as_images(recipe.pool.photos, Path(recipe.run.output) / "frames")
+            recipe = dataclasses.replace(recipe, pool=dataclasses.replace(recipe.pool, photos=str(photos)))
         for name, folder in make_default_model(recipe).items():
             print(f"{name}: {folder}")
 

@@ -9,10 +9,13 @@ Started again with the same values, a run that was stopped goes on where it stoo
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hassod_ros.commands import run
+from hassod_ros.footage.store import as_images
 from hassod_ros.packages import required
 
 with required("train"):
@@ -34,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         config = read_settings(PretrainConfig, argv, prog="pretrain_features", description=__doc__ or "")
+        if config.images:
+            images = as_images(config.images, Path(config.output) / "frames")
+            config = dataclasses.replace(config, images=str(images))
         with required("train"):  # lightly loads slowly: --help answers without it
             from hassod_ros.learning.pretraining.run import pretrain
 

@@ -19,6 +19,7 @@ from typing import Any
 from hassod_ros.commands import run, script_parser
 from hassod_ros.discovery.features import DEFAULT
 from hassod_ros.errors import InputError
+from hassod_ros.footage.store import as_images
 from hassod_ros.packages import required
 
 
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with required("train"):
             from hassod_ros.discovery.pseudo_label import Request, pseudo_label
 
-        print(pseudo_label(Request(**vars(options) | {"options": dict(options.options)})))
+        images = as_images(options.images, options.out.with_name(f"{options.out.stem}.frames"))
+        print(pseudo_label(Request(**vars(options) | {"images": images, "options": dict(options.options)})))
 
     return run("pseudo_label", work)
 
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The script's options."""
     parser = script_parser("pseudo_label", __doc__)
-    parser.add_argument("--images", type=Path, required=True, help="folder of images, or text file with a path a line")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images, list, recording or video")
     parser.add_argument(
         "--out",
         type=Path,

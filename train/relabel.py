@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from hassod_ros.commands import run
 from hassod_ros.errors import InputError
+from hassod_ros.footage.store import as_images
 from hassod_ros.packages import required
 
 with required("train"):
@@ -31,7 +32,7 @@ class Command:
 
     Attributes:
         checkpoint: Trained detector.
-        images: Folder of images, or text file with a path a line.
+        images: Folder of images, text file with a path a line, recording or video.
         out: COCO JSON file to write; what failed is listed beside it.
         processes: That work side by side.
         device: auto: cuda where there is a GPU.
@@ -64,7 +65,8 @@ def main(argv: list[str] | None = None) -> int:
         with required("train"):  # torch loads slowly: --help answers without it
             from hassod_ros.learning.relabel import relabel
 
-        paths = (Path(command.images), Path(command.checkpoint), Path(command.out))
+        out = Path(command.out)
+        paths = (as_images(command.images, out.with_name(f"{out.stem}.frames")), Path(command.checkpoint), out)
         print(relabel(*paths, command.relabel, processes=command.processes, device=command.device))
 
     return run("relabel", work)

@@ -5,8 +5,10 @@ python train/shrink_photos.py --images photos --out pool --max-side 320
 
 import argparse
 import sys
+from pathlib import Path
 
 from hassod_ros.commands import run, script_parser
+from hassod_ros.footage.store import as_images
 from hassod_ros.learning.pool import shrink
 
 
@@ -27,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         pool = shrink(
-            options.images,
+            as_images(options.images, Path(f"{options.out}.frames")),
             options.out,
             max_side=options.max_side,
             quality=options.quality,

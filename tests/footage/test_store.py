@@ -138,6 +138,14 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, bag: Pa
         extract([bag], tmp_path / "out", say=lambda line: None)
 
 
+def test_the_scripts_of_training_take_recordings(tmp_path: Path) -> None:
+    from train.shrink_photos import main
+
+    bag = write_mcap(tmp_path / "bag.mcap", images(6))
+    assert main(["--images", str(bag), "--out", str(tmp_path / "pool"), "--max-side", "32"]) == 0
+    assert len(list_images(tmp_path / "pool" / "images")) == 2
+
+
 def test_footage_becomes_images_where_images_are_wanted(tmp_path: Path) -> None:
     bag = write_mcap(tmp_path / "bag.mcap", images(6))
     folder = as_images(bag, tmp_path / "frames", say=lambda line: None)
