@@ -11,9 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from hassod_ros.chain.steps import Step, machine, run_steps
 from hassod_ros.cli import VERBS
 from hassod_ros.deploy.registry import ACCEPTED, GATE, IMPORTED, MODEL, NAME, REFUSED, REPORT, Registry, Version
+from hassod_ros.detection.checkpoints import read_config
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256, write_json, write_text
 from hassod_ros.footage.store import HELD_BACK, IMAGES, INDEX, SOURCES, fingerprint
@@ -86,6 +89,12 @@ def retrain(task: Retrain, say: Callable[[str], None] = print) -> Version:
     if task.replay and not task.replay.is_dir():
         raise InputError(f"{task.replay} is no folder; give one with pictures of the old domain with --replay")
     running = _running(task)
+    try:
+        read_config(task.weights or running.weights or running.model)
+    except InputError as error:
+        raise InputError(
+            f"{running} cannot be trained further without its checkpoint ({error}); give that with --weights"
+        ) from error
     steps = plan(task, running)
     if not task.replay:
         say("no --replay: nothing but the gate keeps the model from forgetting its old domain")
@@ -184,8 +193,8 @@ def _step(
 
 def _running(task: Retrain) -> Version:
     """The version to start from; a model file, or the shipped model, is registered first."""
-    registry = Registry(task.registry, create=True)
     file = Path(resolve_model(task.start))
+    registry = Registry(task.registry, create=file.is_file())
     if file.is_file():
         version = registry.register(file, name=task.name, status=IMPORTED, weights=task.weights)
         if not registry.aliases(task.name):
@@ -234,10 +243,6 @@ def _label(task: Retrain, running: Version, extract: Step, folder: Path) -> None
 
 
 def _train(task: Retrain, weights: Path, labels: Step, folder: Path) -> None:
-    import yaml
-
-    from hassod_ros.detection.checkpoints import read_config
-
     recipe = yaml.safe_load(task.recipe.read_text(encoding="utf-8")) or {}
     # The network is the running model's, whatever the recipe says; what is only a habit of training stays.
     recipe["model"] = json.loads(json.dumps(dataclasses.asdict(read_config(weights))))

@@ -119,7 +119,6 @@ def judge(
     replay: Path | None = None,
     config: GateConfig | None = None,
     backend: str = "auto",
-    parity: str = "",
     say: Say = print,
 ) -> Verdict:
     """Compare two models.
@@ -131,7 +130,6 @@ def judge(
         replay: Pictures of the old domain for the recall of what the running model is sure of; default: `frames`.
         config: Limits.
         backend: See `open_backend`.
-        parity: What the candidate's export found when it compared the file with the trained model, if it was asked.
         say: Gets progress.
 
     Raises:
@@ -152,8 +150,6 @@ def judge(
         for model in models.values():
             model.close()
     checks = compare(found["running"], found["candidate"], again["running"], again["candidate"], config)
-    if parity:
-        checks = (*checks, Check("parity of the export", None, None, True, parity))
     facts = {
         **{f"{name}_sha256": sha256(path) for name, path in files.items()},
         "frames": len(paths),

@@ -120,7 +120,8 @@ def test_a_recording_becomes_a_registered_model_and_the_same_call_does_nothing_a
 
 def test_what_is_wrong_is_said_before_the_first_step(task: Retrain, tmp_path: Path) -> None:
     for change, sentence in (
-        ({"start": "nightly"}, "has no perception 'nightly'; there is: nothing yet"),
+        ({"start": "nightly"}, "is no registry of models"),
+        ({"weights": None}, "cannot be trained further without its checkpoint"),
         ({"sources": (tmp_path / "none.mcap",)}, "none.mcap does not exist"),
         ({"recipe": tmp_path / "none.yaml"}, "the recipe .* does not exist"),
         ({"replay": tmp_path / "none"}, "is no folder"),
