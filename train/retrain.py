@@ -25,7 +25,7 @@ from hassod_ros.packages import required
 if TYPE_CHECKING:
     import argparse
 
-_RECIPE = Path("config", "recipes", "finetune.yaml")
+_RECIPE = Path("config", "recipes", "retrain.yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from hassod_ros.detection.checkpoints import read_config
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256, write_json, write_text
 from hassod_ros.footage.store import HELD_BACK, IMAGES, INDEX, SOURCES, fingerprint
-from hassod_ros.runtime.default_model import resolve_model
+from hassod_ros.runtime.model_names import resolve_model
 
 LABELS, VERSION, RECIPE = "labels.json", "version.json", "recipe.yaml"
 _WEIGHTS = "burn_in/model.pth"
@@ -42,7 +42,7 @@ class Retrain:
         labels: "vote": running model and discovery; "discovery": of a new domain, discovery alone.
         features: Of discovery.
         replay: Pictures of the old domain, which training goes on seeing.
-        recipe: Of the fine-tuning, such as config/recipes/finetune.yaml.
+        recipe: Of the fine-tuning, such as config/recipes/retrain.yaml.
         changes: NAME=VALUE of the recipe's settings.
         extract: More options of `extract`.
         gate: More options of `gate`.

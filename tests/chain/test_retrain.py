@@ -82,7 +82,7 @@ def task(tmp_path: Path) -> Retrain:
         (bag,),
         tmp_path / "models",
         tmp_path / "work",
-        REPO / "config" / "recipes" / "finetune.yaml",
+        REPO / "config" / "recipes" / "retrain.yaml",
         start=str(tmp_path / "start.onnx"),
         weights=tmp_path / "start.pth",
         replay=old,
