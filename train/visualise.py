@@ -21,7 +21,7 @@ import numpy as np
 
 from hassod_ros.coco import from_coco
 from hassod_ros.commands import reached, run, script_parser
-from hassod_ros.discovery.features import DEFAULT, load_features
+from hassod_ros.discovery.features import DEFAULT, load_features, suited_options
 from hassod_ros.drawing import side_by_side
 from hassod_ros.errors import InputError
 from hassod_ros.images import image_root, list_images, picture_names, read_image, write_image
@@ -86,15 +86,17 @@ def _labelled(options: argparse.Namespace) -> Iterator[Labelled]:
 
 def _discovered(options: argparse.Namespace) -> Iterator[Labelled]:
     with required("train"):  # compiles: not needed to draw labels
-        from hassod_ros.discovery.hassod import discover
+        from hassod_ros.discovery.hassod import HassodConfig, discover
+        from hassod_ros.discovery.method import change
 
     features = load_features(options.features, options.weights)
+    config = change(HassodConfig(), suited_options(options.features))
     root = image_root(options.images)
     chosen = _spread(list_images(options.images), options.count)
     # A list may name pictures outside its own folder.
     for name, path in zip(picture_names([os.path.relpath(path, root) for path in chosen]), chosen, strict=True):
         image = read_image(path)
-        yield name, image, discover(image, features)
+        yield name, image, discover(image, features, config)
 
 
 def _spread(items: list, count: int) -> list:

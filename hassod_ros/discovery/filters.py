@@ -55,6 +55,10 @@ class Masks:
     crops: list[np.ndarray]
     scores: np.ndarray
 
+    def select(self, index: np.ndarray) -> Masks:
+        """The masks of an index array."""
+        return Masks(self.regions[index], [self.crops[i] for i in index.tolist()], self.scores[index])
+
     @classmethod
     def concatenate(cls, parts: list[Masks]) -> Masks:
         """All masks of several thresholds, in that order."""

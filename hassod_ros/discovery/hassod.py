@@ -18,6 +18,7 @@ from hassod_ros.discovery.filters import FilterConfig, Masks, drop_duplicates, s
 from hassod_ros.errors import InputError
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
+from hassod_ros.visibility import visible
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Hassod:
 
         Returns:
             Instances with levels, parents and scores, in the order of the thresholds, the finest first; none where
-            nothing passes the filters, as in a tiny image.
+            nothing passes the filters, as in a tiny image, or can be seen, as in a blank one (see `visibility`).
 
         """
         check_image(image)
@@ -102,6 +103,7 @@ class Hassod:
         masks = Masks.concatenate([select_masks(*pair, image_size, config.filters) for pair in pairs])
         if config.filters.duplicate_iou is not None:
             masks = drop_duplicates(masks, config.filters.duplicate_iou)
+        masks = masks.select(np.flatnonzero(visible(image, masks.regions, masks.crops, image_size)))
         parents, levels = coverage_forest(masks.regions, masks.crops, cover=config.cover)
         return Instances(
             image_size=image_size,

@@ -13,30 +13,35 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies
 
 import cv2
 import numba
 import numpy as np
-import ray
-import ray.data
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hassod_ros.coco import to_coco
-from hassod_ros.discovery.features import DEFAULT, load_features
-from hassod_ros.discovery.features.base import HANDCRAFTED, Features
+from hassod_ros.commands import reached
+from hassod_ros.discovery.cluster import probe as probe_cluster
+from hassod_ros.discovery.cluster import start_ray
+from hassod_ros.discovery.features import DEFAULT, load_features, suited_options
+from hassod_ros.discovery.features.base import HANDCRAFTED, HUB, Features
 from hassod_ros.discovery.method import Method, make_method
-from hassod_ros.discovery.shards import Shards, Summary, check_target
+from hassod_ros.discovery.shards import Shards, Summary, check_target, shards_of
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision
 from hassod_ros.images import name_images, read_image
+from hassod_ros.runtime.cores import usable_cores
 
 # What a stage reserves of a CPU: little, so that no stage starves another; the operating system shares the cores.
 _SHARE = 0.25
+_HUB_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ class Request:
         weights: File of weights; every machine of a cluster must see it under this path, like the images.
         device: `cpu` or `cuda`. Default: `cuda` where Ray finds GPUs.
         precision: `bf16` or `fp32`. Default: what the device computes in.
-        ray: Address of a Ray cluster. Default: this machine.
+        ray: Address of a Ray cluster. Default: this machine alone.
+        ray_token: File with that cluster's authentication token. Default: what Ray finds by itself.
         cpus: Number of CPUs to use on this machine. Default: all.
         batch: Images that share one pass through the features. Default: 8 on GPUs, 1 on CPUs.
         shard: Images per shard: at most so much work is lost when a run is killed.
@@ -68,6 +74,7 @@ class Request:
     device: str | None = None
     precision: str | None = None
     ray: str | None = None
+    ray_token: Path | None = None
     cpus: int | None = None
     batch: int | None = None
     shard: int = 32
@@ -99,10 +106,15 @@ def pseudo_label(request: Request) -> Summary:
     """
     if request.shard < 1 or (request.batch or 1) < 1:
         raise InputError("a batch and a shard hold at least 1 image; give --batch and --shard accordingly")
-    method = make_method(request.method, request.options)
+    suited = {} if request.method != "hassod" else suited_options(request.features)
+    method = make_method(request.method, suited | dict(request.options))
+    probe_cluster(request.ray, request.ray_token)
     root, names = name_images(request.images)
     check_target(request.out)
-    _start_ray(request)
+    _announce(request, method, len(names))
+    if request.weights is None:
+        _look_for_the_hub()
+    start_ray(request.ray, cpus=request.cpus)
     device = _choose_device(request.device)
     settings = {"features": request.features, "weights": request.weights, "device": device}
     probe = _probe(settings | {"precision": request.precision})
@@ -123,6 +135,7 @@ def pseudo_label(request: Request) -> Summary:
             plan = _Plan(method, root, settings | {"precision": probe["precision"]}, probe)
             for shard, records in _by_shard(_run(batches, plan, device), batches, bar):
                 shards.write(shard, records)
+                reached(f"{len(shards.done) * request.shard} of {len(names)} images")
     info = {"description": "pseudo-labels of hassod_ros", **provenance, "revision": shards.revision}
     return shards.merge(info)
 
@@ -134,24 +147,33 @@ def _cut(names: list[str], shard: int, batch: int) -> Iterator[_Batch]:
             yield _Batch(first // shard, list(range(start + 1, stop + 1)), names[start:stop])
 
 
-def _start_ray(request: Request) -> None:
-    if ray.is_initialized():
+def _announce(request: Request, method: Method, images: int) -> None:
+    """Say what will be done, before anything that takes long."""
+    thresholds = getattr(method.config, "thresholds", ())
+    of_thresholds = f", thresholds {', '.join(map(str, thresholds))}" if thresholds else ""
+    where = f"Ray at {request.ray}" if request.ray else f"{request.cpus or usable_cores()} CPUs of this machine"
+    done = min(len(shards_of(request.out)) * request.shard, images)
+    goes_on = f"; goes on after {done}" if done else ""
+    print(
+        f"labelling {images} images of {request.images} with {request.method}: {request.features} features"
+        f"{of_thresholds}; {where}{goes_on} -> {request.out}",
+        flush=True,
+    )
+
+
+def _look_for_the_hub() -> None:
+    """Where nothing answers, a download fails at once instead of after minutes of new tries."""
+    if "HF_HUB_OFFLINE" in os.environ or getproxies():
         return
     try:
-        ray.init(
-            address=request.ray,
-            num_cpus=None if request.ray else request.cpus,
-            include_dashboard=None if request.ray else False,
-            logging_level=logging.WARNING,  # such as that /dev/shm is too small for its object store
-            log_to_driver=False,
-        )
-    except Exception as error:  # a plain one where Ray's processes take more than half a minute to start
-        if request.ray:
-            raise InputError(f"no Ray cluster answers at {request.ray} ({error}); check --ray") from error
-        raise InputError(f"Ray did not start here ({error}); try again when this machine is less busy") from error
+        socket.create_connection((HUB, 443), _HUB_SECONDS).close()
+    except OSError:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # the processes that Ray starts here inherit it
 
 
 def _choose_device(device: str | None) -> str:
+    import ray
+
     gpus = ray.cluster_resources().get("GPU", 0)
     if device is None:
         return "cuda" if gpus else "cpu"
@@ -164,6 +186,8 @@ def _choose_device(device: str | None) -> str:
 
 def _probe(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Load the features once where they will run: errors show before the work begins."""
+    import ray
+
     gpus = 1 if settings["device"] == "cuda" else 0
     answer = ray.get(ray.remote(num_cpus=0, num_gpus=gpus)(_describe_features).remote(settings))
     if "error" in answer:
@@ -194,6 +218,9 @@ class _Plan:
 
 def _run(batches: list[_Batch], plan: _Plan, device: str) -> Iterator[_Batch]:
     """Finished batches, in order."""
+    import ray
+    import ray.data
+
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True

@@ -34,6 +34,11 @@ class Summary:
         return text
 
 
+def shards_of(out: Path) -> list[Path]:
+    """The finished shards of an unfinished file `out`."""
+    return list(out.with_name(f"{out.name}.parts").glob("[0-9]*.json"))
+
+
 def check_target(out: Path) -> None:
     """Find out before hours of work whether `out` can be written.
 

@@ -16,6 +16,7 @@ from hassod_ros.runtime.model_names import TRAINING_FREE, resolve_model
 from hassod_ros.runtime.postprocess import PostprocessOptions, to_instances
 from hassod_ros.runtime.preprocess import Picture, as_array, letterbox
 from hassod_ros.runtime.selection import Selection
+from hassod_ros.visibility import visible
 
 
 class ImageSegmenter(Protocol):
@@ -129,7 +130,11 @@ class Segmenter:
             ]
             raw = self._backend.infer(self._input)
             self.unconverged += int(np.count_nonzero(~raw.converged[: len(chunk)]))
-            results += [to_instances(raw, i, box, self.options, self._input[i]) for i, box in enumerate(placed)]
+            for i, box in enumerate(placed):
+                found = to_instances(raw, i, box, self.options, self._input[i])
+                rows, columns = box.content_size
+                seen = visible(self._input[i, :rows, :columns], found.regions, found.masks, found.image_size)
+                results.append(found if seen.all() else found.select(seen))
         return results
 
     def configure(self, selection: Selection) -> None:

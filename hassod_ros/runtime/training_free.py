@@ -7,14 +7,13 @@ There is no detector and nothing to load, but each frame takes the time of clust
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from hassod_ros.discovery.features import load_features
+from hassod_ros.discovery.features import load_features, suited_options
 from hassod_ros.discovery.features.base import HANDCRAFTED
-from hassod_ros.discovery.features.handcrafted import THRESHOLDS
 from hassod_ros.discovery.hassod import HassodConfig, discover
+from hassod_ros.discovery.method import change
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 from hassod_ros.runtime.preprocess import COLOR_ORDERS, Picture, as_array
@@ -57,9 +56,7 @@ class TrainingFreeSegmenter:
     ) -> None:
         self._features = load_features(features, weights, device)
         if config is None:
-            config = HassodConfig(size=size, keep_aspect=True)
-            if features == HANDCRAFTED:
-                config = replace(config, thresholds=THRESHOLDS)
+            config = change(HassodConfig(size=size, keep_aspect=True), suited_options(features))
         self._config = config
 
     def __call__(self, image: Picture, *, color_order: str = "RGB") -> Instances:

@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,12 +16,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from hassod_ros.coco import from_coco, to_coco
+from hassod_ros.discovery import cluster
 from hassod_ros.discovery import pseudo_label as pipeline
-from hassod_ros.discovery.features import load_features
+from hassod_ros.discovery.features import load_features, suited_options
 from hassod_ros.discovery.hassod import HassodConfig, discover
 from hassod_ros.discovery.method import change, make_method
 from hassod_ros.discovery.pseudo_label import Request, pseudo_label
-from hassod_ros.discovery.shards import Shards
+from hassod_ros.discovery.shards import Shards, failures_of
 from hassod_ros.errors import InputError
 from hassod_ros.images import read_image
 from hassod_ros.train import pseudo_label as script
@@ -85,7 +87,8 @@ def content(path: Path) -> bytes:
 
 def test_labels_are_those_of_discover_and_load_with_pycocotools(folder, labels):
     coco = COCO(labels)
-    config, features = change(HassodConfig(), FAST), load_features("handcrafted")
+    config = change(HassodConfig(), suited_options("handcrafted") | FAST)  # nobody has to know their thresholds
+    features = load_features("handcrafted")
 
     # Numbered in the sorted order; the damaged files keep their numbers.
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
@@ -216,7 +219,7 @@ def test_full_disk_is_a_clear_error_and_loses_nothing(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from hassod_ros.discovery.shards import Shards
+from hassod_ros.discovery.shards import Shards, failures_of
 from hassod_ros.errors import InputError
 
 out = Path(sys.argv[1]) / "labels.json"
@@ -332,3 +335,95 @@ def test_merging_renumbers_annotations_over_shards(tmp_path):
     assert [image["id"] for image in merged["images"]] == [1, 3]
     assert [(a["id"], a["parent_id"]) for a in merged["annotations"]] == [(1, 0), (2, 1), (3, 0), (4, 3)]
     assert merged["info"] == {"x": 1}
+
+
+# What follows was reported by users of Ray and of labelling tools.
+
+
+def test_an_address_where_nothing_listens_is_named_within_seconds(folder, tmp_path, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        arguments = ["--images", str(folder), "--out", str(tmp_path / "a.json"), "--features", "handcrafted"]
+        assert script.main([*arguments, "--ray", address]) == 2
+    assert f"no Ray cluster listens at {address} (Connection refused); check --ray" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "message"),
+    [
+        ("head:port", None, "is no address; give HOST:PORT"),
+        (None, Path("none.txt"), "the token none.txt does not exist"),
+    ],
+)
+def test_a_wrong_address_or_token_is_one_sentence(address, token, message):
+    with pytest.raises(InputError, match=message):
+        cluster.probe(address, token)
+
+
+def test_a_token_is_handed_to_ray(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of another cluster")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "of another cluster")
+    (tmp_path / "token").write_text("secret")
+    cluster.probe(None, tmp_path / "token")
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(tmp_path / "token")
+    assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("RPC error: InvalidAuthToken: Authentication token is missing or incorrect", "--ray-token FILE"),
+        ("Version mismatch: The cluster was started with Ray: 2.40", "another version of Ray"),
+        ("[Errno 28] No space left on device", "free /tmp"),
+        ("The current node timed out during startup", "less busy"),
+        ("something new", "session_latest/logs"),
+    ],
+)
+def test_each_cause_has_its_own_remedy_not_only_less_busy(said, remedy):
+    """Ray writes the cause to standard error, from native code, and raises something else."""
+    program = (
+        "import os, ray\n"
+        f"def init(**_): os.write(2, {said!r}.encode()); raise ConnectionError('Failed to start')\n"
+        "ray.init, ray.is_initialized = init, lambda: False\n"
+        "from hassod_ros.discovery.cluster import start_ray\n"
+        "try: start_ray(None)\n"
+        "except ValueError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith("Ray did not start here (Failed to start): ")
+    assert remedy in done.stdout
+
+
+def test_a_stale_ray_address_is_not_taken(folder, tmp_path):
+    """A new process, so that Ray starts anew; the first line comes first, and no raw line of Ray's."""
+    command = [sys.executable, "-m", "hassod_ros.train.pseudo_label", "--images", str(folder), "--cpus", "1"]
+    options = [
+        "--out",
+        str(tmp_path / "labels.json"),
+        "--features",
+        "handcrafted",
+        "--set",
+        "size=64",
+        "--set",
+        "crf=null",
+    ]
+    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:9"}
+    done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[0]
+    assert first.startswith(f"labelling 12 images of {folder} with hassod: handcrafted features, thresholds 0.6, 0.4,")
+    assert first.endswith(f"; 1 CPUs of this machine -> {tmp_path}/labels.json")
+    assert not [line for line in done.stderr.splitlines() if "image" not in line and line.strip()]
+
+
+def test_offline_says_which_features_need_no_download(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(InputError, match=r"could not be downloaded .*does not answer.*handcrafted, which need"):
+        load_features("vit_base_patch8_224.dino")
+
+
+def test_each_run_has_its_own_list_of_failures():
+    assert failures_of(Path("a/night.json")) == Path("a/night.failures.json")

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from hassod_ros.discovery.features.base import HANDCRAFTED, TINY, Features
 from hassod_ros.errors import InputError
 
 DEFAULT = "vit_base_patch8_224.dino"
+
+
+def suited_options(name: str) -> dict[str, Any]:
+    """Options of a method that differ from the paper's where features ask for it: `handcrafted` merge further."""
+    if name != HANDCRAFTED:
+        return {}
+    from hassod_ros.discovery.features.handcrafted import THRESHOLDS
+
+    return {"thresholds": list(THRESHOLDS)}
 
 
 def load_features(

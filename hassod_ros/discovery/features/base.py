@@ -10,6 +10,7 @@ from hassod_ros.errors import InputError
 
 HANDCRAFTED = "handcrafted"
 TINY = "tiny"
+HUB = "huggingface.co"  # where timm keeps weights
 
 
 class Features(Protocol):

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hassod_ros.discovery.features.base import HANDCRAFTED, check_images
+from hassod_ros.discovery.features.base import HANDCRAFTED, HUB, check_images
 from hassod_ros.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -153,9 +153,11 @@ def build(name: str, *, pretrained: bool) -> Any:
         try:
             model = timm.create_model(name, pretrained=True, num_classes=0, dynamic_img_size=True)
         except Exception as error:  # the hub's clients raise many unrelated types
+            offline = os.environ.get("HF_HUB_OFFLINE")
+            reason = f"{HUB} does not answer and they are not in its cache" if offline else error
             raise InputError(
-                f"the weights of {name} could not be downloaded ({error}); "
-                f"give a file of them with --weights, or use {HANDCRAFTED}"
+                f"the weights of {name} could not be downloaded ({reason}); give a file of them with --weights, or use "
+                f"--features {HANDCRAFTED}, which need none"
             ) from error
     return model
 

@@ -1,0 +1,119 @@
+"""Nothing is found where nothing can be seen: a covered lens, a wall that fills the picture, sensor noise, a gradient.
+
+Detectors and clustering find something in every frame. A picture that shows colour steps in many places is left alone.
+In one that hardly shows any, a mask counts only if it ends where the colours change, and once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+_SIDE = 160  # pixels of the longer side, at which blank pictures are told: noise averages out
+_STEP = 8.0  # of 255, there
+_BUSY = 0.15  # share of the picture; with steps in more of it, it is not blank (99 of 100 photographs, see the test)
+_FINE_SIDE = 320  # likewise, at which outlines are looked for
+_LEAST, _NOISE = 4.0, 3.0  # of 255, and of the median change, which is noise or a gradient: smaller is no step there
+_SMOOTH = 1.0  # standard deviation in pixels at both sizes
+_SEEN = 0.7  # share of an outline that a step has to follow, or IoU with what all steps together enclose
+_BORDER = 2.0  # pixels from the picture's border within which an outline is the border's
+_SAME = 0.6  # IoU of boxes from which two masks of a blank picture are one thing
+_NEAR = np.ones((3, 3), np.uint8)
+
+
+def visible(
+    image: np.ndarray, regions: np.ndarray, masks: Sequence[np.ndarray], image_size: tuple[int, int]
+) -> np.ndarray:
+    """Which masks a picture shows; all of them unless it is nearly blank.
+
+    Args:
+        image: (h, w, 3) uint8, at any size.
+        regions: (N, 4) int64 x0 y0 x1 y1 of the masks, in pixels of `image_size`.
+        masks: N uint8 0/1 arrays of those shapes.
+        image_size: (H, W) that the masks belong to.
+
+    Returns:
+        (N,) bool.
+
+    """
+    keep = np.ones(len(masks), bool)
+    if not len(masks) or np.count_nonzero(changes(image, _SIDE) > _STEP) > _BUSY * _pixels(image, _SIDE):
+        return keep
+    change = changes(image, _FINE_SIDE)
+    steps = (change > max(_LEAST, _NOISE * float(np.median(change)))).astype(np.uint8)
+    near, blobs = cv2.dilate(steps, _NEAR), _blobs(steps)
+    scale = np.array([steps.shape[1] / image_size[1], steps.shape[0] / image_size[0]])
+    # One by one: in blank pictures only.
+    corners = regions[:, :2]
+    seen = np.array([_share_seen(near, mask, corner, scale) for mask, corner in zip(masks, corners, strict=True)])
+    alike = np.array([_likeness(blobs, mask, region, scale) for mask, region in zip(masks, regions, strict=True)])
+    kept: list[int] = []
+    for i in np.argsort(-np.maximum(seen, alike), kind="stable").tolist():
+        if max(seen[i], alike[i]) >= _SEEN and not any(_same(regions[i], regions[other]) for other in kept):
+            kept.append(i)
+    return np.isin(np.arange(len(masks)), kept)
+
+
+def changes(image: np.ndarray, side: int) -> np.ndarray:
+    """(h', w') float32, how much the colours change around each pixel of a copy with the longer side `side`."""
+    size = _size(image, side)
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    return cv2.morphologyEx(cv2.GaussianBlur(small, (0, 0), _SMOOTH), cv2.MORPH_GRADIENT, _NEAR).max(axis=2)
+
+
+def _size(image: np.ndarray, side: int) -> tuple[int, int]:
+    factor = min(1.0, side / max(image.shape[:2]))
+    return max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
+
+
+def _pixels(image: np.ndarray, side: int) -> int:
+    width, height = _size(image, side)
+    return width * height
+
+
+def _blobs(steps: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What steps enclose: rectangles x0 y0 x1 y1 and their 0/1 masks; a step itself is as wide as its smoothing."""
+    found = []
+    outlines, _ = cv2.findContours(steps, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    for outline in outlines:
+        x, y, width, height = cv2.boundingRect(outline)
+        filled = cv2.drawContours(np.zeros((height, width), np.uint8), [outline - (x, y)], -1, 1, cv2.FILLED)
+        inner = cv2.erode(filled, _NEAR, iterations=2, borderValue=0)
+        if inner.any():
+            found.append((np.array([x, y, x + width, y + height]), inner))
+    return found
+
+
+def _likeness(
+    blobs: list[tuple[np.ndarray, np.ndarray]], mask: np.ndarray, region: np.ndarray, scale: np.ndarray
+) -> float:
+    """Largest IoU of a mask with one of the blobs."""
+    x0, y0, x1, y1 = np.round(region * np.tile(scale, 2)).astype(int).tolist()
+    small = cv2.resize(mask, (max(1, x1 - x0), max(1, y1 - y0)), interpolation=cv2.INTER_NEAREST)
+    best = 0.0
+    for place, blob in blobs:
+        low, high = np.maximum(place[:2], (x0, y0)), np.minimum(place[2:], (x0 + small.shape[1], y0 + small.shape[0]))
+        if (low >= high).any():
+            continue
+        (a, b), (c, d) = low - (x0, y0), high - (x0, y0)
+        (e, f), (g, h) = low - place[:2], high - place[:2]
+        common = np.count_nonzero(small[b:d, a:c] & blob[f:h, e:g])
+        best = max(best, common / (np.count_nonzero(small) + np.count_nonzero(blob) - common))
+    return best
+
+
+def _share_seen(steps: np.ndarray, mask: np.ndarray, corner: np.ndarray, scale: np.ndarray) -> float:
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    points = (np.concatenate(outlines)[:, 0] + corner + 0.5) * scale  # x y
+    height, width = steps.shape
+    inside = ((points >= _BORDER) & (points < np.array([width, height]) - _BORDER)).all(axis=1)
+    x, y = points[inside].astype(np.intp).T
+    return float(steps[y, x].mean()) if len(x) else 0.0
+
+
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
+    common = np.maximum(np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2]), 0).prod()
+    union = (first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod() - common
+    return bool(common >= _SAME * union)
