@@ -73,7 +73,7 @@ step onnxruntime 30 gpu "ONNX Runtime's CUDA provider on the shipped model" \
 import onnxruntime, time, numpy as np
 assert 'CUDAExecutionProvider' in onnxruntime.get_available_providers(), 'install onnxruntime-gpu'
 from hassod_ros.runtime.backends import open_backend
-from hassod_ros.runtime.default_model import resolve_model
+from hassod_ros.runtime.model_names import resolve_model
 backend = open_backend(resolve_model('default'), 'onnxruntime-cuda'); backend.warm_up()
 images = np.full((backend.info.batch, *backend.info.input_size, 3), 127, np.uint8)
 start = time.perf_counter()
