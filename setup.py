@@ -93,6 +93,7 @@ setup(
             "registry = hassod_ros.export.registry:main",
             "rollout = hassod_ros.export.rollout:main",
             "rollback = hassod_ros.export.rollback:main",
+            "add_features = hassod_ros.export.add_features:main",
             "to_onnx = hassod_ros.export.to_onnx:main",
             "to_tensorrt = hassod_ros.export.to_tensorrt:main",
             "camera_player = hassod_ros.nodes.camera_player:main",

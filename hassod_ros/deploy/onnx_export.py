@@ -145,7 +145,8 @@ def export_onnx(
         limits = ParityLimits()
         batches = load_batches(paths[: PARITY_IMAGES * options.batch], info)
         report(f"parity of torch and ONNX Runtime, {limits}")
-        parity = compare(TorchBackend(model, info), OnnxRuntimeBackend.load(plain, provider="cpu"), batches, limits)
+        found = OnnxRuntimeBackend.load(plain, provider="cpu", features=True)
+        parity = compare(TorchBackend(model, info, features=True), found, batches, limits)
         report(f"  {parity}")
         result = plain
         if options.precision != "fp32":

@@ -21,6 +21,7 @@ class ParityLimits:
         score: Difference of its scores.
         level: Difference of its level probabilities.
         mask: Mean difference over its mask's probabilities.
+        features: Mean difference of the finest pyramid level over its mean magnitude, where both give it.
         unmatched: Share of detections without a partner within these limits. Not 0, because rounding can decide which
             of two regions of nearly equal score suppresses the other, and everything after that differs for it.
 
@@ -30,12 +31,13 @@ class ParityLimits:
     score: float = 1e-3
     level: float = 1e-3
     mask: float = 1e-3
+    features: float = 1e-3
     unmatched: float = 0.05
 
     def __str__(self) -> str:
         return (
             f"limits: box {self.box} px, score {self.score}, level {self.level}, mask {self.mask}, "
-            f"{self.unmatched:.0%} unmatched"
+            f"features {self.features}, {self.unmatched:.0%} unmatched"
         )
 
 
@@ -46,10 +48,15 @@ class Parity:
     images: int = 0
     detections: int = 0
     matched: int = 0
-    differences: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("box", "score", "level", "mask"), 0.0))
+    differences: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("box", "score", "level", "mask", "features"), 0.0)
+    )
 
     def add(self, expected: RawDetections, found: RawDetections, limits: ParityLimits) -> None:
         """Compare all images of a batch."""
+        if expected.features is not None and found.features is not None:
+            change = np.abs(expected.features - found.features).mean() / np.abs(expected.features).mean()
+            self.differences["features"] = max(self.differences["features"], float(change))
         for i in range(len(expected.boxes)):
             self.images += 1
             self._add_image(expected, found, i, limits)
@@ -91,6 +98,8 @@ class Parity:
             return "nothing was detected, so nothing was compared; give other photographs or a trained model"
         if self.detections - self.matched > limits.unmatched * self.detections:
             return f"only {self.matched} of {self.detections} detections are in both"
+        if not self.differences["features"] <= limits.features:
+            return f"the output `features` differs by {self.differences['features']:.2g} of its magnitude"
         return None
 
 

@@ -22,7 +22,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 _METADATA_PROPS = 14  # field of ModelProto (onnx.proto)
 _LENGTH_DELIMITED, _VARINT = 2, 0
-_ADDED = ("cover", "color_weight", "evidence")  # older files lack it: they take the default
+_ADDED = ("cover", "color_weight", "evidence", "feature_stride")  # older files lack it: they take the default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,8 @@ class ModelInfo:
         cover: Recommended share of a mask that its parent must contain, in (0, 1].
         color_weight: Recommended weight with which outlines follow the colours of the image, from 0.
         evidence: Constants of `Evidence`, for models whose scores, scenes and parents are judged by the picture.
+        feature_stride: Pixels of the input a cell of the output `features`, the finest pyramid level, is wide; 0 where
+            the file has no such output.
         nms_threshold: IoU above which the lower-scored detection was dropped.
         precision: "fp32", "fp16" or "int8".
         weights_sha256: Of the checkpoint that was exported.
@@ -75,6 +77,7 @@ class ModelInfo:
     cover: float = 0.75
     color_weight: float = 0.0
     evidence: Evidence | None = None
+    feature_stride: int = 0
     nms_threshold: float = 0.5
     mask_size: int = 28
     layout: str = "NHWC"
@@ -100,6 +103,7 @@ class ModelInfo:
             "level_source": self.level_source in LEVEL_SOURCES,
             "cover": 0 < self.cover <= 1,
             "color_weight": 0 <= self.color_weight < math.inf,
+            "feature_stride": self.feature_stride >= 0,
             "nms_threshold": 0 < self.nms_threshold <= 1,
             "layout": self.layout == "NHWC",
             "color_order": self.color_order == "RGB",

@@ -30,6 +30,7 @@ class RawDetections:
         count: (B,) int32, valid rows.
         converged: (B,) bool; False where non-maximum suppression ran out of steps, so that a few overlapping boxes may
             be missing or superfluous.
+        features: (B, C, rows, columns) float32, the finest pyramid level; None where they were not asked for.
 
     """
 
@@ -39,6 +40,7 @@ class RawDetections:
     masks: np.ndarray
     count: np.ndarray
     converged: np.ndarray
+    features: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from hassod_ros.runtime.backends import open_backend
 from hassod_ros.runtime.model_info import ModelInfo
 from hassod_ros.runtime.model_names import TRAINING_FREE, resolve_model
 from hassod_ros.runtime.postprocess import PostprocessOptions, to_instances
-from hassod_ros.runtime.preprocess import Picture, as_array, letterbox
+from hassod_ros.runtime.preprocess import Letterbox, Picture, as_array, letterbox
 from hassod_ros.runtime.selection import Selection
 from hassod_ros.visibility import visible
 
@@ -121,7 +121,18 @@ class Segmenter:
 
     def segment(self, images: Sequence[Picture], *, color_order: str = "RGB") -> list[Instances]:
         """Instances of several images; they go through the network in batches of the model's size."""
-        results: list[Instances] = []
+        return [instances for instances, _ in self.observe(images, color_order=color_order)]
+
+    def observe(
+        self, images: Sequence[Picture], *, color_order: str = "RGB"
+    ) -> list[tuple[Instances, np.ndarray | None]]:
+        """As `segment`, with the network's features of each image where the backend was opened with `features`.
+
+        Returns:
+            Instances, and (C, rows, columns) float32 features over the whole image: those of its padding are cut off.
+
+        """
+        results: list[tuple[Instances, np.ndarray | None]] = []
         for start in range(0, len(images), self.batch):
             chunk = [as_array(image, color_order) for image in images[start : start + self.batch]]
             placed = [
@@ -136,7 +147,7 @@ class Segmenter:
                     rows, columns = box.content_size
                     seen = visible(self._input[i, :rows, :columns], found.regions, found.masks, found.image_size)
                     found = found if seen.all() else found.select(seen)
-                results.append(found)
+                results.append((found, _content(raw.features, i, box, self.info.feature_stride)))
         return results
 
     def configure(self, selection: Selection) -> None:
@@ -150,6 +161,14 @@ class Segmenter:
     def close(self) -> None:
         """Give memory and device back; the segmenter is then unusable."""
         self._backend.close()
+
+
+def _content(features: np.ndarray | None, index: int, placed: Letterbox, stride: int) -> np.ndarray | None:
+    """The cells of image `index` that lie on the image itself, at least half of each."""
+    if features is None:
+        return None
+    rows, columns = (max(1, round(side / stride)) for side in placed.content_size)
+    return features[index, :, :rows, :columns]
 
 
 def open_segmenter(

@@ -333,3 +333,30 @@ def test_the_script_changes_what_was_trained(model, tmp_path, monkeypatch):
         model.config,
         model.config.changed(rpn_nms=0.7, nms=0.6, mask_threshold=0.4, sampling_ratio=1),
     ]
+
+
+def test_the_features_are_those_of_the_trunk(exported, model):
+    images = np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), np.uint8)
+    found = open_backend(exported[0], features=True).infer(images).features
+    with torch.no_grad():
+        expected = model.pyramid(torch.from_numpy(images).permute(0, 3, 1, 2).float(), [SIZE])[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert exported[1].feature_stride == SIZE[0] // found.shape[2] == SIZE[1] // found.shape[3]
+    assert open_backend(exported[0]).infer(images).features is None  # large, so only where asked for
+
+
+def test_parity_sees_other_features(model, exported):
+    info = exported[1]
+    batch = [np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), np.uint8)]
+    backend = open_backend(exported[0], features=True)
+
+    class Shifted:
+        info = backend.info
+
+        def infer(self, images):
+            raw = backend.infer(images)
+            return dataclasses.replace(raw, features=raw.features + 0.1)
+
+    limited = onnx_export.with_limits(model, proposals=PROPOSALS, detections=DETECTIONS)
+    with pytest.raises(InputError, match="the output `features` differs"):
+        compare(TorchBackend(limited, info, features=True), Shifted(), batch)

@@ -32,7 +32,7 @@ from hassod_ros.detection.cascade.rpn import RPN_BOX_WEIGHTS
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Level
 
-OUTPUTS = ("boxes", "scores", "level_probabilities", "masks", "count", "converged")
+OUTPUTS = ("boxes", "scores", "level_probabilities", "masks", "count", "converged", "features")
 NMS_STEPS = 12  # real sets of boxes needed at most 7; a chain of n boxes, each overlapping the next, needs n - 1
 _NONE = -1e30  # score of what does not count; finite, because inf - inf is not a number
 _LEVEL_SIDES = (0.5, 1.0, 2.0)  # side, in canonical boxes, from which a box moves on to p3, p4, p5
@@ -132,13 +132,13 @@ class StaticDetector(nn.Module):
         self.register_buffer("strides", torch.tensor(STRIDES[:4], dtype=torch.float32))
         self.register_buffer("origins", torch.tensor(_atlas_origins(shapes), dtype=torch.float32))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Detections of uint8 RGB images (B, H, W, 3).
 
         Returns:
             `OUTPUTS`: boxes (B, D, 4) in input pixels, scores (B, D) descending, level probabilities (B, D, 3), mask
-            probabilities (B, D, 28, 28), all float32; valid rows (B,) int32; suppression converged (B,) bool. Rows
-            beyond the valid ones have score 0.
+            probabilities (B, D, 28, 28), all float32; valid rows (B,) int32; suppression converged (B,) bool; the
+            finest pyramid level (B, C, H / 4, W / 4) float32. Rows beyond the valid ones have score 0.
 
         """
         pixels = images.float().permute(0, 3, 1, 2)  # cast first: TensorRT takes uint8 as an input only
@@ -164,7 +164,8 @@ class StaticDetector(nn.Module):
             boxes, levels, masks = _take(boxes, order), _take(levels, order), _take(masks, order)
             valid = scores > _NONE
         count = valid.sum(dim=1, dtype=torch.int32)
-        return boxes, torch.where(valid, scores, 0.0), levels, masks, count, converged & settled
+        found = boxes, torch.where(valid, scores, 0.0), levels, masks, count, converged & settled
+        return *found, pyramid[0].float()
 
     def _propose(self, pyramid: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (B, K, 4), which of them count (B, K), and whether suppression converged (B,).

@@ -26,7 +26,10 @@ class Backend(Protocol):
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Backend:
-        """Load a model file (implementations add options); raises `InputError` where that is impossible."""
+        """Load a model file; raises `InputError` where that is impossible.
+
+        Every implementation has the option `features`: hand out `RawDetections.features` too, which are large.
+        """
         ...
 
     def infer(self, images: np.ndarray) -> RawDetections:
@@ -55,6 +58,17 @@ def check_images(images: np.ndarray, info: ModelInfo) -> None:
     expected = (info.batch, *info.input_size, 3)
     if images.dtype != np.uint8 or images.shape != expected:
         raise InputError(f"the model takes uint8 images of shape {expected}, got {images.dtype} {images.shape}")
+
+
+def check_features(info: ModelInfo, name: str) -> None:
+    """Refuse a model without the output `features`.
+
+    Raises:
+        InputError: It has none.
+
+    """
+    if not info.feature_stride:
+        raise InputError(f"{name} has no output `features`; add it with add_features, or export the model again")
 
 
 def blank_images(info: ModelInfo) -> np.ndarray:

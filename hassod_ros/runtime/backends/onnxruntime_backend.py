@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from hassod_ros.errors import InputError
-from hassod_ros.runtime.backends.base import blank_images, check_images, gpu_number
+from hassod_ros.runtime.backends.base import blank_images, check_features, check_images, gpu_number
 from hassod_ros.runtime.cores import usable_cores
 from hassod_ros.runtime.engine_cache import default_cache_folder, is_memory_shortage, private_folder
 from hassod_ros.runtime.model_info import ModelInfo, read_model_info
@@ -22,14 +22,18 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 OUTPUTS = ("boxes", "scores", "level_probabilities", "masks", "count", "converged")
+FEATURES = "features"
 
 
 class OnnxRuntimeBackend:
     """See `Backend`."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, info: ModelInfo) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, info: ModelInfo, outputs: tuple[str, ...] = OUTPUTS
+    ) -> None:
         self.info = info
         self.name = f"onnxruntime {onnxruntime.__version__} {session.get_providers()[0]}"
+        self._outputs = outputs
         self._session: onnxruntime.InferenceSession | None = session
 
     @classmethod
@@ -41,6 +45,7 @@ class OnnxRuntimeBackend:
         device: str = "",
         threads: int = 0,
         cache: str | os.PathLike | None = None,
+        features: bool = False,
     ) -> OnnxRuntimeBackend:
         """Load an ONNX file.
 
@@ -50,6 +55,7 @@ class OnnxRuntimeBackend:
             device: "cpu", "cuda", or "cuda:NUMBER"; "" = as the provider has it.
             threads: Threads of the CPU provider; 0 = one per core that the process may use.
             cache: Folder for the TensorRT provider's engines. Default: `default_cache_folder()`.
+            features: See `Backend.load`.
 
         Raises:
             InputError: The file is missing, damaged, not one of ours or too large for the memory, or the provider is
@@ -57,6 +63,9 @@ class OnnxRuntimeBackend:
 
         """
         info = read_model_info(path)
+        if features:
+            check_features(info, str(path))
+        outputs = (*OUTPUTS, FEATURES) if features else OUTPUTS
         name = _choose_provider("cpu" if provider == "auto" and device == "cpu" else provider)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or _allowed_cores()
@@ -83,23 +92,16 @@ class OnnxRuntimeBackend:
             raise _explain(error, Path(path)) from error
         if session.get_providers()[0] != name:
             raise InputError(f"ONNX Runtime has {name} but it did not start; check the driver and CUDA libraries")
-        _check_signature(session, info, str(path))
-        return cls(session, info)
+        _check_signature(session, info, outputs, str(path))
+        return cls(session, info, outputs)
 
     def infer(self, images: np.ndarray) -> RawDetections:
         """See `Backend.infer`."""
         check_images(images, self.info)
         if self._session is None:
             raise RuntimeError("this backend is closed")
-        boxes, scores, levels, masks, count, converged = self._session.run(OUTPUTS, {"images": images})
-        return RawDetections(
-            boxes=boxes,
-            scores=scores,
-            level_probabilities=levels,
-            masks=masks,
-            count=count,
-            converged=converged.astype(bool),
-        )
+        found = dict(zip(self._outputs, self._session.run(self._outputs, {"images": images}), strict=True))
+        return RawDetections(**found | {"converged": found["converged"].astype(bool)})
 
     def warm_up(self) -> None:
         """See `Backend.warm_up`."""
@@ -139,12 +141,14 @@ def _explain(error: Exception, path: Path) -> InputError:
     return InputError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path} ({text}); copy or export it again")
 
 
-def _check_signature(session: onnxruntime.InferenceSession, info: ModelInfo, name: str) -> None:
+def _check_signature(
+    session: onnxruntime.InferenceSession, info: ModelInfo, outputs: tuple[str, ...], name: str
+) -> None:
     """The graph must be what its metadata promise."""
     inputs = {value.name: (value.type, tuple(value.shape)) for value in session.get_inputs()}
     expected = {"images": ("tensor(uint8)", (info.batch, *info.input_size, 3))}
     if inputs != expected:
         raise InputError(f"{name} takes {inputs}, its metadata promise {expected}; export it again")
-    missing = set(OUTPUTS) - {value.name for value in session.get_outputs()}
+    missing = set(outputs) - {value.name for value in session.get_outputs()}
     if missing:
         raise InputError(f"{name} lacks the output {', '.join(sorted(missing))}; export it again")

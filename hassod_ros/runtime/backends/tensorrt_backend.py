@@ -13,7 +13,7 @@ import tensorrt as trt
 from cuda.bindings import runtime as cudart
 
 from hassod_ros.errors import InputError
-from hassod_ros.runtime.backends.base import blank_images, check_images, gpu_number
+from hassod_ros.runtime.backends.base import blank_images, check_features, check_images, gpu_number
 from hassod_ros.runtime.cuda import Buffer, check, use_device
 from hassod_ros.runtime.model_info import ModelInfo, read_model_info
 from hassod_ros.runtime.postprocess import RawDetections
@@ -27,13 +27,18 @@ class TensorRTBackend:
         engine: Built from a file of `to_onnx`.
         info: Its metadata.
         device: Number of the GPU that it was built for and loaded on.
+        features: See `Backend.load`.
 
     """
 
-    def __init__(self, engine: trt.ICudaEngine, info: ModelInfo, device: int = 0) -> None:
+    def __init__(
+        self, engine: trt.ICudaEngine, info: ModelInfo, device: int = 0, *, features: bool = False
+    ) -> None:
         self.info = info
         self.name = f"tensorrt {trt.__version__}"
         self._device = device
+        self._features = features
+        self._wanted: dict[str, Buffer] = {}
         self._engine = engine
         self._context: Any = None
         self._stream: Any = None
@@ -60,6 +65,7 @@ class TensorRTBackend:
             is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
             (self._inputs if is_input else self._outputs)[name] = buffer
             self._context.set_tensor_address(name, buffer.address)
+        self._wanted = {name: each for name, each in self._outputs.items() if self._features or name != "features"}
 
     @classmethod
     def load(
@@ -70,6 +76,7 @@ class TensorRTBackend:
         workspace: int = 0,
         dla_core: int | None = None,
         device: str = "",
+        features: bool = False,
         report: Report = print_line,
     ) -> TensorRTBackend:
         """Load an ONNX file; its engine is built the first time, which takes minutes.
@@ -80,6 +87,7 @@ class TensorRTBackend:
             workspace: See `BuildOptions`.
             dla_core: See `BuildOptions`.
             device: "cuda:NUMBER", or "" for the first GPU.
+            features: See `Backend.load`.
             report: Takes a line of the build's progress at a time.
 
         Raises:
@@ -87,11 +95,13 @@ class TensorRTBackend:
 
         """
         info = read_model_info(path)
+        if features:
+            check_features(info, str(path))
         options = BuildOptions(workspace=workspace, dla_core=dla_core)
         number = gpu_number(device)
         use_device(number)
         engine = load_engine(path, info, options, cache=cache, report=report)
-        return cls(engine, info, number)
+        return cls(engine, info, number, features=features)
 
     def infer(self, images: np.ndarray) -> RawDetections:
         """See `Backend.infer`."""
@@ -106,7 +116,7 @@ class TensorRTBackend:
             self._graph = self._capture()
         check(cudart.cudaGraphLaunch(self._graph, self._stream))
         check(cudart.cudaStreamSynchronize(self._stream))
-        found = {name: buffer.host.copy() for name, buffer in self._outputs.items()}
+        found = {name: buffer.host.copy() for name, buffer in self._wanted.items()}
         return RawDetections(**found | {"converged": found["converged"].astype(bool)})
 
     def warm_up(self) -> None:
@@ -134,7 +144,7 @@ class TensorRTBackend:
             buffer.upload(self._stream)
         if not self._context.execute_async_v3(int(self._stream)):
             raise RuntimeError("TensorRT could not run the engine; see its log")
-        for buffer in self._outputs.values():
+        for buffer in self._wanted.values():
             buffer.download(self._stream)
 
     def _capture(self) -> Any:

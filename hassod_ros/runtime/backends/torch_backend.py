@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import numpy as np
 import torch
 
 from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.cascade.fpn import STRIDES
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector
 from hassod_ros.detection.detections import Detections
@@ -29,14 +31,16 @@ class TorchBackend:
         model: Detector in evaluation mode.
         info: Its metadata; batch and input size are what `infer` takes.
         device: Where it runs.
+        features: See `Backend.load`.
 
     """
 
-    def __init__(self, model: CascadeMaskRCNN, info: ModelInfo, device: str = "cpu") -> None:
+    def __init__(self, model: CascadeMaskRCNN, info: ModelInfo, device: str = "cpu", *, features: bool = False) -> None:
         self.info = info
         self.name = f"torch {torch.__version__} {device}"
         self._model: CascadeMaskRCNN | None = model.to(device)
         self._device = device
+        self._features = features
 
     @classmethod
     def load(
@@ -47,6 +51,7 @@ class TorchBackend:
         input_size: tuple[int, int] = (480, 640),
         batch: int = 1,
         device: str | None = None,
+        features: bool = False,
     ) -> TorchBackend:
         """Load a checkpoint.
 
@@ -56,6 +61,7 @@ class TorchBackend:
             input_size: (H, W) that images are fitted into.
             batch: Images per call.
             device: A torch device. Default: CUDA where there is one.
+            features: See `Backend.load`.
 
         Raises:
             InputError: The checkpoint cannot be read, or the device has too little memory or does not exist.
@@ -65,7 +71,7 @@ class TorchBackend:
         model = open_detector(path, config)
         info = describe(model, input_size=input_size, batch=batch, weights_sha256=sha256(path))
         try:
-            return cls(model, info, device)
+            return cls(model, info, device, features=features)
         except torch.OutOfMemoryError as error:
             raise InputError(f"{path} does not fit into the memory of {device}; choose another device") from error
         except (RuntimeError, AssertionError) as error:  # torch's answers to a device that is not there
@@ -78,7 +84,13 @@ class TorchBackend:
         if self._model is None:
             raise RuntimeError("this backend is closed")
         pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float()
-        return stack_detections(self._model(pixels), self.info.detections, self.info.mask_size)
+        passing: list[torch.Tensor] = []  # the trunk runs once: its features are taken where they pass by
+        hook = self._model.backbone.register_forward_hook(lambda module, images, pyramid: passing.append(pyramid[0]))
+        try:
+            raw = stack_detections(self._model(pixels), self.info.detections, self.info.mask_size)
+        finally:
+            hook.remove()
+        return replace(raw, features=passing[0].float().cpu().numpy()) if self._features else raw
 
     def warm_up(self) -> None:
         """See `Backend.warm_up`."""
@@ -123,6 +135,7 @@ def describe(
         cover=cover,
         color_weight=color_weight,
         evidence=evidence,
+        feature_stride=STRIDES[0],
         nms_threshold=config.nms,
         mask_threshold=config.mask_threshold,
         mask_size=2 * config.mask_pool,

@@ -69,7 +69,7 @@ def test_static_equals_ordinary(changes):
     model = detector(**changes)
     images = picture(128, 160)
     (expected,) = model(images.permute(0, 3, 1, 2).float())
-    boxes, scores, levels, masks, count, converged = StaticDetector(model, input_size=(128, 160))(images)
+    boxes, scores, levels, masks, count, converged, features = StaticDetector(model, input_size=(128, 160))(images)
     n = int(count[0])
     assert converged.tolist() == [True]
     assert n == len(expected) > 3
@@ -78,6 +78,8 @@ def test_static_equals_ordinary(changes):
     torch.testing.assert_close(levels[0, :n], expected.level_probabilities, atol=1e-5, rtol=0)
     torch.testing.assert_close(masks[0, :n], expected.mask_probabilities, atol=1e-4, rtol=0)
     assert (scores[0, n:] == 0).all()
+    finest = model.pyramid(images.permute(0, 3, 1, 2).float(), [(128, 160)])[0]
+    torch.testing.assert_close(features, finest, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
