@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hassod_ros.errors import InputError
+from hassod_ros.commands import run, script_parser
 from hassod_ros.packages import required
 
 with required("train"):
@@ -21,7 +21,7 @@ with required("train"):
 
 def build_parser() -> argparse.ArgumentParser:
     """The script's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser("add_features", __doc__)
     parser.add_argument("model", help="an .onnx file of to_onnx")
     parser.add_argument("--out", required=True, help="the new .onnx file; may be the same")
     parser.add_argument("--images", required=True, help="folder (or list) of photographs for parity")
@@ -29,14 +29,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Add the output; 0 on success, 2 if something given is wrong or a gate is not passed."""
+    """Add the output; the status is that of `commands.run`."""
     given = build_parser().parse_args(arguments)
-    try:
-        add_features(given.model, given.out, given.images)
-    except InputError as error:
-        print(f"add_features: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run(
+        "add_features", lambda: add_features(given.model, given.out, given.images), after_stop="nothing was written"
+    )
 
 
 if __name__ == "__main__":

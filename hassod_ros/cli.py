@@ -56,6 +56,7 @@ VERBS = {
     "registry": Verb(f"{_EXPORT}.registry", "list, show, name and prune registered models"),
     "rollout": Verb(f"{_EXPORT}.rollout", "let running nodes load a registered model"),
     "rollback": Verb(f"{_EXPORT}.rollback", "let them load what they ran before"),
+    "add_features": Verb(f"{_EXPORT}.add_features", "give an exported detector the features of inspection"),
     "features_to_onnx": Verb(f"{_EXPORT}.features_to_onnx", "export the features of discovery"),
     "perception_node": Verb(f"{_NODES}.perception_node", "segment a camera's images", node=True),
     "camera_player": Verb(f"{_NODES}.camera_player", "show photos or a video as a camera", node=True),
