@@ -58,7 +58,10 @@ VERBS = {
     "rollback": Verb(f"{_EXPORT}.rollback", "let them load what they ran before"),
     "add_features": Verb(f"{_EXPORT}.add_features", "give an exported detector the features of inspection"),
     "features_to_onnx": Verb(f"{_EXPORT}.features_to_onnx", "export the features of discovery"),
+    "learn_reference": Verb(f"{_TRAIN}.learn_reference", "teach a part by good pictures"),
+    "inspect": Verb(f"{_TRAIN}.inspect_parts", "judge pictures by a taught part, with a report"),
     "perception_node": Verb(f"{_NODES}.perception_node", "segment a camera's images", node=True),
+    "inspection_node": Verb(f"{_NODES}.inspection_node", "say of every part OK, NG and why", node=True),
     "camera_player": Verb(f"{_NODES}.camera_player", "show photos or a video as a camera", node=True),
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from hassod_ros.files import write_text
-from hassod_ros.nodes import camera_player, objects_3d_parameters, perception_parameters
+from hassod_ros.nodes import camera_player, inspection_parameters, objects_3d_parameters, perception_parameters
 from hassod_ros.nodes.parameters import Parameter, markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,9 +21,14 @@ TABLES = {
     "perception_node": perception_parameters.PARAMETERS,
     "camera": perception_parameters.camera_parameters(""),
     "objects_3d_node": objects_3d_parameters.PARAMETERS,
+    "inspection_node": inspection_parameters.PARAMETERS,
     "camera_player": camera_player.PARAMETERS,
 }
-CONFIGS = {"perception_node": "perception.yaml", "objects_3d_node": "objects_3d.yaml"}
+CONFIGS = {
+    "perception_node": "perception.yaml",
+    "objects_3d_node": "objects_3d.yaml",
+    "inspection_node": "inspection.yaml",
+}
 
 
 def documentation(text: str) -> str:

@@ -10,7 +10,14 @@ from hassod_ros.image_messages import ENCODINGS, compressed_to_array, image_to_a
 
 __all__ = ["ENCODINGS", "array_to_image", "compressed_to_array", "image_to_array", "to_rgb"]
 
-_OUTPUT_DTYPES = {"rgb8": np.uint8, "bgr8": np.uint8, "mono8": np.uint8, "mono16": np.uint16, "16UC1": np.uint16}
+_OUTPUT_DTYPES = {
+    "rgb8": np.uint8,
+    "bgr8": np.uint8,
+    "mono8": np.uint8,
+    "mono16": np.uint16,
+    "16UC1": np.uint16,
+    "32FC1": np.float32,
+}
 
 
 def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:

@@ -110,7 +110,7 @@ except InputError as error:
 
 
 def test_options_that_a_backend_does_not_have_are_refused(write_model):
-    with pytest.raises(InputError, match="has no option dla_core; it has cache, device, threads"):
+    with pytest.raises(InputError, match="has no option dla_core; it has cache, device, features, threads"):
         open_backend(write_model(), dla_core=0)
     with pytest.raises(InputError, match="training-free mode has no option threads"):
         open_segmenter("training_free", threads=2)

@@ -56,9 +56,9 @@ _LOADERS: dict[str, Callable[..., Backend]] = {
 }
 BACKENDS = tuple(_LOADERS)
 _OPTIONS = {
-    "onnxruntime": ("cache", "device", "threads"),
-    "tensorrt": ("cache", "device", "dla_core", "workspace"),
-    "torch": ("batch", "config", "device", "input_size"),
+    "onnxruntime": ("cache", "device", "features", "threads"),
+    "tensorrt": ("cache", "device", "dla_core", "features", "workspace"),
+    "torch": ("batch", "config", "device", "features", "input_size"),
 }
 
 

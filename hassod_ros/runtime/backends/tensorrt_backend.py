@@ -31,9 +31,7 @@ class TensorRTBackend:
 
     """
 
-    def __init__(
-        self, engine: trt.ICudaEngine, info: ModelInfo, device: int = 0, *, features: bool = False
-    ) -> None:
+    def __init__(self, engine: trt.ICudaEngine, info: ModelInfo, device: int = 0, *, features: bool = False) -> None:
         self.info = info
         self.name = f"tensorrt {trt.__version__}"
         self._device = device

@@ -1,0 +1,148 @@
+"""What good pictures show at each place: pixels between their darkest and brightest, cells near one of theirs.
+
+Pixels find what is small and sharp, cells what looks different as a whole. Both are measured in what good pictures show
+among themselves: each of them is held against the others (leave one out), and the worst of that is the limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+_FLOOR = 10.0  # grey levels that a pixel may always be off
+_ODD = 3.0  # a good picture so many times as far off as is usual is odd, and sets no limit
+_REACH = 1  # cells that a cell's like is sought around
+
+
+@dataclass(frozen=True)
+class PixelBand:
+    """Pixels between the darkest and the brightest of the good pictures, each widened by a tolerance.
+
+    Attributes:
+        low: (H, W, 3) uint8.
+        high: (H, W, 3) uint8.
+        scale: (H, W) float32, grey levels by which good pictures leave the band of the others near each pixel.
+        scores: (K,) float32, the largest excess of each good picture over the band of the others.
+
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    scale: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def learn(cls, good: Sequence[np.ndarray], covered: Sequence[np.ndarray], tolerance: int) -> PixelBand:
+        """From K pictures (H, W, 3) uint8 that lie over each other, looked at where `covered` (H, W) bool.
+
+        Where a picture does not cover the reference it takes no part.
+        """
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * tolerance + 1, 2 * tolerance + 1))
+        lows = [_where(cv2.erode(each, kernel), here, 255) for each, here in zip(good, covered, strict=True)]
+        highs = [_where(cv2.dilate(each, kernel), here, 0) for each, here in zip(good, covered, strict=True)]
+        excesses = []
+        for k, each in enumerate(good):
+            low = np.minimum.reduce(lows[:k] + lows[k + 1 :])
+            high = np.maximum.reduce(highs[:k] + highs[k + 1 :])
+            excesses.append(_excess(each, low, high) * covered[k])
+        wide = [cv2.GaussianBlur(cv2.dilate(each, np.ones((5, 5))), (0, 0), 2) for each in excesses]
+        scores = []
+        for k, excess in enumerate(excesses):
+            scale = np.maximum.reduce(wide[:k] + wide[k + 1 :])
+            scores.append(float((excess / (_FLOOR + scale)).max()))
+        return cls(
+            np.minimum.reduce(lows), np.maximum.reduce(highs), np.maximum.reduce(wide), np.array(scores, np.float32)
+        )
+
+    def measure(self, pixels: np.ndarray, covered: np.ndarray) -> np.ndarray:
+        """(H, W) float32: how far each pixel is off, in what is usual there."""
+        measured: np.ndarray = _excess(pixels, self.low, self.high) / (_FLOOR + self.scale)
+        return measured * covered
+
+
+def _where(values: np.ndarray, here: np.ndarray, otherwise: int) -> np.ndarray:
+    return np.where(here[..., None], values, np.uint8(otherwise))
+
+
+def _excess(pixels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """(H, W) float32 grey levels outside the band; single pixels and lines one pixel wide do not count."""
+    outside = np.maximum(cv2.subtract(pixels, high), cv2.subtract(low, pixels)).max(axis=2)
+    return cv2.morphologyEx(outside, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class CellBand:
+    """Cells near one of the good pictures' cells at about the same place (after PatchCore, Roth et al., 2022).
+
+    Attributes:
+        bank: (K, C, h, w) float32, what the cells of the good pictures look like.
+        scale: (h, w) float32, distance that is usual there.
+        blur: Standard deviation in cells that distances are smoothed with.
+        scores: (K,) float32, largest distance of each good picture to the others, in `scale`.
+
+    """
+
+    bank: np.ndarray
+    scale: np.ndarray
+    blur: float
+    scores: np.ndarray
+
+    @classmethod
+    def learn(
+        cls, good: Sequence[np.ndarray], covered: Sequence[np.ndarray], *, blur: float, common: float
+    ) -> CellBand:
+        """From K maps (C, h, w), looked at where `covered` (h, w) bool.
+
+        Args:
+            good: The maps.
+            covered: Cells that count.
+            blur: See the class.
+            common: Weight of what is usual everywhere against what is usual at a place.
+
+        """
+        bank = np.stack(good)
+        distances = [
+            _smooth(_nearest(each, np.delete(bank, k, axis=0)), blur) * covered[k] for k, each in enumerate(good)
+        ]
+        usual = np.mean(distances, axis=0)
+        typical = float(np.median(usual[np.logical_or.reduce(covered)])) or 1e-3
+        scale = (_smooth(usual, 1.0) + common * typical) / (1 + common) / typical
+        scores = np.array([(each / scale).max() for each in distances], np.float32)
+        return cls(bank, scale, blur, scores)
+
+    def measure(self, cells: np.ndarray, covered: np.ndarray) -> np.ndarray:
+        """(h, w) float32: distance of each cell to the nearest good one, in what is usual there."""
+        measured: np.ndarray = _smooth(_nearest(cells, self.bank), self.blur) / self.scale
+        return measured * covered
+
+
+def usual_limit(scores: np.ndarray, margin: float, least: float = 0.0) -> float:
+    """The limit that follows from what good pictures score: the largest of those that are not odd, times `margin`."""
+    return max(least, margin * float(scores[~odd(scores)].max()))
+
+
+def odd(scores: np.ndarray) -> np.ndarray:
+    """Which of the good pictures (K,) disagree with the rest: far worse than usual."""
+    unlike: np.ndarray = scores > _ODD * np.median(scores)
+    return unlike
+
+
+def _nearest(cells: np.ndarray, bank: np.ndarray) -> np.ndarray:
+    """(h, w) distance of each cell of (C, h, w) to the nearest of (K, C, h, w) at most `_REACH` cells away."""
+    height, width = cells.shape[1:]
+    side = ((_REACH, _REACH), (_REACH, _REACH))
+    best = np.full((height, width), np.inf, np.float32)
+    for known in bank:
+        padded = np.pad(known, ((0, 0), *side), mode="edge")
+        for y in range(2 * _REACH + 1):
+            for x in range(2 * _REACH + 1):
+                difference = cells - padded[:, y : y + height, x : x + width]
+                np.minimum(best, np.einsum("chw,chw->hw", difference, difference), out=best)
+    return np.sqrt(best)
+
+
+def _smooth(values: np.ndarray, deviation: float) -> np.ndarray:
+    return cv2.GaussianBlur(values, (0, 0), deviation, borderType=cv2.BORDER_REFLECT)

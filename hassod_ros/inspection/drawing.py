@@ -1,0 +1,122 @@
+"""The verdict for a line worker two metres away: a colour, a word, a circle, a sentence for each finding."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from hassod_ros.inspection.verdict import Finding, Result, Verdict
+
+_COLOURS = {  # RGB; the word says the same, for who cannot tell red from green
+    Result.OK: (0, 130, 60),
+    Result.NG: (200, 20, 30),
+    Result.UNDECIDED: (225, 150, 0),
+}
+_WORDS = {Result.OK: "OK", Result.NG: "NG", Result.UNDECIDED: "UNDECIDED"}
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_LEAST_WIDTH = 960  # pixels of the drawing
+_MOST = 5  # findings with a sentence; the others have a circle
+_WHITE = (255, 255, 255)
+
+
+def draw_verdict(picture: np.ndarray, verdict: Verdict) -> np.ndarray:
+    """The (H, W, 3) uint8 RGB picture with its verdict, enlarged to be read from afar.
+
+    Returns:
+        uint8 RGB of another size: a bar with the word above, the picture with circles, the sentences below.
+
+    """
+    scale = max(1.0, _LEAST_WIDTH / picture.shape[1])
+    sheet = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    colour = _COLOURS[verdict.result]
+    for number, finding in enumerate(verdict.findings, start=1):
+        _circle(sheet, finding, number, scale, colour)
+    width = sheet.shape[1]
+    frame = max(6, width // 80)
+    sheet = cv2.copyMakeBorder(sheet, 0, frame, frame, frame, cv2.BORDER_CONSTANT, value=colour)
+    return np.vstack([_bar(verdict, sheet.shape[1], colour), sheet, *_sentences(verdict, sheet.shape[1])])
+
+
+def draw_heat(picture: np.ndarray, verdict: Verdict) -> np.ndarray:
+    """The (H, W, 3) uint8 RGB picture in grey, and in colour what was measured: from half the limit on, red beyond."""
+    heat = np.clip(verdict.heatmap((picture.shape[0], picture.shape[1])), 0, 1.5)
+    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    colours = cv2.applyColorMap(cv2.convertScaleAbs(heat, alpha=255 / 1.5), cv2.COLORMAP_JET)
+    share = np.clip((heat - 0.5) * 2, 0, 0.7)[..., None]
+    mixed: np.ndarray = (grey * (1 - share) + cv2.cvtColor(colours, cv2.COLOR_BGR2RGB) * share).astype(np.uint8)
+    return mixed
+
+
+def _circle(sheet: np.ndarray, finding: Finding, number: int, scale: float, colour: tuple[int, int, int]) -> None:
+    x0, y0, x1, y1 = (round(value * scale) for value in finding.box)
+    middle = ((x0 + x1) // 2, (y0 + y1) // 2)
+    thick = max(3, sheet.shape[1] // 240)
+    if (x1 - x0) * (y1 - y0) > 0.8 * sheet.shape[0] * sheet.shape[1]:  # the whole part: the frame says it
+        return
+    axes = (max(12, round(0.71 * (x1 - x0)) + thick), max(12, round(0.71 * (y1 - y0)) + thick))
+    cv2.ellipse(sheet, middle, axes, 0, 0, 360, _WHITE, thick + 4, cv2.LINE_AA)
+    cv2.ellipse(sheet, middle, axes, 0, 0, 360, colour, thick, cv2.LINE_AA)
+    if number > _MOST:
+        return
+    size = sheet.shape[1] / 900
+    (wide, high), _ = cv2.getTextSize(str(number), _FONT, size, 3)
+    x = int(np.clip(middle[0] + axes[0], 0, sheet.shape[1] - wide - 12))
+    y = int(np.clip(middle[1] - axes[1], high + 12, sheet.shape[0] - 6))
+    cv2.rectangle(sheet, (x, y - high - 8), (x + wide + 10, y + 8), colour, -1)
+    cv2.putText(sheet, str(number), (x + 5, y), _FONT, size, _WHITE, 3, cv2.LINE_AA)
+
+
+def _bar(verdict: Verdict, width: int, colour: tuple[int, int, int]) -> np.ndarray:
+    height = width // 7
+    bar = np.full((height, width, 3), colour, np.uint8)
+    word = _WORDS[verdict.result]
+    size = _fitting(word, width // 2, 0.55 * height)
+    (wide, high), _ = cv2.getTextSize(word, _FONT, size, round(5 * size))
+    place = (width // 24, (height + high) // 2)
+    cv2.putText(bar, word, place, _FONT, size, _WHITE, max(2, round(4 * size)), cv2.LINE_AA)
+    left = place[0] + wide + width // 24
+    count = len(verdict.findings)
+    note = f"{count} finding{'s' * (count > 1)}" if count else verdict.sentence
+    lines = _wrapped(note, width - left - width // 40, 0.22 * height)
+    _write(bar, lines, left, height, 0.22 * height)
+    return bar
+
+
+def _sentences(verdict: Verdict, width: int) -> list[np.ndarray]:
+    strips = []
+    for number, finding in enumerate(verdict.findings[:_MOST], start=1):
+        height = width // 16
+        strip = np.full((height, width, 3), 30, np.uint8)
+        text = f"{number}  {finding.sentence}"
+        size = _fitting(text, width - width // 20, 0.45 * height)
+        (_, high), _ = cv2.getTextSize(text, _FONT, size, 2)
+        place = (width // 40, (height + high) // 2)
+        cv2.putText(strip, text, place, _FONT, size, _WHITE, max(2, round(2 * size)), cv2.LINE_AA)
+        strips.append(strip)
+    return strips
+
+
+def _fitting(text: str, width: float, height: float) -> float:
+    """The largest font scale at which a text is within a width and a height."""
+    (wide, high), _ = cv2.getTextSize(text, _FONT, 1.0, 2)
+    return min(width / max(wide, 1), height / max(high, 1))
+
+
+def _wrapped(text: str, width: float, height: float) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        (wide, high), _ = cv2.getTextSize(longer, _FONT, 1.0, 2)
+        if wide * height / max(high, 1) > width and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines[:3]
+
+
+def _write(bar: np.ndarray, lines: list[str], left: int, height: int, letter: float) -> None:
+    size = letter / cv2.getTextSize("X", _FONT, 1.0, 2)[0][1]
+    step = round(1.6 * letter)
+    top = (height - step * len(lines)) // 2 + round(1.3 * letter)
+    for i, line in enumerate(lines):
+        cv2.putText(bar, line, (left, top + i * step), _FONT, size, _WHITE, max(2, round(2 * size)), cv2.LINE_AA)

@@ -1,0 +1,279 @@
+"""The components of a good part, from the part/whole masks of its pictures, and what became of them in another.
+
+A component is what the detector finds at one place in most good pictures. Detector and pixels must agree before one is
+called missing, or something else extra: either alone is wrong too often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from hassod_ros.instances import Instances
+
+_SAME = 0.5  # IoU of masks that are one component
+_PRESENT = 0.8  # share of the good pictures that a component is found in
+_LARGEST = 0.6  # share of the reference that a component may fill; beyond it, it is the background
+_RIM = 0.15  # share of the picture's border that a component may touch; likewise
+_SMALLEST = 40  # pixels
+_SEEN = 0.6  # of the IoU that is usual for a component, below which the detector does not see it
+_VISIBLE = 12.0  # grey levels (L*a*b*) that tell a thing from what surrounds it
+_AGREED = 0.55  # share of pixels that must vote for "looks like its surroundings"
+_RING = 0.06  # width of the surroundings, of the longer side of the reference
+
+
+@dataclass(frozen=True)
+class Component:
+    """What most good pictures show at one place.
+
+    Attributes:
+        box: x0, y0, x1, y1 in reference pixels.
+        mask: (y1 - y0, x1 - x0) bool.
+        present: In how many good pictures.
+        overlap: IoU with the mask that is usual.
+        parent: Index of the smallest component that holds it, or -1.
+
+    """
+
+    box: tuple[int, int, int, int]
+    mask: np.ndarray
+    present: int
+    overlap: float
+    parent: int
+
+    @property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return int(np.count_nonzero(self.mask))
+
+    def full(self, size: tuple[int, int]) -> np.ndarray:
+        """(H, W) bool mask."""
+        x0, y0, x1, y1 = self.box
+        full = np.zeros(size, bool)
+        full[y0:y1, x0:x1] = self.mask
+        return full
+
+
+def take_inventory(views: Sequence[Instances], size: tuple[int, int]) -> list[Component]:
+    """Components of K good pictures that lie over the reference of `size` (H, W), the largest first."""
+    groups: list[list[tuple[int, np.ndarray]]] = []  # of (picture, full mask)
+    for k, instances in enumerate(views):
+        for mask in _things(instances):
+            overlaps = [_iou(mask, group[0][1]) if all(i != k for i, _ in group) else 0.0 for group in groups]
+            best = int(np.argmax(overlaps)) if overlaps else -1
+            if best >= 0 and overlaps[best] >= _SAME:
+                groups[best].append((k, mask))
+            else:
+                groups.append([(k, mask)])
+    components = []
+    for group in groups:
+        if len(group) < max(2, _PRESENT * len(views) - 1e-9):
+            continue
+        votes = np.sum([mask for _, mask in group], axis=0)
+        mask = votes * 2 > len(group)
+        ys, xs = np.nonzero(mask)
+        if not len(ys):
+            continue
+        box = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
+        overlap = float(np.median([_iou(mask, each) for _, each in group]))
+        crop = mask[box[1] : box[3], box[0] : box[2]]
+        components.append(Component(box, crop, len(group), overlap, -1))
+    components.sort(key=lambda each: -each.area)
+    return _distinct(components, size)
+
+
+def _distinct(components: list[Component], size: tuple[int, int]) -> list[Component]:
+    """Without those that are nearly another one; with parents."""
+    kept: list[Component] = []
+    masks: list[np.ndarray] = []
+    for each in components:
+        mask = each.full(size)
+        if any(_iou(mask, other) > _SAME + 0.2 for other in masks):
+            continue
+        holders = [i for i, other in enumerate(masks) if np.count_nonzero(mask & other) > 0.8 * each.area]
+        kept.append(Component(each.box, each.mask, each.present, each.overlap, holders[-1] if holders else -1))
+        masks.append(mask)
+    return kept
+
+
+def _things(instances: Instances) -> list[np.ndarray]:
+    """Full masks (H, W) bool of what may be a component: neither background nor a speck."""
+    height, width = instances.image_size
+    areas = instances.areas
+    keep = (areas >= _SMALLEST) & (areas <= _LARGEST * height * width) & ~instances.scene
+    full = []
+    for i in np.flatnonzero(keep):
+        x0, y0, x1, y1 = instances.regions[i]
+        mask = np.zeros((height, width), bool)
+        mask[y0:y1, x0:x1] = instances.masks[i].view(bool)
+        rim = sum(np.count_nonzero(side) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+        if rim <= _RIM * 2 * (height + width):
+            full.append(mask)
+    return full
+
+
+def seen_share(views: Sequence[Instances], size: tuple[int, int]) -> np.ndarray:
+    """(H, W) float32: share of K pictures in which a thing covers each pixel."""
+    seen = np.zeros(size, np.float32)
+    for instances in views:
+        things = _things(instances)
+        if things:
+            seen += np.logical_or.reduce(things)
+    return seen / np.float32(max(1, len(views)))
+
+
+def _iou(first: np.ndarray, second: np.ndarray) -> float:
+    both = int(np.count_nonzero(first & second))
+    return both / max(1, int(np.count_nonzero(first)) + int(np.count_nonzero(second)) - both)
+
+
+class Detector:
+    """What the detector sees in one picture, asked about places.
+
+    Args:
+        instances: Laid over the reference; None where there is no detector, which then agrees with the pixels.
+
+    """
+
+    def __init__(self, instances: Instances | None) -> None:
+        self._things = None if instances is None else _things(instances)
+
+    def sees(self, component: np.ndarray, usual: float) -> bool:
+        """Whether something covers a component's mask (H, W) bool about as usual."""
+        if self._things is None:
+            return False
+        return any(_iou(thing, component) >= _SEEN * usual for thing in self._things)
+
+    def lacks(self, place: np.ndarray, component: np.ndarray) -> bool:
+        """Whether the thing that is most like a component leaves out `place` (H, W) bool, a piece of the component."""
+        if not self._things:
+            return True
+        overlaps = [_iou(thing, component) for thing in self._things]
+        best = int(np.argmax(overlaps))
+        if overlaps[best] < 0.25:
+            return True
+        return bool(np.count_nonzero(self._things[best] & place) < 0.5 * np.count_nonzero(place))
+
+    def share(self, place: np.ndarray) -> float:
+        """Share of `place` (H, W) bool on which it sees anything."""
+        if not self._things:
+            return 0.0
+        return float(np.logical_or.reduce([thing[place] for thing in self._things]).mean())
+
+    def finds(self, place: np.ndarray, known: Sequence[np.ndarray]) -> bool:
+        """Whether there is a thing about where `place` (H, W) bool is that is none of the `known` components."""
+        if self._things is None:
+            return True
+        area = np.count_nonzero(place)
+        for thing in self._things:
+            both = np.count_nonzero(thing & place)
+            if both < 0.3 * area or both < 0.4 * np.count_nonzero(thing):
+                continue
+            if all(_iou(thing, each) < _SAME for each in known):
+                return True
+        return False
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """How the pixels of a place compare with what surrounds it.
+
+    Attributes:
+        gone: Share of the pixels that differ which now look like the surroundings and did not before.
+        new: Share of them that looked like the surroundings and no longer do.
+        differs: (H, W) bool, the pixels of the place that differ.
+
+    """
+
+    gone: float
+    new: float
+    differs: np.ndarray
+
+    @property
+    def missing(self) -> bool:
+        """The pixels say that something is not there."""
+        return self.gone >= _AGREED
+
+    @property
+    def extra(self) -> bool:
+        """The pixels say that something is there that was not."""
+        return self.new >= _AGREED
+
+
+def compare_surroundings(
+    lab: np.ndarray, ideal: np.ndarray, place: np.ndarray, usable: np.ndarray, component: np.ndarray | None = None
+) -> Surroundings:
+    """Votes of the pixels of a place.
+
+    Args:
+        lab: (H, W, 3) float32 L*a*b* of the picture.
+        ideal: (H, W, 3) float32 L*a*b* of the reference.
+        place: (H, W) bool.
+        usable: (H, W) bool, where nothing is wrong, to tell the surroundings by.
+        component: (H, W) bool, what the place is a piece of: no surroundings of it, unless it surrounds the place.
+
+    """
+    side = max(place.shape)
+    width = max(3, round(_RING * side))
+    ys, xs = np.nonzero(place)
+    window = (
+        slice(max(0, ys.min() - width), ys.max() + width + 1),
+        slice(max(0, xs.min() - width), xs.max() + width + 1),
+    )
+    inner = place[window]
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
+    around = (cv2.dilate(inner.view(np.uint8), kernel) > 0) & ~inner
+    ring = around & usable[window]
+    rings = [ring if np.count_nonzero(ring) >= 10 else around]
+    if component is not None and np.count_nonzero(ring & ~component[window]) > 0.15 * np.count_nonzero(around):
+        rings.append(ring & ~component[window])
+    now, before = lab[window], ideal[window]
+    change = np.linalg.norm(now[inner] - before[inner], axis=1)
+    differing = change > _VISIBLE
+    differs = np.zeros(place.shape, bool)
+    differs[window][inner] = differing
+    gone = new = 0.0
+    for each in rings:
+        if not differing.any() or not each.any():
+            continue
+        surface = np.median(before[each], axis=0)
+        far_now = np.linalg.norm(now[inner] - surface, axis=1)
+        far_before = np.linalg.norm(before[inner] - surface, axis=1)
+        gone = max(gone, float(((far_before > _VISIBLE) & (far_now < 0.6 * change))[differing].mean()))
+        new = max(new, float(((far_now > _VISIBLE) & (far_before < 0.6 * change))[differing].mean()))
+    return Surroundings(gone, new, differs if differing.any() else place)
+
+
+def find_moved(
+    picture: np.ndarray, ideal: np.ndarray, component: Component, windows: Sequence[tuple[int, int, int, int]]
+) -> tuple[float, float, float] | None:
+    """Where a component now lies, sought by its look: its offset x, y in pixels and the correlation there.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB, laid over the reference.
+        ideal: (H, W, 3) uint8 RGB of the reference.
+        component: What is sought.
+        windows: Boxes x0 y0 x1 y1 that its middle may lie in.
+
+    """
+    height, width = picture.shape[:2]
+    x0, y0, x1, y1 = component.box
+    template = ideal[y0:y1, x0:x1]
+    if min(template.shape[:2]) < 4 or template.std() < 2:
+        return None
+    half_x, half_y = (x1 - x0) // 2 + 1, (y1 - y0) // 2 + 1
+    best: tuple[float, float, float] | None = None
+    for left, top, right, bottom in windows:
+        left, top = max(0, left - half_x), max(0, top - half_y)
+        right, bottom = min(width, right + half_x), min(height, bottom + half_y)
+        search = picture[top:bottom, left:right]
+        if search.shape[0] < template.shape[0] or search.shape[1] < template.shape[1]:
+            continue
+        likeness = cv2.matchTemplate(search, template, cv2.TM_CCOEFF_NORMED)
+        _, value, _, place = cv2.minMaxLoc(likeness)
+        if best is None or value > best[2]:
+            best = (float(left + place[0] - x0), float(top + place[1] - y0), float(value))
+    return best

@@ -1,0 +1,52 @@
+import cv2
+import numpy as np
+import pytest
+
+from hassod_ros.inspection.align import Aligner, lay_over
+from tests.inspection.parts import SIZE, part, plate
+
+WHOLE = np.full(SIZE, 255, np.uint8)
+
+
+def moved(picture, x, y, angle, scale=1.0):
+    matrix = cv2.getRotationMatrix2D(((SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2), angle, scale)
+    matrix[:, 2] += x, y
+    return cv2.warpAffine(picture, matrix, SIZE[::-1], borderMode=cv2.BORDER_REFLECT_101)
+
+
+@pytest.mark.parametrize(("x", "y", "angle", "scale"), [(0, 0, 0, 1), (25, -12, 4, 1), (-18, 9, -9, 1.05)])
+def test_a_movement_is_told_back(x, y, angle, scale):
+    found = Aligner(part(), WHOLE)(moved(part(), x, y, angle, scale))
+    assert found.shift == pytest.approx((x, y), abs=0.6)
+    assert found.angle == pytest.approx(-angle, abs=0.2)  # OpenCV turns the other way round
+    assert found.scale == pytest.approx(scale, abs=0.01)
+    assert found.trust > 0.6
+
+
+def test_pictures_without_texture_are_laid_by_correlation():
+    smooth = np.full((*SIZE, 3), 240, np.uint8)
+    cv2.ellipse(smooth, (150, 120), (80, 40), 20, 0, 360, (60, 60, 60), -1)
+    smooth = cv2.GaussianBlur(smooth, (0, 0), 6)
+    found = Aligner(smooth, WHOLE)(moved(smooth, 30, 14, 3))
+    assert found.inliers == 0
+    assert found.shift == pytest.approx((30, 14), abs=2)
+
+
+def test_another_picture_is_not_trusted():
+    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8), (0, 0), 4)
+    assert Aligner(part(), WHOLE)(noise).trust < 0.3
+
+
+def test_the_region_may_be_a_part_of_the_picture():
+    window = part()[30:200, 40:280]
+    found = Aligner(np.ascontiguousarray(window), np.full(window.shape[:2], 255, np.uint8))(moved(part(), 7, -4, 0))
+    over, covered = lay_over(moved(part(), 7, -4, 0), found.matrix, window.shape[:2])
+    assert covered.min() == 255
+    assert np.abs(over.astype(int) - window).mean() < 3
+
+
+def test_beyond_the_border_nothing_is_covered():
+    found = Aligner(plate(), WHOLE)(moved(plate(), 30, 0, 0))
+    _, covered = lay_over(moved(plate(), 30, 0, 0), found.matrix, SIZE)
+    assert (covered[:, -25:] == 0).all()
+    assert (covered[:, :280] == 255).all()

@@ -1,0 +1,45 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+
+from hassod_ros.inspection.drawing import draw_verdict
+from hassod_ros.inspection.inspector import Inspector
+from hassod_ros.inspection.report import inspected, render
+from hassod_ros.inspection.verdict import undecided
+from tests.inspection.parts import observe, part, taken
+
+
+def test_the_report_needs_nothing_but_itself(reference):
+    inspector = Inspector(reference, observe)
+    pictures = {
+        "good.png": taken(part(), 70),
+        "<bad>.png": part(red=None),
+        "black.png": np.zeros((240, 320, 3), np.uint8),
+    }
+    parts = [inspected(name, picture, inspector(picture)) for name, picture in pictures.items()]
+    text = render(reference, parts, 1.5)
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
+    assert "&lt;bad&gt;.png" in text
+    assert "<bad>" not in text
+    for word in ("OK", "NG", "UNDECIDED", "is missing", "The picture is blank"):
+        assert word in text
+    assert text.count("data:image/jpeg;base64,") == 6
+    HTMLParser().feed(text)
+
+
+def test_colour_and_word_say_the_same(reference):
+    inspector = Inspector(reference, observe)
+    greens = draw_verdict(taken(part(), 71), inspector(taken(part(), 71)))[5, 5]
+    reds = draw_verdict(part(red=None), inspector(part(red=None)))[5, 5]
+    amber = draw_verdict(part(), undecided("why"))[5, 5]
+    assert greens[1] > 2 * greens[0]
+    assert reds[0] > 4 * reds[1]
+    assert amber[0] > amber[1] > 4 * max(1, amber[2])
+
+
+def test_a_drawing_has_a_sentence_for_each_finding(reference):
+    inspector = Inspector(reference, observe)
+    one, two = part(red=None), part(red=None, blue=None)
+    heights = [draw_verdict(picture, inspector(picture)).shape[0] for picture in (one, two)]
+    assert heights[1] - heights[0] == 984 // 16  # another strip
