@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances, Level
 from hassod_ros.masks import run_lengths
 
+_SLACK = 2.0  # pixels that a box may be outside its image: tools round differently
 UNKNOWN = -1  # level of an annotation that states none
 
 
@@ -104,6 +106,8 @@ def to_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
     height, width = int(size[0]), int(size[1])
     try:
         if isinstance(segmentation, list):
+            for polygon in segmentation:
+                _require_polygon(polygon)
             code = rle.merge(rle.frPyObjects(segmentation, height, width))
         else:
             given = tuple(int(side) for side in segmentation["size"])
@@ -111,6 +115,7 @@ def to_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
                 raise _FaultError(f"has a mask of {given} in an image of {(height, width)}")
             counts = segmentation["counts"]
             if isinstance(counts, list):
+                _require_runs(counts, height * width)  # pycocotools reads beyond the mask, or for ever
                 return dict(rle.frPyObjects({"size": [height, width], "counts": counts}, height, width))
             code = {"counts": counts.encode("ascii") if isinstance(counts, str) else bytes(counts)}
     except _FaultError:
@@ -118,6 +123,75 @@ def to_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
     except Exception as error:  # pycocotools raises anything for what it does not know
         raise ValueError(f"has an unreadable mask ({type(error).__name__}: {error})") from error
     return {"size": [height, width], "counts": code["counts"]}
+
+
+def box_of(entry: Mapping[str, Any], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The `bbox` x, y, width, height of an entry; what lies a pixel or two outside the image is cut off.
+
+    Raises:
+        ValueError: It is missing, or is not four finite numbers; the message goes on after "annotation 7".
+
+    """
+    box = entry.get("bbox")
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)):
+        raise ValueError(f"has the box {box!r}, which is not x, y, width, height")
+    x, y, width, height = map(float, box)
+    right, bottom = x + width, y + height
+    x, right = _pull_in(x, size[1]), _pull_in(right, size[1])
+    y, bottom = _pull_in(y, size[0]), _pull_in(bottom, size[0])
+    return x, y, right - x, bottom - y
+
+
+def check_images(images: Any, source: object, *, named: bool = True, sized: bool = True) -> list[dict[str, Any]]:
+    """The `images` of a COCO file with whole numbers for their sizes.
+
+    Args:
+        images: The list.
+        source: The file, for error messages.
+        named: Whether each must have a `file_name`.
+        sized: Whether each must have `height` and `width`.
+
+    Raises:
+        InputError: It is no list of objects, two images have one id, or an image has no id, size or name.
+
+    """
+    if not isinstance(images, list) or not all(isinstance(image, Mapping) for image in images):
+        raise InputError(f"{source} is not a COCO annotation file; its `images` must be a list of objects")
+    checked: dict[Any, dict[str, Any]] = {}
+    for image in images:
+        image_id = image.get("id")
+        name = image.get("file_name")
+        if isinstance(image_id, bool) or not isinstance(image_id, int | str):
+            raise InputError(f"{source}: the image {name} has the id {image_id!r}; give it a whole number")
+        if image_id in checked:
+            other = checked[image_id].get("file_name")
+            raise InputError(f"{source} has two images of the id {image_id} ({other}, {name}); number them anew")
+        if named and not (isinstance(name, str) and name):
+            raise InputError(f"{source}: image {image_id} has no file name; write the file again")
+        if not sized:
+            checked[image_id] = dict(image)
+            continue
+        sides = [image.get(key) for key in ("height", "width")]
+        if not all(_is_number(side) and side >= 1 and side == int(side) for side in sides):
+            raise InputError(
+                f"{source}: image {image_id} ({name}) has the size {sides[0]!r} x {sides[1]!r} (height, width); "
+                "give whole pixels"
+            )
+        checked[image_id] = {**image, "height": int(sides[0]), "width": int(sides[1])}
+    return list(checked.values())
+
+
+def label_files(folder: Path) -> list[Path]:
+    """The COCO files of a folder, without the lists of failures that pseudo_label leaves beside its labels.
+
+    Raises:
+        InputError: There is none.
+
+    """
+    files = [file for file in sorted(folder.glob("*.json")) if not file.name.endswith(("failures.json",))]
+    if not files:
+        raise InputError(f"{folder} holds no .json file of labels; give the folder that they were written to")
+    return files
 
 
 def areas_of(codes: Sequence[dict[str, Any]]) -> np.ndarray:
@@ -269,6 +343,31 @@ def from_coco(annotations: Sequence[Mapping[str, Any]], image_size: tuple[int, i
         parents=family.parents,
         scene=family.scene,
     )
+
+
+def _require_polygon(polygon: Any) -> None:
+    if not isinstance(polygon, list | tuple) or not all(map(_is_number, polygon)):
+        raise _FaultError("has an unreadable mask: a polygon is no list of numbers")
+    if len(polygon) % 2:
+        raise _FaultError(f"has a polygon of {len(polygon)} numbers, which are no pairs of x and y")
+    if len(polygon) < 6:
+        raise _FaultError(f"has a polygon of {len(polygon) // 2} points; an area has at least 3")
+
+
+def _require_runs(counts: list[Any], pixels: int) -> None:
+    if not all(isinstance(run, int) and run >= 0 for run in counts):
+        raise _FaultError("has run lengths that are not whole numbers from 0 on")
+    if sum(counts) != pixels:
+        raise _FaultError(f"has run lengths that add up to {sum(counts)}, its image has {pixels} pixels")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _pull_in(place: float, side: int) -> float:
+    """A coordinate inside the image where it was at most `_SLACK` outside."""
+    return min(max(place, 0.0), float(side)) if -_SLACK <= place <= side + _SLACK else place
 
 
 class _FaultError(ValueError):

@@ -69,7 +69,8 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as file:
-            turned = file.getexif().get(0x0112, 1) >= 5  # EXIF orientations from 5 on swap the sides
+            whole = file.format == "PNG" and "exif" not in file.info  # asked for EXIF, Pillow would read all of it
+            turned = not whole and file.getexif().get(0x0112, 1) >= 5  # orientations from 5 on swap the sides
             width, height = file.size
             return (width, height) if turned else (height, width)
     except FileNotFoundError as error:

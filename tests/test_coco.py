@@ -1,7 +1,10 @@
+import re
+
 import numpy as np
 import pytest
 
-from hassod_ros.coco import UNKNOWN, composition, from_coco, to_coco, to_rle
+from hassod_ros.coco import UNKNOWN, box_of, check_images, composition, from_coco, label_files, to_coco, to_rle
+from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 
 rle = pytest.importorskip("pycocotools.mask")
@@ -66,7 +69,7 @@ def test_every_form_of_a_mask_gives_the_same_run_lengths():
     [
         ([], "has no mask"),
         (None, "has no mask"),
-        ([[1, 2, 3]], "unreadable mask"),
+        ([[1, 2, 3]], "a polygon of 3 numbers"),
         ({"size": [5, 8]}, "unreadable mask .KeyError"),
         ({"size": [4, 4], "counts": 7}, "has a mask of .4, 4. in an image of .5, 8."),
         ("nonsense", "unreadable mask"),
@@ -107,3 +110,69 @@ def test_faults_of_a_family_are_all_named_and_mended():
     assert found.levels.tolist() == [0, 0, UNKNOWN, 1, 1, 1, 2, 2]
     assert found.scene.tolist() == [False] * 6 + [True, False]
     assert 4 not in composition(entries).faults
+
+
+# What follows was reported by users of COCO files from many tools.
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[]], "a polygon of 0 points"),
+        ([[1, 1, 3, 1, 3]], "a polygon of 5 numbers, which are no pairs"),
+        ([[1, 1, 3, 3]], "a polygon of 2 points"),  # pycocotools takes it for a box
+        ([["a", 1, 3, 1, 3, 3]], "no list of numbers"),
+        ([[1, 1, 3, 1, float("nan"), 3]], "no list of numbers"),
+        ({"size": [4, 5], "counts": [3, 4]}, "add up to 7, its image has 20 pixels"),
+        ({"size": [4, 5], "counts": [3, 4, 30]}, "add up to 37"),
+        ({"size": [4, 5], "counts": [30, -10]}, "not whole numbers from 0 on"),
+        ({"size": [4, 5], "counts": [3.5, 16.5]}, "not whole numbers from 0 on"),
+    ],
+)
+def test_masks_that_hang_or_mislead_pycocotools_are_named(mask, message):
+    with pytest.raises(ValueError, match=message):
+        to_rle(mask, (4, 5))
+
+
+@pytest.mark.parametrize("box", [None, "1,2,3,4", [1, 2, 3], [1, 2, None, 4], [1, 2, float("nan"), 4]])
+def test_null_and_string_boxes_are_named(box):
+    with pytest.raises(ValueError, match=r"has the box .* not x, y, width, height"):
+        box_of({"bbox": box}, (10, 10))
+
+
+def test_a_box_a_pixel_outside_is_clipped_and_one_far_outside_is_not():
+    assert box_of({"bbox": [-1, 0, 12.5, 10]}, (10, 10)) == (0, 0, 10, 10)
+    assert box_of({"bbox": [-5, 0, 9, 10]}, (10, 10)) == (-5, 0, 9, 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([{}, {}], "two images of the id 1 (a.jpg, a.jpg)"),
+        ([{"height": 4.5}], "the size 4.5 x 5"),
+        ([{"height": None}], "the size None x 5"),
+        ([{"height": "4"}], "the size '4' x 5"),
+        ([{"file_name": None}], "image 1 has no file name"),
+        ([{"id": None}], "the image a.jpg has the id None"),
+    ],
+)
+def test_images_of_one_id_or_without_a_size_are_named(changes, message):
+    images = [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 5} | change for change in changes]
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_images(images, "labels.json")
+
+
+def test_a_height_of_4_0_is_4_and_a_missing_one_is_named():
+    (image,) = check_images([{"id": 1, "file_name": "a", "height": 4.0, "width": 5}], "x")
+    assert (image["height"], type(image["height"])) == (4, int)
+    with pytest.raises(InputError, match="the size None"):
+        check_images([{"id": 1, "file_name": "a", "width": 5}], "x")
+
+
+def test_the_list_of_failures_beside_the_labels_is_not_read_as_labels(tmp_path):
+    for name in ("labels.json", "labels.failures.json", "failures.json"):
+        (tmp_path / name).touch()
+    assert label_files(tmp_path) == [tmp_path / "labels.json"]
+    (tmp_path / "labels.json").unlink()
+    with pytest.raises(InputError, match=r"holds no \.json file of labels"):
+        label_files(tmp_path)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
+from hassod_ros.detection.cascade.onnx_weights import tensors_of
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path
 
@@ -65,7 +66,7 @@ def load_weights(
 
     Args:
         model: Built from the config that suits the file.
-        path: Detectron2's `.pth` or `.pkl`, ours, or `.safetensors`.
+        path: Detectron2's `.pth` or `.pkl`, ours, `.safetensors`, or an export (`.onnx`, see `onnx_weights`).
         network: "student" or "teacher", where the file holds both.
         allow: Which of `FAULTS` to accept. Counters of batches (`num_batches_tracked`) are listed but never an error:
             nothing depends on them.
@@ -75,7 +76,8 @@ def load_weights(
 
     """
     own = model.state_dict()
-    tensors = _pick_network(read_tensors(path), network)
+    exported = Path(path).suffix == ".onnx"
+    tensors = _pick_network(tensors_of(path, model) if exported else read_tensors(path), network)
     tensors = {_inner_name(model, own, name): value for name, value in tensors.items()}
     _check_constants(model, path, tensors)
     fitting, unknown, misshapen = {}, [], []

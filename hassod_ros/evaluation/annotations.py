@@ -141,7 +141,7 @@ def load_predictions(path: str | os.PathLike, annotated: AnnotatedSet) -> Mappin
 
     """
     if Path(path).is_dir():
-        files = sorted(Path(path).glob("*.json"))
+        files = [file for file in sorted(Path(path).glob("*.json")) if not file.name.endswith("failures.json")]
         if not files:
             raise InputError(f"{path} holds no .json file; give the folder that the predictions were written to")
         parts = [load_predictions(file, annotated) for file in files]

@@ -293,7 +293,7 @@ def _span(ends: np.ndarray, index: int) -> tuple[int, int]:
 def _shards(source: Path) -> list[Path]:
     if not source.is_dir():
         return [source]
-    shards = sorted(source.glob("*.json"))
+    shards = [file for file in sorted(source.glob("*.json")) if not file.name.endswith("failures.json")]
     if not shards:
         raise InputError(f"{source} holds no .json file; give the folder that train/pseudo_label.py wrote into")
     return shards

@@ -38,7 +38,9 @@ class DataConfig:
 class StageConfig:
     """Optimisation of one stage; the defaults are those of HASSOD's 40,000 burn-in iterations."""
 
-    initial: str = ""  # weights to start from: a checkpoint of ours, of Detectron2 or of DINO
+    initial: str = (
+        ""  # weights to start from: default (the shipped), an export, a checkpoint of ours, Detectron2 or DINO
+    )
     iterations: int = 40_000
     batch_size: int = 16  # labelled pictures an optimiser step, over all processes
     accumulate: int = 1  # steps whose gradients are summed up to one batch

@@ -10,6 +10,7 @@ import torch
 from torch.optim.swa_utils import update_bn
 
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
+from hassod_ros.detection.cascade.onnx_weights import recover_norms
 from hassod_ros.detection.checkpoints import load_weights, save_weights
 from hassod_ros.errors import InputError
 from hassod_ros.learning.annotations import Annotations, describe, load_annotations, unlabelled
@@ -19,8 +20,10 @@ from hassod_ros.learning.dataset import TrainingBatches, iterate, seed_of
 from hassod_ros.learning.distributed import World, join_world, share_buffers
 from hassod_ros.learning.loop import CHECKPOINT, LossNetwork, Score, autocast, fit, share_of
 from hassod_ros.learning.mean_teacher import MeanTeacher
+from hassod_ros.runtime.default_model import DEFAULT, default_model
 
 WEIGHTS, RECIPE = "model.pth", "recipe.yaml"
+_RECOVERY_PICTURES = 64
 _BURN_IN, _MEAN_TEACHER, _PRECISE_BN = range(3)  # keys of the stages' random numbers
 _LABELLED, _UNLABELLED = range(2)  # keys of the streams'
 
@@ -41,7 +44,8 @@ def burn_in(recipe: Recipe, score: Score | None = None) -> Path:
     with join_world(run.device) as world:
         batch_size = share_of(stage.batch_size, "burn_in.batch_size", stage.accumulate, world)
         annotations = _labels(recipe, world)
-        detector = new_detector(recipe, stage.initial, world)
+        initial = _weights_of(stage.initial)
+        detector = new_detector(recipe, initial, world)
         stream = TrainingBatches(
             annotations,
             recipe.data,
@@ -52,6 +56,7 @@ def burn_in(recipe: Recipe, score: Score | None = None) -> Path:
             rank=world.rank,
             world=world.size,
         )
+        _recover(detector, initial, stream)
         _begin(recipe, folder, world)
         fit(
             BurnIn(detector, stage),
@@ -85,7 +90,7 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
     """
     stage, run, data = recipe.mean_teacher, recipe.run, recipe.data
     folder = Path(run.output) / "mean_teacher"
-    initial = stage.initial or str(Path(run.output) / "burn_in" / WEIGHTS)
+    initial = _weights_of(stage.initial) or str(Path(run.output) / "burn_in" / WEIGHTS)
     if not Path(initial).is_file():
         raise InputError(
             f"{initial} does not exist: the teacher needs a trained detector; run train/detector.py with the same "
@@ -95,7 +100,7 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
         labelled_size = share_of(stage.batch_size, "mean_teacher.batch_size", stage.accumulate, world)
         unlabelled_size = share_of(stage.unlabelled_batch, "mean_teacher.unlabelled_batch", stage.accumulate, world)
         annotations = _labels(recipe, world)
-        learner = MeanTeacher(new_detector(recipe, initial, world), stage, world)
+        detector = new_detector(recipe, initial, world)
         stream = partial(TrainingBatches, config=data, strong=True, seed=run.seed, rank=world.rank, world=world.size)
         labelled_stream = stream(
             annotations,
@@ -103,6 +108,8 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
             copy_paste_rate=stage.copy_paste,
             stream=_LABELLED,
         )
+        _recover(detector, initial, labelled_stream)
+        learner = MeanTeacher(detector, stage, world)
         unlabelled_stream = stream(
             unlabelled(data.unlabelled) if data.unlabelled else annotations,
             batch_size=unlabelled_size,
@@ -142,6 +149,19 @@ def new_detector(recipe: Recipe, initial: str, world: World) -> CascadeMaskRCNN:
         load_weights(detector, initial)
     # Channels side by side suit convolutions in half precision on GPUs, and all on CPUs (measured there: 1.2 to 1.5x).
     return detector.to(world.device).to(memory_format=torch.channels_last)
+
+
+def _weights_of(initial: str) -> str:
+    """The file behind `default`, always the one of fp32; anything else as it is."""
+    return str(default_model()) if initial == DEFAULT else initial
+
+
+def _recover(detector: CascadeMaskRCNN, initial: str, stream: TrainingBatches) -> None:
+    """An export has no batch norm statistics: they are measured on the first pictures, before training changes them."""
+    if Path(initial).suffix == ".onnx":
+        device = next(detector.parameters()).device
+        count = max(1, _RECOVERY_PICTURES // stream.batch_size)
+        recover_norms(detector, (stream[k].images.to(device) for k in range(count)))
 
 
 def _labels(recipe: Recipe, world: World) -> Annotations:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from hassod_ros.discovery.features.base import HANDCRAFTED, HUB, check_images
 from hassod_ros.errors import InputError
+from hassod_ros.precision import bf16_is_fast
 
 _log = logging.getLogger(__name__)
 _PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -283,8 +284,4 @@ def choose_precision(device: str, precision: str | None) -> str:
         if precision not in _PRECISIONS:
             raise InputError(f"precision must be one of {', '.join(_PRECISIONS)}, not {precision!r}")
         return precision
-    if torch.device(device).type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    # Elsewhere bf16 is emulated on the CPU and slower than fp32.
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+    return "bf16" if bf16_is_fast(device) else "fp32"
