@@ -34,7 +34,7 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
     name = "the image" if isinstance(source, bytes) else str(source)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            return np.array(to_rgb(ImageOps.exif_transpose(file)))
+            return np.array(to_8_bits(ImageOps.exif_transpose(file)))
     except FileNotFoundError as error:
         raise InputError(f"{name} does not exist; check the path") from error
     except UnidentifiedImageError as error:
@@ -45,7 +45,7 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
         raise InputError(f"{name} is damaged ({error}); remove or re-export it") from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_8_bits(image: Image.Image) -> Image.Image:
     """An 8-bit RGB picture of any Pillow image; see `read_image`."""
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         values = np.asarray(image).astype(np.float64)
