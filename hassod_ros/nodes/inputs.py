@@ -96,7 +96,7 @@ class ImageInput:
         elif used:
             self._used = now
             if self._silent and now - self._asked > SILENCE:
-                self._asked, self.advice = now, self._explain()
+                self._asked, self.advice = now, self.explain()
         elif self.subscribed and now - self._used > KEPT:
             self.close()
 
@@ -104,8 +104,8 @@ class ImageInput:
         self.heard, self._silent, self.advice = time.perf_counter(), False, ""
         self._receive(message)
 
-    def _explain(self) -> str:
-        """Why no image comes."""
+    def explain(self) -> str:
+        """Why no image comes to the subscription, as far as that can be seen from here."""
         topic, wanted = self.topic, "raw" if self._transport == "raw" else "compressed"
         offered = self._node.get_publishers_info_by_topic(topic)
         kinds = {_TYPES.get(each.topic_type, each.topic_type) for each in offered}
