@@ -15,6 +15,17 @@ from tests.nodes.bench import NODE
 PLAIN = QoSProfile(depth=5)
 
 
+@pytest.fixture
+def listener(ros):
+    """A node with a connection of its own: one does not take two types under one name."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros.domain)
+    node = rclpy.create_node("listener", context=context)
+    yield node
+    node.destroy_node()
+    context.shutdown()
+
+
 @pytest.mark.parametrize(
     ("published", "transport", "advice"),
     [
@@ -43,23 +54,19 @@ PLAIN = QoSProfile(depth=5)
         ),
     ],
 )
-def test_the_reason_why_no_image_comes(ros, published, transport, advice):
-    node = rclpy.create_node("listener", context=ros.context)
-    images = ImageInput(node, "image", transport, PLAIN, print)
+def test_the_reason_why_no_image_comes(ros, listener, published, transport, advice):
+    images = ImageInput(listener, "image", transport, PLAIN, print)
     images.open()
     for topic, kind in published:
         ros.node.create_publisher(kind, topic, 10)
     ros.until(lambda: images.explain() == advice)
-    node.destroy_node()
 
 
-def test_a_publisher_that_offers_too_little(ros):
-    node = rclpy.create_node("listener", context=ros.context)
-    images = ImageInput(node, "image", "raw", PLAIN, print)
+def test_a_publisher_that_offers_too_little(ros, listener):
+    images = ImageInput(listener, "image", "raw", PLAIN, print)
     images.open()
     ros.node.create_publisher(Image, "/image", qos_profile_sensor_data)
     ros.until(lambda: "its publisher is best effort; set input_reliability to best_effort" in images.explain())
-    node.destroy_node()
 
 
 def test_the_reason_is_said_once_in_the_log_and_in_diagnostics(ros):
