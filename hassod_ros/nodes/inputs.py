@@ -124,7 +124,7 @@ class ImageInput:
         if self._node.count_publishers(other):
             advice = "compressed" if wanted == "raw" else "raw"
             return f"nobody publishes {topic}, but there is {other}; set image_transport to {advice}"
-        return f"nobody publishes {topic}; {self._others()}"
+        return f"nobody publishes {topic}; {self._others(topic)}"
 
     def _other_kind(self, topic: str, kind: str) -> str:
         if kind == "compressed":
@@ -133,14 +133,17 @@ class ImageInput:
             return f"its publisher sends compressed images; set image_transport to compressed, {remedy}"
         if kind == "raw":
             return "its publisher sends raw images; set image_transport to raw"
-        return f"its publisher sends {kind}, which are no images; {self._others()}"
+        return f"its publisher sends {kind}, which are no images; {self._others(topic)}"
 
-    def _others(self) -> str:
-        """The image topics that there are."""
+    def _others(self, topic: str) -> str:
+        """The other image topics that there are."""
         own = self._node.get_fully_qualified_name() + "/"
         found = sorted(
             name
             for name, kinds in self._node.get_topic_names_and_types()
-            if set(kinds) & set(_TYPES) and not name.startswith(own) and self._node.count_publishers(name)
+            if name != topic
+            and set(kinds) & set(_TYPES)
+            and not name.startswith(own)
+            and self._node.count_publishers(name)
         )
         return f"there is {', '.join(found)}" if found else "there is no image topic at all; start the camera"
