@@ -59,7 +59,10 @@ class PerceptionNode(ManagedNode):
         for name in check_names(self.get_parameter("cameras").value):
             declare(self, camera_parameters(name))
         roots = [root for root in self.get_parameter("model_roots").value if root]
-        self._slot = ModelSlot(open_model or self._open_segmenter, roots)
+        if open_model is not None:  # whose names are its own
+            self._slot = ModelSlot(open_model, roots, lambda path, report: path)
+        else:
+            self._slot = ModelSlot(self._open_segmenter, roots)
         self._cameras: list[Camera] = []
         self._frames: FrameLoop | None = None
         self._level_names: vision.LevelNames | None = None

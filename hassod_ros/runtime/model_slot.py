@@ -46,6 +46,7 @@ class ModelSlot:
     Args:
         open_model: Makes a segmenter from a path.
         roots: Folders that models may be loaded from, links resolved; none: any file.
+        resolve: Makes a path of a name, and reports how far it is. Default: `resolve_model`.
 
     Attributes:
         loading: The path that is being loaded, or "".
@@ -53,10 +54,15 @@ class ModelSlot:
 
     """
 
-    def __init__(self, open_model: Callable[[str], ImageSegmenter], roots: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        open_model: Callable[[str], ImageSegmenter],
+        roots: Sequence[str] = (),
+        resolve: Callable[[str, Callable[[str], None]], str] = resolve_model,
+    ) -> None:
         self.loading = ""
         self.progress = ""
-        self._open_model = open_model
+        self._open_model, self._resolve = open_model, resolve
         self._roots = [Path(root).resolve() for root in roots]
         self._model: Model | None = None
         self._lock = threading.Lock()  # held while the model segments, or is exchanged for another
@@ -77,7 +83,7 @@ class ModelSlot:
         On any error the model so far stays, and the new one is closed.
 
         Args:
-            path: See `resolve_model`.
+            path: Path of a model, or a name that `resolve` knows.
 
         Returns:
             The new model, and the one that it replaced, which is closed now.
@@ -87,7 +93,7 @@ class ModelSlot:
 
         """
         life = self._lives
-        resolved = self._within(resolve_model(path, self.report))
+        resolved = self._within(self._resolve(path, self.report))
         self.loading, self.progress = resolved, ""
         try:
             new = self._open(resolved)
