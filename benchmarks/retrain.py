@@ -239,7 +239,7 @@ def _models(more: list[Path], folder: Path) -> dict[str, Path]:
     import onnx
     from onnx import numpy_helper
 
-    from hassod_ros.runtime.default_model import default_model
+    from hassod_ros.default_model import default_model
 
     files = {"default": default_model(), "default-int8": default_model("int8")}
     files |= {f"{path.stem} {hashlib.sha256(path.read_bytes()).hexdigest()[:6]}": path for path in more}

@@ -25,6 +25,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from hassod_msgs.msg import Instance, InstanceArray
+from hassod_ros.default_model import default_model
 from hassod_ros.footage.sources import fill
 from hassod_ros.images import read_image
 from hassod_ros.instances import Instances
@@ -32,7 +33,6 @@ from hassod_ros.nodes.convert import array_to_image
 from hassod_ros.nodes.perception_node import PerceptionNode
 from hassod_ros.nodes.run import run
 from hassod_ros.runtime import segmenter
-from hassod_ros.runtime.default_model import default_model
 from hassod_ros.runtime.model_info import ModelInfo, read_model_info
 from hassod_ros.runtime.postprocess import RawDetections
 from hassod_ros.runtime.selection import Selection

@@ -9,8 +9,8 @@ from pathlib import Path
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from ament_index_python.resources import get_resource
 
+from hassod_ros.default_model import DEFAULT, default_model
 from hassod_ros.errors import InputError
-from hassod_ros.runtime.default_model import DEFAULT, default_model
 
 
 def require_package(name: str, argument: str) -> None:

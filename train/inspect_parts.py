@@ -32,10 +32,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = commands.script_parser(NAME, __doc__)
     parser.add_argument("pictures", help="folder (or list) of pictures, or one picture")
     parser.add_argument("--reference", required=True, help="an .npz file of learn_reference")
-    parser.add_argument("--report", metavar="DIR", help="write DIR/report.html and DIR/verdicts.jsonl")
+    parser.add_argument("--report", metavar="DIR", help="write DIR/report.html and DIR/verdicts.jsonl (default: none)")
     parser.add_argument("--model", default="default", help="the detector that the reference was learned with")
     parser.add_argument("--backend", default="auto", help="what runs it")
-    parser.add_argument("--margin", type=float, help="in place of the reference's")
+    parser.add_argument("--margin", type=float, help="times the worst of the good pictures (default: the reference's)")
     return parser
 
 

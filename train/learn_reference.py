@@ -27,11 +27,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser = commands.script_parser(NAME, __doc__)
     parser.add_argument("pictures", help="folder (or list) of good pictures, 3 or more, of one camera")
     parser.add_argument("--out", required=True, help="the reference, an .npz file")
-    parser.add_argument("--append", metavar="REFERENCE", help="add the pictures to those of this reference")
+    parser.add_argument(
+        "--append", metavar="REFERENCE", help="add the pictures to those of this reference (default: none)"
+    )
     parser.add_argument("--model", default="default", help="exported detector; none: compare pixels and colours only")
     parser.add_argument("--backend", default="auto", help="what runs it")
     parser.add_argument("--method", choices=METHODS, default=defaults.method, help="aligned parts, or a texture")
-    parser.add_argument("--roi", type=int, nargs=4, metavar=("X", "Y", "W", "H"), help="look at this region only")
+    parser.add_argument(
+        "--roi", type=int, nargs=4, metavar=("X", "Y", "W", "H"), help="look at this region only (default: all)"
+    )
     parser.add_argument("--ignore", action="append", default=[], metavar="POLYGON", help='"x,y x,y x,y", not looked at')
     parser.add_argument("--position", type=float, default=defaults.position, help="pixels that edges may lie off")
     parser.add_argument("--angle", type=float, default=defaults.angle, help="degrees that the part may be turned")

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tuple(options.sources),
             options.registry,
             options.work,
-            options.recipe,
+            options.recipe or _find_recipe(),
             start=options.start,
             weights=options.weights,
             name=options.name,
@@ -92,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--features", default="handcrafted", help="of discovery, see pseudo_label")
     parser.add_argument("--replay", type=Path, metavar="FOLDER", help="pictures of the old domain (default: none)")
-    parser.add_argument("--recipe", type=Path, default=_find_recipe(), metavar="FILE", help="of the fine-tuning")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help=f"of the fine-tuning (default: {_RECIPE})")
     parser.add_argument(
         "--set",
         dest="changes",

@@ -28,6 +28,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hassod_ros.coco import to_coco
 from hassod_ros.commands import reached
+from hassod_ros.cores import usable_cores
 from hassod_ros.discovery.cluster import probe as probe_cluster
 from hassod_ros.discovery.cluster import start_ray
 from hassod_ros.discovery.features import DEFAULT, load_features, suited_options
@@ -37,7 +38,6 @@ from hassod_ros.discovery.shards import Shards, Summary, check_target, shards_of
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision
 from hassod_ros.images import name_images, read_image
-from hassod_ros.runtime.cores import usable_cores
 
 # What a stage reserves of a CPU: little, so that no stage starves another; the operating system shares the cores.
 _SHARE = 0.25

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch.optim.swa_utils import update_bn
 
+from hassod_ros.default_model import DEFAULT, default_model
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.cascade.onnx_weights import recover_norms
 from hassod_ros.detection.checkpoints import load_weights, save_weights
@@ -20,7 +21,6 @@ from hassod_ros.learning.dataset import TrainingBatches, iterate, seed_of
 from hassod_ros.learning.distributed import World, join_world, share_buffers
 from hassod_ros.learning.loop import CHECKPOINT, LossNetwork, Score, autocast, fit, share_of
 from hassod_ros.learning.mean_teacher import MeanTeacher
-from hassod_ros.runtime.default_model import DEFAULT, default_model
 
 WEIGHTS, RECIPE = "model.pth", "recipe.yaml"
 _RECOVERY_PICTURES = 64

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hassod_ros.default_model import DEFAULT
 from hassod_ros.instances import Level
 from hassod_ros.nodes import health
 from hassod_ros.nodes.messages import MASK_ENCODINGS
 from hassod_ros.nodes.parameters import Parameter
 from hassod_ros.runtime.backends import BACKENDS
-from hassod_ros.runtime.default_model import DEFAULT
 from hassod_ros.runtime.selection import Selection
 
 LEVEL_NAMES = tuple(level.name.lower() for level in Level)

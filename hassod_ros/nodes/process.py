@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
-from hassod_ros.runtime.cores import usable_cores
+from hassod_ros.cores import usable_cores
 
 _PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
 # mallopt's numbers (malloc.h) and bytes. glibc otherwise gives the memory of large images back to the kernel after each

@@ -18,12 +18,12 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from hassod_msgs.srv import ReloadModel
+from hassod_ros.default_model import default_model
 from hassod_ros.deploy.fleet import Options, Target
 from hassod_ros.deploy.registry import Registry, Version
 from hassod_ros.deploy.watch import Report, Watch, merge
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
-from hassod_ros.runtime.default_model import default_model
 
 FOUND = 10.0  # s in which a node must be found and report
 SILENT = 5.0  # s without a report after which a node counts as dead

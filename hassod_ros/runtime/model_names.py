@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from hassod_ros.default_model import DEFAULT, best_precision, default_model
 from hassod_ros.errors import InputError
-from hassod_ros.runtime.default_model import DEFAULT, best_precision, default_model
 from hassod_ros.runtime.published import exported_names
 
 TRAINING_FREE = "training_free"

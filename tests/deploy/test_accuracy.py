@@ -8,9 +8,9 @@ import pytest
 from skimage import data
 
 from hassod_ros.coco import to_coco
+from hassod_ros.default_model import FOLDER
 from hassod_ros.deploy.accuracy import average_recall
 from hassod_ros.errors import InputError
-from hassod_ros.runtime.default_model import FOLDER
 from hassod_ros.runtime.segmenter import Segmenter
 
 MODEL = FOLDER / "default-int8.onnx"

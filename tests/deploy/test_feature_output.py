@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import pytest
 
+from hassod_ros.default_model import default_model
 from hassod_ros.deploy.feature_output import add_features
 from hassod_ros.errors import InputError
 from hassod_ros.export import add_features as script
 from hassod_ros.runtime.backends import open_backend
-from hassod_ros.runtime.default_model import default_model
 from hassod_ros.runtime.model_info import METADATA_KEY, read_model_info
 from hassod_ros.runtime.segmenter import Segmenter
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from export.gate import main
+from hassod_ros.default_model import default_model
 from hassod_ros.deploy.gate import Frames, GateConfig, agreement, compare, look, pick, recall
 from hassod_ros.errors import InputError
 from hassod_ros.footage.sources import pan_zoom
 from hassod_ros.instances import Instances
-from hassod_ros.runtime.default_model import default_model
 from tests.footage.test_select import scene
 
 

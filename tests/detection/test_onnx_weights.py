@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hassod_ros.chain.default_model import DefaultModelRecipe
+from hassod_ros.default_model import default_model
 from hassod_ros.deploy.parity import ParityLimits, compare
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.cascade.onnx_weights import recover_norms
@@ -17,7 +18,6 @@ from hassod_ros.images import read_image
 from hassod_ros.learning.config import read_settings
 from hassod_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend
-from hassod_ros.runtime.default_model import default_model
 from hassod_ros.runtime.preprocess import letterbox
 
 RECIPE = Path(__file__).parents[2] / "config" / "recipes" / "default_model.yaml"

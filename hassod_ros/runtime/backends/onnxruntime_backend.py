@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from hassod_ros.cores import usable_cores
 from hassod_ros.errors import InputError
 from hassod_ros.runtime.backends.base import blank_images, check_features, check_images, gpu_number
-from hassod_ros.runtime.cores import usable_cores
 from hassod_ros.runtime.engine_cache import default_cache_folder, is_memory_shortage, private_folder
 from hassod_ros.runtime.model_info import ModelInfo, read_model_info
 from hassod_ros.runtime.postprocess import RawDetections

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from hassod_ros.runtime.cores import usable_cores
+from hassod_ros.cores import usable_cores
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 needs_two = pytest.mark.skipif(CORES < 2, reason="there is one core only, which no quota can make fewer")

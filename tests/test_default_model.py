@@ -5,9 +5,9 @@ from skimage import data
 from skimage.filters import sobel
 from skimage.segmentation import watershed
 
+from hassod_ros import default_model
+from hassod_ros.default_model import FOLDER, best_precision
 from hassod_ros.errors import InputError
-from hassod_ros.runtime import default_model
-from hassod_ros.runtime.default_model import FOLDER, best_precision
 from hassod_ros.runtime.model_names import resolve_model
 from hassod_ros.runtime.segmenter import open_segmenter
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hassod_ros.errors import InputError
 
 DEFAULT = "default"
-FOLDER = Path(__file__).resolve().parents[1] / "models"
+FOLDER = Path(__file__).resolve().parent / "models"
 CPU_FLAGS = Path("/proc/cpuinfo")
 VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 
