@@ -16,7 +16,7 @@ from hassod_ros.inspection.reference import Reference
 from hassod_ros.inspection.verdict import Result, Verdict
 
 _WIDTH = 640  # pixels of a picture in the report
-_BINS = 24
+_BINS = 28
 _STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1100px; padding: 0 1rem; color: #1b1f24 }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }

@@ -1,5 +1,7 @@
 """The output `features` is put back into the shipped models after it was taken out."""
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -31,7 +33,9 @@ def old_file(tmp_path):
         (node,) = [node for node in model.graph.node if "features" in node.output]
         model.graph.node.remove(node)
         metadata = {entry.key: entry.value for entry in model.metadata_props}
-        onnx.helper.set_model_props(model, {METADATA_KEY: metadata[METADATA_KEY].replace('"feature_stride":4,', "")})
+        info = json.loads(metadata[METADATA_KEY])
+        del info["feature_stride"]
+        onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(info)})
         path = tmp_path / f"old-{precision}.onnx"
         onnx.save(model, path)
         return path
