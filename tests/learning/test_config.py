@@ -9,7 +9,7 @@ from hassod_ros.learning.config import Recipe, flat, read_recipe, read_settings,
 from hassod_ros.learning.pretraining.config import PretrainConfig
 
 FOLDER = Path(__file__).parents[2] / "config" / "recipes"
-RECIPES = [FOLDER / f"{name}.yaml" for name in ("finetune", "hassod_coco", "small", "smoke")]
+RECIPES = [FOLDER / f"{name}.yaml" for name in ("finetune", "hassod_coco", "retrain", "small", "smoke")]
 OTHERS = [
     ("features", PretrainConfig, "local_views"),
     ("default_model", DefaultModelRecipe, "features.local_views"),
