@@ -20,7 +20,7 @@ from hassod_ros.detection.checkpoints import read_config
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256, write_json, write_text
 from hassod_ros.footage.store import HELD_BACK, IMAGES, INDEX, SOURCES, fingerprint
-from hassod_ros.runtime.model_names import resolve_model
+from hassod_ros.runtime.model_names import known_names, resolve_model
 
 LABELS, VERSION, RECIPE = "labels.json", "version.json", "recipe.yaml"
 _WEIGHTS = "burn_in/model.pth"
@@ -193,14 +193,14 @@ def _step(
 
 def _running(task: Retrain) -> Version:
     """The version to start from; a model file, or the shipped model, is registered first."""
-    file = Path(resolve_model(task.start))
-    registry = Registry(task.registry, create=file.is_file())
-    if file.is_file():
+    if task.start in known_names() or Path(task.start).is_file():
+        registry = Registry(task.registry, create=True)
+        file = resolve_model(task.start)
         version = registry.register(file, name=task.name, status=IMPORTED, weights=task.weights)
         if not registry.aliases(task.name):
             registry.set_alias("stable", version, why="first model")
         return version
-    version = registry.resolve(task.start, task.name)
+    version = Registry(task.registry).resolve(task.start, task.name)
     version.check()
     return version
 
