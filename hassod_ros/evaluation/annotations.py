@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as rle
 from tqdm import tqdm
 
-from hassod_ros.coco import areas_of, composition, is_list, stream, to_rle
+from hassod_ros.coco import areas_of, box_of, check_images, composition, is_list, label_files, stream, to_rle
 from hassod_ros.errors import InputError
 from hassod_ros.store import Groups, Store
 
@@ -111,10 +111,11 @@ def load_annotations(path: str | os.PathLike) -> AnnotatedSet:
     images = [] if is_list(path) else list(stream(path, "images"))
     if not images:
         raise InputError(f"{path} is not a COCO annotation file; it needs `images` and `annotations`")
+    images = check_images(images, path, named=False)
     groups = _group(stream(path, "annotations"), {image["id"] for image in images}, path)
     has_masks = groups.masks or not groups.count
     images = [image for image in images if image.get("annotated", True)]
-    sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in images}
+    sizes = {image["id"]: (image["height"], image["width"]) for image in images}
     store = Store(
         (
             image_id,
@@ -141,10 +142,7 @@ def load_predictions(path: str | os.PathLike, annotated: AnnotatedSet) -> Mappin
 
     """
     if Path(path).is_dir():
-        files = [file for file in sorted(Path(path).glob("*.json")) if not file.name.endswith("failures.json")]
-        if not files:
-            raise InputError(f"{path} holds no .json file; give the folder that the predictions were written to")
-        parts = [load_predictions(file, annotated) for file in files]
+        parts = [load_predictions(file, annotated) for file in label_files(Path(path))]
         if sum(map(len, parts)) > len(set().union(*parts)):
             raise InputError(f"{path} has predictions for one image in two files; give every image once")
         return ChainMap(*map(_as_mutable, parts))
@@ -169,6 +167,7 @@ def parse_predictions(
     """
     by_id = {picture.image_id: picture for picture in annotated.pictures}
     if isinstance(content, Mapping):
+        check_images(content["images"], source, named=False, sized=False)
         pairs = _pair_images(content["images"], annotated.pictures, source)
         groups = _group(content["annotations"], {image["id"] for image in content["images"]}, source)
     else:
@@ -204,16 +203,26 @@ def to_segments(
             or its own descendant.
 
     """
+    masks: list[dict[str, Any]] | None = [] if with_masks else None
+    stated = []
+    boxes_needed = not with_masks or all("bbox" in entry for entry in entries)
+    for entry in entries:
+        try:
+            if masks is not None:
+                masks.append(to_rle(entry.get("segmentation"), size))
+            if boxes_needed:
+                stated.append(box_of(entry, size))
+        except ValueError as error:  # noqa: PERF203
+            name = f"an entry {entry.get('id', '')}".rstrip()
+            raise InputError(
+                f"{source}: {name} of image {entry.get('image_id')} {error}; write the file again"
+            ) from error
     try:
-        masks = [to_rle(entry.get("segmentation"), size) for entry in entries] if with_masks else None
         scores = np.array([entry.get("score", 1.0) for entry in entries], np.float64)
-        if with_masks and not all("bbox" in entry for entry in entries):
-            boxes = rle.toBbox(masks) if entries else np.zeros((0, 4))
-        else:
-            boxes = np.array([entry["bbox"] for entry in entries], np.float64)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError) as error:
         image = entries[0].get("image_id")
-        raise InputError(f"{source}: an entry of image {image} is damaged ({error}); write the file again") from error
+        raise InputError(f"{source}: image {image} has a score that is no number ({error}); predict again") from error
+    boxes = np.array(stated, np.float64) if boxes_needed or not entries else rle.toBbox(masks)
     if not np.isfinite(scores).all():
         raise InputError(f"{source}: image {entries[0].get('image_id')} has a score that is no number; predict again")
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)

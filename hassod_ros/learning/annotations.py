@@ -16,7 +16,7 @@ import numpy as np
 from pycocotools import mask as rle
 from tqdm import tqdm
 
-from hassod_ros.coco import composition, stream, to_rle
+from hassod_ros.coco import box_of, check_images, composition, label_files, stream, to_rle
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, exclusive, write_json
 from hassod_ros.images import list_images
@@ -26,7 +26,7 @@ from hassod_ros.store import Groups
 
 _FAULTS_NAMED = 5
 _FILES_PROBED = 100
-_VERSION = 1  # of the packed arrays
+_VERSION = 2  # of the packed arrays
 _ABOUT = "about.json"
 _ARRAYS = ("names", "name_ends", "sizes", "image_ends", "codes", "code_ends", "levels", "parents")
 _SHOWN_AFTER = 2  # seconds: what is done sooner shows no progress bar
@@ -293,33 +293,26 @@ def _span(ends: np.ndarray, index: int) -> tuple[int, int]:
 def _shards(source: Path) -> list[Path]:
     if not source.is_dir():
         return [source]
-    shards = [file for file in sorted(source.glob("*.json")) if not file.name.endswith("failures.json")]
-    if not shards:
-        raise InputError(f"{source} holds no .json file; give the folder that train/pseudo_label.py wrote into")
-    return shards
+    return label_files(source)
 
 
-def _images(shard: Path) -> list[Mapping[str, Any]]:
-    images: list[Mapping[str, Any]] = []
-    try:
-        for image in stream(shard, "images"):
-            if not (image["height"] > 0 and image["width"] > 0 and image["file_name"] and "id" in image):
-                raise InputError(f"{shard}: image {image['id']} has no size or file name; write the file again")
-            images.append({key: image[key] for key in ("id", "file_name", "height", "width")})
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{shard} is not COCO JSON ({type(error).__name__}: {error}); make it again") from error
+def _images(shard: Path) -> list[dict[str, Any]]:
+    images: list[Any] = [
+        {key: image.get(key) for key in ("id", "file_name", "height", "width")} if isinstance(image, Mapping) else image
+        for image in stream(shard, "images")
+    ]
     if not images:
         raise InputError(f"{shard} is not COCO JSON (it lists no images); make it again")
-    return images
+    return check_images(images, shard)
 
 
 def _code(annotation: Mapping[str, Any], size: tuple[int, int]) -> tuple[bytes, str]:
     """Compressed RLE of an annotation, or what is wrong with it."""
     try:
         code = to_rle(annotation.get("segmentation"), size)
-        x, y, width, height = annotation.get("bbox", (0, 0, 0, 0))
-    except (TypeError, ValueError) as error:
-        return b"", str(error) if str(error).startswith("has ") else f"has an unreadable box ({error})"
+        x, y, width, height = box_of(annotation, size) if "bbox" in annotation else (0, 0, 0, 0)
+    except ValueError as error:
+        return b"", str(error)
     if not (x >= -1 and y >= -1 and x + width <= size[1] + 1 and y + height <= size[0] + 1):
         return b"", "has a box outside its image"
     return code["counts"], "" if rle.area(code) else "has an empty mask"

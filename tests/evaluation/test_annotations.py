@@ -142,3 +142,53 @@ def test_a_folder_of_shards(write, truth, entry, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"holds no \.json file"):
         load_predictions(tmp_path / "empty", truth)
+
+
+def _content(**changes):
+    mask = {"size": [4, 5], "counts": [5, 10, 5]}
+    entry = {"id": 7, "image_id": 1, "segmentation": mask, "bbox": [1, 1, 2, 2], "area": 10} | changes
+    return {"images": [{"id": 1, "file_name": "a.jpg", "height": 4.0, "width": 5}], "annotations": [entry]}
+
+
+def _load(content, tmp_path):
+    (tmp_path / "worst.json").write_text(json.dumps(content))
+    return load_annotations(tmp_path / "worst.json")
+
+
+@pytest.mark.parametrize("box", [None, "1,2,3,4", [1, 2, None, 4]])
+def test_null_and_string_boxes_are_named(tmp_path, box):
+    with pytest.raises(InputError, match=r"an entry 7 of image 1 has the box .* not x, y, width, height"):
+        _load(_content(bbox=box), tmp_path)
+
+
+def test_a_box_a_pixel_outside_is_clipped(tmp_path):
+    (picture,) = _load(_content(bbox=[-1, 0, 7.5, 4]), tmp_path).pictures
+    assert picture.truth.boxes.tolist() == [[0, 0, 5, 4]]
+    assert picture.size == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [("height", None, "the size None x 5"), ("height", 4.5, "the size 4.5 x 5"), ("id", None, "has the id None")],
+)
+def test_images_without_a_size_or_id_are_named(tmp_path, key, value, message):
+    content = _content()
+    content["images"][0][key] = value
+    with pytest.raises(InputError, match=message):
+        _load(content, tmp_path)
+
+
+def test_two_images_of_one_id_are_refused_in_truth_and_predictions(tmp_path):
+    annotated = _load(_content(), tmp_path)
+    content = _content(score=0.5)
+    content["images"] *= 2
+    with pytest.raises(InputError, match=r"two images of the id 1 \(a.jpg, a.jpg\)"):
+        _load(content, tmp_path)
+    with pytest.raises(InputError, match=r"two images of the id 1 \(a.jpg, a.jpg\)"):
+        parse_predictions(content, annotated)
+
+
+def test_a_score_of_letters_is_named(tmp_path):
+    content = _content(score="high")
+    with pytest.raises(InputError, match=r"image 1 has a score that is no number .*high"):
+        parse_predictions(content["annotations"], _load(_content(), tmp_path))

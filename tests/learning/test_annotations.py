@@ -191,3 +191,29 @@ def test_lists_unlabelled_pictures(toy_set, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="holds no image"):
         unlabelled(tmp_path / "none")
+
+
+def test_two_images_of_one_id_are_refused_instead_of_mixing_their_masks(toy_set):
+    toy_set.content["images"][1]["id"] = 1
+    toy_set.labels.write_text(json.dumps(toy_set.content))
+    with pytest.raises(InputError, match=r"two images of the id 1 \(0.png, 1.png\)"):
+        load_annotations(toy_set.labels, toy_set.images)
+
+
+@pytest.mark.parametrize("box", [None, "1,2,3,4", [1, 2, None, 4]])
+def test_null_and_string_boxes_of_labels_are_named(toy_set, box):
+    toy_set.content["annotations"][0]["bbox"] = box
+    toy_set.labels.write_text(json.dumps(toy_set.content))
+    with pytest.raises(InputError, match=r"annotation 1 of 0.png has the box .* not x, y, width, height"):
+        load_annotations(toy_set.labels, toy_set.images)
+
+
+def test_labels_whose_heights_are_floats_of_whole_pixels_are_read(toy_set):
+    for image in toy_set.content["images"]:
+        image["height"] = float(image["height"])
+    toy_set.labels.write_text(json.dumps(toy_set.content))
+    assert len(load_annotations(toy_set.labels, toy_set.images)) == len(toy_set.content["images"])
+    toy_set.content["images"][0]["height"] += 0.5
+    toy_set.labels.write_text(json.dumps(toy_set.content))
+    with pytest.raises(InputError, match=r"image 1 \(0.png\) has the size .*\.5 x .*give whole pixels"):
+        load_annotations(toy_set.labels, toy_set.images)
