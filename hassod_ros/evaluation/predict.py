@@ -16,10 +16,11 @@ from hassod_ros.coco import to_coco
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation.annotations import AnnotatedSet
 from hassod_ros.files import atomic_path
-from hassod_ros.images import read_image
+from hassod_ros.images import read_image, read_size
 from hassod_ros.instances import Instances
 from hassod_ros.runtime.segmenter import Segmenter
 
+_FAULTS_NAMED = 5
 Finder = Callable[[np.ndarray], Instances]  # (H, W, 3) uint8 RGB -> what is in it
 
 
@@ -28,40 +29,88 @@ def predict(
 ) -> Iterator[dict[str, Any]]:
     """Apply `find` to every image of a set, and hand on what it finds image by image.
 
+    All images are seen to be there and of the right size before the first one is worked on.
+
     Args:
         find: (H, W, 3) uint8 RGB -> Instances of that image.
         annotated: The set.
         images: Folder that the set's file names are relative to.
         label: Text before the progress bar.
 
-    Yields:
+    Returns:
         COCO results with `id`, `level`, `parent_id` and `score`, which `load_predictions` reads once written.
 
     Raises:
-        InputError: An image is missing or damaged.
+        InputError: An image is missing, damaged, of another size than its annotations say, or cannot be segmented.
 
     """
+    check_pictures(annotated, images)
+    return _predict(find, annotated, Path(images), label)
+
+
+def _predict(find: Finder, annotated: AnnotatedSet, folder: Path, label: str) -> Iterator[dict[str, Any]]:
     first = 1
     for picture in tqdm(annotated.pictures, desc=label or "predict", unit="image", dynamic_ncols=True):
-        instances = find(read_image(Path(images) / picture.file_name))
+        path = folder / picture.file_name
+        image = read_image(path)
+        try:
+            instances = find(image)
+        except Exception as error:  # a network may raise anything for a picture of an odd shape
+            size = f"{image.shape[1]}x{image.shape[0]}"
+            raise InputError(f"{path} ({size}) cannot be segmented ({error}); leave it out of the set") from error
         yield from to_coco(instances, picture.image_id, first_id=first)
         first += len(instances)
 
 
+def check_pictures(annotated: AnnotatedSet, images: str | os.PathLike) -> None:
+    """Read the headers of all pictures of a set.
+
+    Raises:
+        InputError: Some are missing, are no pictures, or are of another size than their annotations.
+
+    """
+    faults = []
+    for picture in annotated.pictures:
+        path = Path(images) / picture.file_name
+        try:
+            size = read_size(path)
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        if size != picture.size:
+            faults.append(f"{path} is {size} (height, width), its annotations are for {picture.size}")
+    if faults:
+        more = f"; and {len(faults) - _FAULTS_NAMED} more" if len(faults) > _FAULTS_NAMED else ""
+        raise InputError(
+            f"{len(faults)} of {len(annotated.pictures)} pictures are faulty: {'; '.join(faults[:_FAULTS_NAMED])}{more}"
+        )
+
+
 def written(results: Iterable[dict[str, Any]], path: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    """Hand on results and write them to a JSON file on the way; it appears once all have come.
+    """Hand on results and write them to a JSON file on the way.
+
+    The file appears once all have come, or holds those that came before an error or a stop.
 
     Raises:
         InputError: The file cannot be written.
 
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    count, stop = 0, None
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("[")
-        for i, result in enumerate(results):
-            file.write(",\n" * bool(i) + json.dumps(result, separators=(",", ":")))
-            yield result
+        try:
+            for result in results:
+                file.write(",\n" * bool(count) + json.dumps(result, separators=(",", ":")))
+                count += 1
+                yield result
+        except BaseException as error:  # Ctrl-C as well
+            if not count or isinstance(error, OSError):  # nothing to keep, or nowhere
+                raise
+            stop = error
         file.write("]\n")
+    if stop is not None:
+        raise stop
 
 
 def open_exported(path: str | os.PathLike) -> Finder:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 
+from hassod_ros.default_model import default_model
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights
@@ -106,3 +107,43 @@ def test_a_checkpoint_is_not_taken_for_an_exported_model(data, capsys):
     (data / "model.pth").write_bytes(b"")
     assert main([str(argument) for argument in arguments]) == 2
     assert "is no exported model (.onnx); give a trained detector with --checkpoint" in capsys.readouterr().err
+
+
+def test_a_missing_picture_and_one_of_another_size_are_found_before_the_work(data, capsys):
+    (data / "1.png").unlink()
+    Image.fromarray(np.zeros((3, 2000, 3), np.uint8)).save(data / "2.png")
+    arguments = ["--annotations", data / "truth.json", "--images", data, "--model", default_model()]
+    assert main([str(argument) for argument in [*arguments, "--report", data / "report"]]) == 2
+    error = capsys.readouterr().err
+    assert "2 of 2 pictures are faulty: " in error
+    assert "1.png does not exist" in error
+    assert "2.png is (3, 2000) (height, width), its annotations are for (48, 64)" in error
+    assert not (data / "report" / "predictions.json").exists()
+
+
+def test_what_was_predicted_is_kept_when_a_picture_fails(data, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    Image.fromarray(noise).save(data / "1.png")
+    Image.fromarray(noise).save(data / "2.png")
+    (data / "2.png").write_bytes((data / "2.png").read_bytes()[:4000])  # its header is whole
+    torch.manual_seed(0)
+    config = DetectorConfig(
+        backbone="resnet18", fpn_channels=16, box_width=16, mask_channels=8, mask_layers=1, rpn_post_nms=(50, 20)
+    )
+    save_weights(CascadeMaskRCNN(config), data / "model.pth")
+    arguments = ["--annotations", data / "truth.json", "--images", data, "--checkpoint", data / "model.pth"]
+    options = ["--short-side", 64, "--max-detections", 7, "--report", data / "report"]
+    assert main([str(argument) for argument in [*arguments, *options]]) == 2
+    assert "2.png is damaged" in capsys.readouterr().err
+    predictions = json.loads((data / "report" / "predictions.json").read_text())
+    assert {prediction["image_id"] for prediction in predictions} == {1}
+
+
+@pytest.mark.parametrize("file", ["truth", "found"])
+def test_run_lengths_that_do_not_add_up_are_named_where_evaluation_never_ended(data, capsys, file):
+    content = json.loads((data / f"{file}.json").read_text())
+    entries = content["annotations"] if file == "truth" else content
+    entries[0]["segmentation"] = {"size": [48, 64], "counts": [100, 50, 10_000_000]}
+    (data / f"{file}.json").write_text(json.dumps(content))
+    assert main(["--annotations", str(data / "truth.json"), "--predictions", str(data / "found.json")]) == 2
+    assert "run lengths that add up to 10000150, its image has 3072 pixels" in capsys.readouterr().err
