@@ -19,7 +19,7 @@ from tqdm import tqdm
 from hassod_ros.coco import box_of, check_images, composition, label_files, stream, to_rle
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, exclusive, write_json
-from hassod_ros.images import list_images
+from hassod_ros.images import image_root, list_images
 from hassod_ros.instances import Level, kept_parents
 from hassod_ros.learning.run_lengths import damaged, decode
 from hassod_ros.store import Groups
@@ -42,7 +42,7 @@ class Annotations:
 
     Attributes:
         folder: Folder that the file names are relative to.
-        names: (C,) uint8, UTF-8 bytes of all file names, one after the other.
+        names: (C,) uint8, bytes of all file names, one after the other.
         name_ends: (I,) int64, where each name ends in `names`.
         sizes: (I, 2) int32 H, W in pixels; 0, 0 for an image without annotations.
         image_ends: (I,) int64, where each image's masks end in the mask arrays.
@@ -69,7 +69,7 @@ class Annotations:
     def path(self, index: int) -> Path:
         """The file of image `index`."""
         start, end = _span(self.name_ends, index)
-        return self.folder / self.names[start:end].tobytes().decode()
+        return self.folder / os.fsdecode(self.names[start:end].tobytes())
 
     def count(self, index: int) -> int:
         """How many masks image `index` has."""
@@ -110,7 +110,7 @@ def load_annotations(source: str | os.PathLike, images: str | os.PathLike, *, dr
     Args:
         source: A JSON file, or a folder whose `*.json` files are the shards of one set. Ids need only be unique
             within a shard; memory does not grow with the files.
-        images: Folder that `file_name` is relative to.
+        images: Folder that `file_name` is relative to, or the list of images that the labels were made from.
         drop_faulty: Leave faulty annotations out and log them, where otherwise the first ones stop the run.
 
     Raises:
@@ -118,9 +118,9 @@ def load_annotations(source: str | os.PathLike, images: str | os.PathLike, *, dr
             outside its image, a level other than 0, 1, 2, a parent that is missing or forms a cycle.
 
     """
-    folder = Path(images)
-    if not folder.is_dir():
-        raise InputError(f"the image folder {folder} does not exist; set data.images to the folder of the photos")
+    folder = image_root(images)
+    if not Path(images).exists():
+        raise InputError(f"the image folder {images} does not exist; set data.images to the folder of the photos")
     arrays, faults = packed(_shards(Path(source)), drop_faulty)
     if faults:
         logger.warning("left out %d faulty annotations: %s", len(faults), "; ".join(faults))
@@ -260,7 +260,7 @@ class _Packer:
         levels: Sequence[int] | np.ndarray = (),
         parents: Sequence[int] | np.ndarray = (),
     ) -> None:
-        self._names += name.encode()
+        self._names += os.fsencode(name)  # names need not be UTF-8
         self._name_ends.append(len(self._names))
         self._sizes.append((height, width))
         self._code_ends.append(len(self._codes) + np.cumsum([len(code) for code in codes], dtype=np.int64))

@@ -24,7 +24,7 @@ Kind = TypeVar("Kind")
 class DataConfig:
     """Pictures, labels and the geometry of training views."""
 
-    images: str = ""  # folder that the labels' file names are relative to
+    images: str = ""  # folder that the labels' file names are relative to, or the list of pictures
     annotations: str = ""  # COCO JSON with levels, or a folder of such shards
     unlabelled: str = ""  # folder or list of pictures for the teacher's branch; empty: the labelled ones again
     drop_faulty: bool = False  # leave faulty annotations out and list them, instead of stopping

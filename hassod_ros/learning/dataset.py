@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +24,13 @@ from hassod_ros.images import read_image
 from hassod_ros.learning.annotations import Annotations
 from hassod_ros.learning.augmentation import Sample, StrongView, boxes_of, copy_paste, drop_empty
 from hassod_ros.learning.config import DataConfig
+
+_MASKS = 10  # of a picture, about; a byte for each of their pixels
+_ENOUGH = 1 << 29  # bytes of shared memory that have never been too few
+_WORKER_SECONDS = 600
+_WORKER_LOST = ("exited unexpectedly", "is killed by signal", "timed out")  # in torch's words
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +122,7 @@ class TrainingBatches(Dataset):
         self.rank, self.world = rank, world
         self._flip = v2.RandomHorizontalFlip(config.flip)
         self._strong = StrongView() if strong else None
+        self._faulty: set[int] = set()
         self._epoch, self._order = -1, np.zeros(0, np.int64)
 
     def __getitem__(self, k: int) -> Batch:
@@ -119,7 +130,7 @@ class TrainingBatches(Dataset):
         first = (k * self.world + self.rank) * self.batch_size
         indices = [self._index(position) for position in range(first, first + self.batch_size)]
         with seeded(*self.key, first):
-            samples = [self._sample(index) for index in indices]
+            samples = [self._readable(index) for index in indices]
             pasted = [
                 copy_paste(target, source, recompute_levels=self.config.copy_paste_levels == "recompute")
                 if self.copy_paste_rate and float(torch.rand(())) < self.copy_paste_rate
@@ -143,6 +154,20 @@ class TrainingBatches(Dataset):
             self._order = epoch_order(sizes[:, 0] >= sizes[:, 1], self.group, (*self.key, epoch))
             self._epoch = epoch
         return int(self._order[place])
+
+    def _readable(self, index: int) -> Sample:
+        """The sample of a picture, or with `drop_faulty` that of the next one that can be read."""
+        for step in range(len(self.annotations)):
+            place = (index + step) % len(self.annotations)
+            try:
+                return self._sample(place)
+            except InputError as error:
+                if not self.config.drop_faulty:
+                    raise
+                if place not in self._faulty:
+                    self._faulty.add(place)
+                    logger.warning("left out: %s", error)
+        raise InputError("not one picture of the set can be read; check data.images")
 
     def _sample(self, index: int) -> Sample:
         path, count = self.annotations.path(index), self.annotations.count(index)
@@ -206,16 +231,53 @@ def seed_of(*key: int) -> int:
     return int(np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0] >> 1)
 
 
+def require_shared_memory(batches: TrainingBatches, workers: int, folder: str = "/dev/shm") -> None:
+    """Batches travel from the workers through shared memory, which waits for ever where it is full.
+
+    Raises:
+        InputError: There is too little of it; torch keeps two batches of each worker there.
+
+    """
+    if not os.path.isdir(folder):
+        return
+    sides = batches.config.max_side, max(batches.config.short_sides)
+    pixels = sides[0] * sides[1] * batches.batch_size
+    needed = 2 * workers * pixels * (6 + _MASKS)  # two views of three channels, and the masks
+    free = shutil.disk_usage(folder).free
+    if free < min(needed, _ENOUGH):
+        raise InputError(
+            f"{folder} has {free >> 20} MB free, {workers} processes that prepare batches may need {needed >> 20} MB; "
+            "give Docker --shm-size 2g, or take --run.workers 0"
+        )
+
+
 def iterate(batches: TrainingBatches, numbers: range, *, workers: int, pin: bool) -> Iterator[Batch]:
     """Batches of the given numbers in order, prepared by `workers` processes (0: by this one).
 
     Raises:
-        InputError: See `TrainingBatches`.
+        InputError: See `TrainingBatches` and `require_shared_memory`; or a process died or hangs.
 
     """
-    loader = DataLoader(batches, batch_size=None, sampler=numbers, num_workers=workers, pin_memory=pin)
+    if workers:
+        require_shared_memory(batches, workers)
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        pin_memory=pin,
+        timeout=_WORKER_SECONDS if workers else 0,  # a worker that is stuck, as in a full /dev/shm, never answers
+    )
     try:
         yield from loader
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _WORKER_LOST):
+            raise
+        raise InputError(
+            f"a process that prepares batches died or did not answer for {_WORKER_SECONDS // 60} minutes "
+            f"({str(error).splitlines()[0]}); most often memory or /dev/shm is full: give Docker --shm-size 2g, or "
+            "take --run.workers 0"
+        ) from error
     except InputError as error:  # a worker's error arrives with its traceback in front of the message
         raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
 

@@ -142,6 +142,12 @@ def fit(
             stream.group = group  # the order of the pictures goes on, also in other shares
     groups = [stream.group for stream in streams]
     if start >= stage.iterations:
+        if world.speaks:
+            print(
+                f"already finished: {folder / CHECKPOINT} holds all {start} iterations; "
+                f"to go on longer give more --{folder.name}.iterations",
+                flush=True,
+            )
         return
 
     numbers = range(start * stage.accumulate, stage.iterations * stage.accumulate)

@@ -14,6 +14,7 @@ from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.cascade.onnx_weights import recover_norms
 from hassod_ros.detection.checkpoints import load_weights, save_weights
 from hassod_ros.errors import InputError
+from hassod_ros.files import sha256
 from hassod_ros.learning.annotations import Annotations, describe, load_annotations, unlabelled
 from hassod_ros.learning.burn_in import BurnIn
 from hassod_ros.learning.config import Recipe, StageConfig, flat, save_recipe
@@ -186,6 +187,8 @@ def _settings(recipe: Recipe, stage: str, annotations: Annotations) -> dict[str,
     ours = ("model.", "data.", f"{stage}.", "run.seed", "run.deterministic")
     free = {"data.images", "data.annotations", "data.unlabelled", f"{stage}.iterations", f"{stage}.accumulate"}
     values = {name: value for name, value in flat(recipe).items() if name.startswith(ours) and name not in free}
+    if initial := values[f"{stage}.initial"]:  # told by its contents: replaced weights make another run
+        values[f"{stage}.initial"] = sha256(_weights_of(str(initial)))
     return {**values, "data.pictures": len(annotations), "data.masks": len(annotations.levels)}
 
 

@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 import subprocess
 import sys
 
@@ -217,3 +218,15 @@ def test_labels_whose_heights_are_floats_of_whole_pixels_are_read(toy_set):
     toy_set.labels.write_text(json.dumps(toy_set.content))
     with pytest.raises(InputError, match=r"image 1 \(0.png\) has the size .*\.5 x .*give whole pixels"):
         load_annotations(toy_set.labels, toy_set.images)
+
+
+def test_a_list_of_photos_stands_for_its_folder(toy_set):
+    (toy_set.images / "list.txt").write_text("0.png\n")
+    annotations = load_annotations(toy_set.labels, toy_set.images / "list.txt")
+    assert annotations.path(0) == toy_set.images / "0.png"
+
+
+def test_a_photo_whose_name_is_not_utf8_is_among_the_unlabelled(toy_set):
+    odd = toy_set.images / os.fsdecode(b"caf\xe9.png")
+    (toy_set.images / "0.png").rename(odd)
+    assert odd.resolve() in map(unlabelled(toy_set.images).path, range(6))

@@ -1,3 +1,7 @@
+import os
+import shutil
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -140,3 +144,36 @@ def test_neighbouring_keys_give_unrelated_seeds():
     seeds = {seed_of(0, stream, k) for stream in range(3) for k in range(100)}
     assert len(seeds) == 300
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_photo_damaged_after_labelling_is_listed_and_not_fatal_with_drop_faulty(toy_set, workers, caplog):
+    annotations = load_annotations(toy_set.labels, toy_set.images)
+    (toy_set.images / "2.png").write_bytes(b"damaged")
+    config = DataConfig(short_sides=(48,), max_side=64, drop_faulty=True)
+    batches = TrainingBatches(annotations, config, batch_size=6)
+    names = [name for batch in iterate(batches, range(2), workers=workers, pin=False) for name in batch.names]
+    assert len(names) == 12
+    if not workers:  # a worker writes to its own standard error
+        assert [record.getMessage().count("2.png") for record in caplog.records] == [1]
+
+
+def test_a_small_dev_shm_of_a_container_is_named_before_the_work(toy_set, monkeypatch):
+    batches = TrainingBatches(load_annotations(toy_set.labels, toy_set.images), DataConfig(), batch_size=16)
+    free = shutil.disk_usage("/")._replace(free=64 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
+    with pytest.raises(InputError, match=r"/dev/shm has 64 MB free.*--shm-size 2g, or take --run.workers 0"):
+        next(iterate(batches, range(1), workers=4, pin=False))
+    small = DataConfig(short_sides=(48,), max_side=64)  # 64 MB are enough for these
+    next(iterate(TrainingBatches(batches.annotations, small, batch_size=2), range(1), workers=1, pin=False))
+
+
+class _Killed(TrainingBatches):
+    def __getitem__(self, k: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_dead_loading_worker_ends_the_run(toy_set):
+    batches = _Killed(load_annotations(toy_set.labels, toy_set.images), DataConfig(), batch_size=1)
+    with pytest.raises(InputError, match=r"a process that prepares batches died.*--run.workers 0"):
+        next(iterate(batches, range(2), workers=1, pin=False))

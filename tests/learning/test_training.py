@@ -292,3 +292,22 @@ def test_an_absent_gpu_is_named(recipe):
         burn_in(_with(recipe, run={"device": "cuda"}))
     with pytest.raises(InputError, match=r"run.device gpu is unknown"):
         burn_in(_with(recipe, run={"device": "gpu"}))
+
+
+def test_a_finished_run_says_so_and_replaced_weights_are_another_run(recipe, toy_set, capsys):
+    first = burn_in(_with(recipe, burn_in={"iterations": 1, "precise_bn": 0}))
+    recipe = _with(recipe, burn_in={"iterations": 1, "precise_bn": 0, "initial": str(first)})
+    recipe = _with(recipe, run={"output": f"{recipe.run.output}2"})
+    burn_in(recipe)
+    assert "already finished" not in capsys.readouterr().out
+
+    # The same files by other names are the same run.
+    names = {"images": os.path.relpath(toy_set.images)}
+    burn_in(_with(recipe, data=names, burn_in={"initial": os.path.relpath(first)}))
+    assert "checkpoint.pt holds all 1 iterations; to go on longer give more --burn_in.it" in capsys.readouterr().out
+
+    content = torch.load(first, weights_only=True)
+    next(iter(content["model"].values())).add_(1.0)
+    torch.save(content, first)
+    with pytest.raises(InputError, match=r"another recipe: burn_in.initial"):
+        burn_in(recipe)
