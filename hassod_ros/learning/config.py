@@ -53,7 +53,7 @@ class StageConfig:
     weight_decay: float = 5e-5  # not on normalisation layers
     clip_norm: float = 1.0  # largest L2 norm of gradients; 0: no clipping
     clip: Literal["per_parameter", "global"] = "per_parameter"  # the norm of each parameter's, as released, or of all
-    precision: Literal["fp32", "bf16", "fp16"] = "fp16"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: what the device computes fast in
     copy_paste: float = 1.0  # probability that a picture receives instances of another one
     drop_loss_iou: float | None = 0.01  # DropLoss: boxes that overlap every label less are no background; null: off
     mask_weight: float = 1.0  # weight of the mask loss on labels
@@ -67,7 +67,7 @@ class MeanTeacherConfig(StageConfig):
     iterations: int = 2000
     batch_size: int = 8
     schedule: Literal["constant", "cosine"] = "cosine"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     copy_paste: float = 0.0
     drop_loss_iou: float | None = None
     precise_bn: int = 0

@@ -51,13 +51,14 @@ class Monitor:
     def step(
         self, iteration: int, values: Mapping[str, Tensor | float], *, learning_rate: float, pictures: int
     ) -> None:
-        """Take in one iteration; prints and writes after every `every` of them."""
+        """Take in one iteration; prints and writes after every `every` of them, and prints the first."""
         for name, value in values.items():
             self._sums[name] += value
         self._steps += 1
         self._pictures += pictures
         done = iteration + 1
-        if done % self._every and done != self._iterations:
+        due = done % self._every == 0 or done == self._iterations
+        if not due and iteration != self._start:  # after the first a person sees that it runs, and how fast
             return
         seconds = time.perf_counter() - self._since
         means = mean_of({name: float(total) / self._steps for name, total in self._sums.items()}, self._world)
@@ -69,7 +70,7 @@ class Monitor:
             "speed/memory_GB": memory(self._world.device),
         }
         if self._writer:
-            for name, value in figures.items():
+            for name, value in figures.items() if due else ():
                 self._writer.add_scalar(name, value, done)
             left = (self._iterations - done) * seconds / self._steps
             print(
@@ -79,6 +80,8 @@ class Monitor:
                 f"{figures['speed/memory_GB']:.1f} GB · {duration(left)} left",
                 flush=True,
             )
+        if not due:
+            return
         self._sums.clear()
         self._steps, self._pictures, self._waited = 0, 0, 0.0
         self._since = time.perf_counter()

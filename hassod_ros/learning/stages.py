@@ -22,6 +22,7 @@ from hassod_ros.learning.dataset import TrainingBatches, iterate, seed_of
 from hassod_ros.learning.distributed import World, join_world, share_buffers
 from hassod_ros.learning.loop import CHECKPOINT, LossNetwork, Score, autocast, fit, share_of
 from hassod_ros.learning.mean_teacher import MeanTeacher
+from hassod_ros.precision import training_precision
 
 WEIGHTS, RECIPE = "model.pth", "recipe.yaml"
 _RECOVERY_PICTURES = 64
@@ -43,6 +44,7 @@ def burn_in(recipe: Recipe, score: Score | None = None) -> Path:
     stage, run = recipe.burn_in, recipe.run
     folder = Path(run.output) / "burn_in"
     with join_world(run.device) as world:
+        stage = dataclasses.replace(stage, precision=training_precision(world.device, stage.precision))
         batch_size = share_of(stage.batch_size, "burn_in.batch_size", stage.accumulate, world)
         annotations = _labels(recipe, world)
         initial = _weights_of(stage.initial)
@@ -98,6 +100,7 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
             "run.output first, or set mean_teacher.initial"
         )
     with join_world(run.device) as world:
+        stage = dataclasses.replace(stage, precision=training_precision(world.device, stage.precision))
         labelled_size = share_of(stage.batch_size, "mean_teacher.batch_size", stage.accumulate, world)
         unlabelled_size = share_of(stage.unlabelled_batch, "mean_teacher.unlabelled_batch", stage.accumulate, world)
         annotations = _labels(recipe, world)

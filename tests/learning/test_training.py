@@ -311,3 +311,13 @@ def test_a_finished_run_says_so_and_replaced_weights_are_another_run(recipe, toy
     torch.save(content, first)
     with pytest.raises(InputError, match=r"another recipe: burn_in.initial"):
         burn_in(recipe)
+
+
+def test_precision_auto_is_fp32_on_a_cpu_without_bf16_and_the_first_line_comes_at_once(recipe, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    stage = {"iterations": 2, "precise_bn": 0}
+    _assert_equal(
+        burn_in(_with(recipe, burn_in={**stage, "precision": "auto"})),
+        burn_in(_with(recipe, burn_in=stage, run={"output": f"{recipe.run.output}2"})),
+    )
+    assert any(line.startswith("1/2 ") for line in capsys.readouterr().out.splitlines())
