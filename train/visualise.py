@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from hassod_ros.coco import from_coco
 from hassod_ros.commands import reached, run, script_parser
 from hassod_ros.discovery.features import DEFAULT, load_features, suited_options
 from hassod_ros.drawing import side_by_side
@@ -63,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _labelled(options: argparse.Namespace) -> Iterator[Labelled]:
+    with required("train"):
+        from hassod_ros.coco import from_coco
     try:
         content = json.loads(options.labels.read_text(encoding="utf-8"))
         entries = sorted(content["images"], key=lambda entry: entry["id"])

@@ -55,6 +55,7 @@ def start_ray(address: str | None, *, cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     local = address in (None, "", "local")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else native lines tear the progress bar
     logging.getLogger("ray").setLevel(logging.ERROR)
     with _native_errors() as said:
         try:

@@ -225,6 +225,7 @@ def _run(batches: list[_Batch], plan: _Plan, device: str) -> Iterator[_Batch]:
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it tells that its bars are off
     on_gpu = device == "cuda"
     resources = ray.cluster_resources()
     cpus = int(resources.get("CPU", 1))

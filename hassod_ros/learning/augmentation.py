@@ -91,7 +91,8 @@ def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False
 
     alpha = pasted.any(0)
     image = target.image.clone()
-    stretched = _stretch(source.image.float(), size).to(torch.uint8)
+    # Cut to whole numbers as released; the thousandth keeps rounding errors, which threads change, from deciding.
+    stretched = (_stretch(source.image.float(), size) + 1e-3).to(torch.uint8)
     image[window] = torch.where(alpha, stretched, image[window])
     masks = torch.cat([target.masks, target.masks.new_zeros((len(pasted), height, width))])
     masks[window][: len(target.masks)] &= ~alpha

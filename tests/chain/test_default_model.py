@@ -149,7 +149,7 @@ def test_two_processes_share_the_batches(recipe, tmp_path):
     steps = _place_labels(recipe, tmp_path)
     make_default_model(recipe, list)
     saved = torch.load(steps["burn_in"].path("burn_in/checkpoint.pt"), weights_only=True)
-    assert (saved["iteration"], saved["settings"]["processes"]) == (2, 2)
+    assert saved["iteration"] == 2
 
 
 def test_what_one_of_several_processes_says_arrives(recipe, tmp_path):

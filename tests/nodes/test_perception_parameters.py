@@ -135,5 +135,5 @@ def test_a_device_that_is_not_there_is_said_in_diagnostics(ros, model_file):
     diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
     ros.start("hassod_ros.nodes.perception_node", model=model_file, device="cuda:7", dla_core=0)
     assert not ros.transition(NODE, "configure")
-    told = "cannot configure: the backend onnxruntime has no option dla_core; it has cache, device, threads"
+    told = "cannot configure: the backend onnxruntime has no option dla_core; it has cache, device, features, threads"
     ros.until(lambda: diagnostics and diagnostics[-1].status[0].message == told)

@@ -117,8 +117,9 @@ def test_a_backend_that_does_not_fit_leaves_nothing(counted, monkeypatch, room):
     fake.__version__, fake.nptype = "0", lambda dtype: dtype
     fake.TensorIOMode = types.SimpleNamespace(INPUT="input")
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    for module in ("backends.tensorrt_backend", "tensorrt_builder"):
-        monkeypatch.delitem(sys.modules, f"hassod_ros.runtime.{module}", raising=False)
+    for module in ("backends.tensorrt_backend", "tensorrt_builder"):  # and taken away again: the next test has no such
+        monkeypatch.setitem(sys.modules, f"hassod_ros.runtime.{module}", None)
+        del sys.modules[f"hassod_ros.runtime.{module}"]
     from hassod_ros.runtime.backends import tensorrt_backend
 
     monkeypatch.setattr(tensorrt_backend, "cudart", device)
