@@ -64,7 +64,7 @@ def test_pasted_masks_and_pixels_are_as_released():
         top, left = int(torch.randint(64 - height + 1, ())), int(torch.randint(80 - width + 1, ()))
         stretch = {"size": (height, width), "mode": "bilinear", "align_corners": False}
         expected = torch.nn.functional.interpolate(masks[chosen][None].float(), **stretch)[0].bool()
-        # In float64 a whole number stays one; the released float32 falls below it by chance, with the number of threads.
+        # In float64 a whole number stays one; in float32 it falls below by chance, with the number of threads.
         pixels = (torch.nn.functional.interpolate(image[None].double(), **stretch)[0] + 1e-3).byte()
         torch.manual_seed(seed)
         result = copy_paste(target, source)
