@@ -91,8 +91,8 @@ def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False
 
     alpha = pasted.any(0)
     image = target.image.clone()
-    # Cut to whole numbers as released; the thousandth keeps rounding errors, which threads change, from deciding.
-    stretched = (_stretch(source.image.float(), size) + 1e-3).to(torch.uint8)
+    # Cut to whole numbers as released; float64 and a thousandth keep out rounding errors, which threads change.
+    stretched = (_stretch(source.image.double(), size) + 1e-3).to(torch.uint8)
     image[window] = torch.where(alpha, stretched, image[window])
     masks = torch.cat([target.masks, target.masks.new_zeros((len(pasted), height, width))])
     masks[window][: len(target.masks)] &= ~alpha
@@ -173,7 +173,7 @@ def _neighbours(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _stretch(image: Tensor, size: Sequence[int]) -> Tensor:
-    """(C, H, W) float at another (height, width): bilinear without antialiasing, as released."""
+    """(C, H, W) floats at another (height, width): bilinear without antialiasing, as released."""
     return interpolate(image[None], list(size), mode="bilinear", align_corners=False)[0]
 
 
