@@ -65,7 +65,7 @@ def test_what_is_wrong_is_said(photos, tmp_path, capsys):
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.jpg").write_bytes(b"no image")
     assert script.main(["--images", str(tmp_path / "text"), "--out", str(tmp_path / "pool")]) == 2
-    assert capsys.readouterr().err.startswith("error: none of 1 photographs")
+    assert capsys.readouterr().err.startswith("shrink_photos: none of 1 photographs")
 
 
 def test_a_pool_that_is_too_large_is_not_finished(tmp_path, capsys):
