@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from hassod_ros.commands import ignore_stops
 from hassod_ros.detection.base import Targets
 from hassod_ros.detection.input_size import input_size
 from hassod_ros.errors import InputError
@@ -231,6 +232,10 @@ def seed_of(*key: int) -> int:
     return int(np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0] >> 1)
 
 
+def _start_worker(worker: int) -> None:
+    ignore_stops()
+
+
 def require_shared_memory(batches: TrainingBatches, workers: int, folder: str = "/dev/shm") -> None:
     """Batches travel from the workers through shared memory, which waits for ever where it is full.
 
@@ -266,6 +271,7 @@ def iterate(batches: TrainingBatches, numbers: range, *, workers: int, pin: bool
         sampler=numbers,
         num_workers=workers,
         pin_memory=pin,
+        worker_init_fn=_start_worker,
         timeout=_WORKER_SECONDS if workers else 0,  # a worker that is stuck, as in a full /dev/shm, never answers
     )
     try:

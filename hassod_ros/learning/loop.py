@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hassod_ros.commands import reached, stop_between
 from hassod_ros.detection.base import Targets
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights, write_tensors
@@ -156,59 +157,66 @@ def fit(
     watch = _Watch(folder, world)
     score = score if run.evaluate_every else None
     learner.student.train()
-    for iteration in range(start, stage.iterations):
-        rate = stage.learning_rate * learning_rate_factor(
-            iteration,
-            stage.iterations,
-            warmup=stage.warmup,
-            warmup_factor=stage.warmup_factor,
-            shape=stage.schedule,
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        values: dict[str, Tensor | float] = {}
-        seen = 0
-        for part in range(stage.accumulate):
-            with monitor.waiting():
-                batches = [next(source) for source in sources]
-            batches = [batch.to(device) for batch in batches]
-            seen += sum(len(batch.names) for batch in batches)
-            number = (iteration * stage.accumulate + part) * world.size + world.rank
-            torch.manual_seed(seed_of(run.seed, stage_key, number))
-            more = part + 1 < stage.accumulate
-            with parallel.no_sync() if parallel and more else nullcontext():
-                with autocast(device, stage.precision):
-                    supervised, figures = learner.supervise(batches, iteration)
-                    losses = (parallel or network)(supervised)
-                total = torch.stack([loss.float() for loss in losses.values()]).sum()
-                scaler.scale(total / stage.accumulate).backward()
-            watch.check()
-            watch.keep(total, losses, (iteration, supervised, batches))
-            found = {"loss": total.detach(), **{name: loss.detach().float() for name, loss in losses.items()}}
-            for name, value in {**found, **figures}.items():
-                values[name] = values.get(name, 0.0) + value / stage.accumulate
-        scaler.unscale_(optimizer)
-        clip_gradients(learner.student, stage)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        learner.stepped()
+    # Several processes stop at once: they could not agree on an iteration.
+    with stop_between("iteration") if world.size == 1 else nullcontext(lambda: False) as stopping:
+        for iteration in range(start, stage.iterations):
+            rate = stage.learning_rate * learning_rate_factor(
+                iteration,
+                stage.iterations,
+                warmup=stage.warmup,
+                warmup_factor=stage.warmup_factor,
+                shape=stage.schedule,
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            values: dict[str, Tensor | float] = {}
+            seen = 0
+            for part in range(stage.accumulate):
+                with monitor.waiting():
+                    batches = [next(source) for source in sources]
+                batches = [batch.to(device) for batch in batches]
+                seen += sum(len(batch.names) for batch in batches)
+                number = (iteration * stage.accumulate + part) * world.size + world.rank
+                torch.manual_seed(seed_of(run.seed, stage_key, number))
+                more = part + 1 < stage.accumulate
+                with parallel.no_sync() if parallel and more else nullcontext():
+                    with autocast(device, stage.precision):
+                        supervised, figures = learner.supervise(batches, iteration)
+                        losses = (parallel or network)(supervised)
+                    total = torch.stack([loss.float() for loss in losses.values()]).sum()
+                    scaler.scale(total / stage.accumulate).backward()
+                watch.check()
+                watch.keep(total, losses, (iteration, supervised, batches))
+                found = {"loss": total.detach(), **{name: loss.detach().float() for name, loss in losses.items()}}
+                for name, value in {**found, **figures}.items():
+                    values[name] = values.get(name, 0.0) + value / stage.accumulate
+            scaler.unscale_(optimizer)
+            clip_gradients(learner.student, stage)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            learner.stepped()
 
-        monitor.step(iteration, values, learning_rate=rate, pictures=seen * world.size)
-        done = iteration + 1
-        if done % run.checkpoint_every == 0 or done == stage.iterations or (score and done % run.evaluate_every == 0):
-            watch.check()
-        if score and done % run.evaluate_every == 0 and world.speaks:
-            found_better = monitor.scored(done, score(learner.student))
-            if found_better:
-                save_weights(learner.student, folder / BEST)
-        if run.picture_every and done % run.picture_every == 0 and world.speaks:
-            monitor.picture("labels_and_predictions", preview(learner.student, batches[0]), iteration)
-        if world.speaks and (done % run.checkpoint_every == 0 or done == stage.iterations):
-            state = {name: part.state_dict() for name, part in held.items()}
-            about = {"settings": settings, "iteration": done, "best": monitor.best, "groups": groups}
-            write_tensors(folder / CHECKPOINT, {**about, **state})
-    monitor.close()
+            monitor.step(iteration, values, learning_rate=rate, pictures=seen * world.size)
+            done = iteration + 1
+            stopped = stopping()
+            saves = done % run.checkpoint_every == 0 or done == stage.iterations or stopped
+            if saves or (score and done % run.evaluate_every == 0):
+                watch.check()
+            if score and done % run.evaluate_every == 0 and world.speaks:
+                found_better = monitor.scored(done, score(learner.student))
+                if found_better:
+                    save_weights(learner.student, folder / BEST)
+            if run.picture_every and done % run.picture_every == 0 and world.speaks:
+                monitor.picture("labels_and_predictions", preview(learner.student, batches[0]), iteration)
+            if world.speaks and saves:
+                state = {name: part.state_dict() for name, part in held.items()}
+                about = {"settings": settings, "iteration": done, "best": monitor.best, "groups": groups}
+                write_tensors(folder / CHECKPOINT, {**about, **state})
+                reached(f"{done} of {stage.iterations} iterations")
+            if stopped:
+                break
+        monitor.close()
 
 
 def make_optimizer(model: nn.Module, stage: StageConfig) -> torch.optim.Optimizer:

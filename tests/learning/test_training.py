@@ -61,11 +61,18 @@ def _assert_equal(first: Path, second: Path) -> None:
     assert different == []
 
 
-def _start(recipe: Recipe, script: str, tmp_path: Path, *launcher: str) -> subprocess.Popen:
+def _start(recipe: Recipe, script: str, tmp_path: Path, *launcher: str, group: bool = False) -> subprocess.Popen:
     path = tmp_path / f"{script}.yaml"
     save_recipe(recipe, path)
     command = [sys.executable, *launcher, str(REPO / "train" / f"{script}.py"), "--config", str(path)]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=group,
+    )
 
 
 def test_learns_rectangles_and_their_parts(recipe, toy_set):
@@ -321,3 +328,19 @@ def test_precision_auto_is_fp32_on_a_cpu_without_bf16_and_the_first_line_comes_a
         burn_in(_with(recipe, burn_in=stage, run={"output": f"{recipe.run.output}2"})),
     )
     assert any(line.startswith("1/2 ") for line in capsys.readouterr().out.splitlines())
+
+
+def test_ctrl_c_keeps_the_iteration_and_the_same_command_goes_on(recipe, tmp_path):
+    run = {"checkpoint_every": 1000, "log_every": 1, "workers": 1}
+    recipe = _with(recipe, burn_in={"iterations": 400}, run=run)
+    process = _start(recipe, "detector", tmp_path, group=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("2/400"):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    kept = torch.load(tmp_path / "run" / "burn_in" / "checkpoint.pt", weights_only=True)["iteration"]
+    assert 2 <= kept < 400
+    assert f"stopped after {kept} of 400 iterations; the same command goes on" in output
