@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from hassod_ros.geometry.rays import Rays
@@ -15,6 +16,7 @@ class CloudMaker:
 
     def __init__(self) -> None:
         self._cloud = np.zeros((0, 0), POINT)
+        self._rgb = np.zeros((0, 0, 4), np.uint8)
 
     def __call__(
         self, depth: np.ndarray, rays: Rays, colors: np.ndarray | None, labels: np.ndarray, order: str = "RGB"
@@ -34,15 +36,20 @@ class CloudMaker:
         """
         if self._cloud.shape != depth.shape:
             self._cloud = np.zeros(depth.shape, POINT)
-        cloud = self._cloud
+            self._rgb = np.zeros((*depth.shape, 4), np.uint8)
         z = np.where(depth > 0, depth, np.float32(np.nan))
-        np.multiply(z, rays.x, out=cloud["x"])
-        np.multiply(z, rays.y, out=cloud["y"])
-        cloud["z"] = z
-        if colors is not None:
-            blue, red = (2, 0) if order == "RGB" else (0, 2)
-            bytes_ = cloud.view(np.uint8).reshape(*cloud.shape, POINT.itemsize)
-            for place, channel in ((12, blue), (13, 1), (14, red)):  # little-endian 0x00RRGGBB
-                bytes_[..., place] = colors[..., channel]
-        cloud["label"] = labels
-        return cloud
+        if colors is None:
+            self._rgb[:] = 0
+        else:  # little-endian 0x00RRGGBB
+            from_to = [2, 0, 1, 1, 0, 2] if order == "RGB" else [0, 0, 1, 1, 2, 2]
+            cv2.mixChannels([colors], [self._rgb], from_to)
+        # One pass over the cloud: five strided ones take several times as long.
+        parts = [
+            z * rays.x,
+            z * rays.y,
+            z,
+            self._rgb.view(np.float32)[..., 0],
+            labels.astype(np.uint32).view(np.float32),
+        ]
+        cv2.merge(parts, self._cloud.view(np.float32).reshape(*depth.shape, len(parts)))
+        return self._cloud

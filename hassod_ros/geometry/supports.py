@@ -82,7 +82,7 @@ def find_stands(instances: Instances, grid: Grid, jump: float = 0.02) -> Stand:
     below = np.ones((n, len(planes)))  # share of the points
     faces = np.zeros((n, len(planes)), bool)  # the plane is a face of the thing itself, which carries nothing of it
     windows = [_cells(instances, i, grid.valid.shape) for i in range(n)]
-    heights = [plane.heights(grid.points) for plane in planes]
+    heights = np.array([plane.heights(grid.points) for plane in planes]).reshape(len(planes), *grid.valid.shape)
     limits = noise(grid.points[..., 2])
     cells = np.array([plane.cells for plane in planes])
     for i, (mask, edges) in enumerate(windows):
@@ -97,11 +97,10 @@ def find_stands(instances: Instances, grid: Grid, jump: float = 0.02) -> Stand:
         labels, limit = grid.labels[window], limits[window][seen]
         met[i] = np.bincount(labels[contact & (labels >= 0)], minlength=len(planes))
         inside = np.bincount(labels[seen & (labels >= 0)], minlength=len(planes))
-        for k, high in enumerate(heights):
-            own = high[window][seen]
-            low[i, k] = quantiles(own, 0.05)[0] - limit.max() / 2
-            below[i, k] = np.count_nonzero(own < -2 * limit) / len(own)
-            faces[i, k] = inside[k] >= 0.5 * cells[k]
+        own = heights[:, window[0], window[1]][:, seen]  # (P, n)
+        low[i] = quantiles(own, 0.05)[0] - limit.max() / 2
+        below[i] = np.count_nonzero(own < -2 * limit, axis=1) / own.shape[1]
+        faces[i] = inside >= 0.5 * cells
     above = (below < _BELOW) & ~faces
     standing = above & (low < _LOW)
     level = _level_planes(planes, np.count_nonzero(standing & (met > 0), axis=0))
@@ -273,8 +272,11 @@ def _gap(points: np.ndarray, others: np.ndarray) -> float:
 
 def _filled(mask: np.ndarray) -> np.ndarray:
     """The convex outline of a mask, filled."""
-    rows, columns = np.nonzero(mask)
-    hull = cv2.convexHull(np.stack([columns, rows], axis=1).astype(np.int32))
+    rows = np.flatnonzero(mask.any(1))  # a row's first and last pixels are all that an outline rests on
+    first, last = mask[rows].argmax(1), mask.shape[1] - 1 - mask[rows, ::-1].argmax(1)
+    hull = cv2.convexHull(
+        np.concatenate([np.stack([first, rows], axis=1), np.stack([last, rows], axis=1)]).astype(np.int32)
+    )
     return cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), hull, 1).view(bool)
 
 
