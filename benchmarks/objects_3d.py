@@ -55,7 +55,7 @@ YCB: Mapping[str, tuple[tuple[float, float, float], tuple[float, float, float]]]
     "mustard bottle": ((58, 95, 190), (96.5, 192.2, 58.6)),
 }
 YCB_IMAGES = ("pcp_1", "pcp_3", "pc_4")  # the others show things of unknown size
-MANIPULATION_SCORE = 0.8
+MANIPULATION_SCORE = 0.07
 _AGREE = 0.3  # m around the middle depth, as yolo_ros' maximum_detection_threshold
 
 
@@ -142,9 +142,10 @@ def tabletop(shared: Path, pictures: Path | None) -> None:
         guessed = segment(view.image)
         scene = locate(guessed, view.depth, view.rays)
         _draw(view, guessed, scene, pictures, "found")
-        overlaps = rle.iou(
-            [a["segmentation"] for a in to_coco(guessed, 1)], [a["segmentation"] for a in annotations], [0] * len(truth)
-        )
+        masks = [a["segmentation"] for a in to_coco(guessed, 1)]
+        overlaps = np.zeros((1, len(truth)))  # of nothing found
+        if masks:
+            overlaps = rle.iou(masks, [a["segmentation"] for a in annotations], [0] * len(truth))
         for i, annotation in enumerate(annotations):
             if annotation["level"]:
                 continue

@@ -16,8 +16,8 @@ from hassod_ros.geometry.depth import quantiles
 from hassod_ros.geometry.planes import Plane
 from hassod_ros.geometry.rays import Rays
 
-_SAMPLE = 1024  # points of each thing; few pixels are taken several times
-_SPARSE = 2  # every so many of them get a normal
+_SAMPLE = 2048  # points of each thing; few pixels are taken several times
+_SPARSE = 4  # every so many of them get a normal
 _REACH = 3  # px to the neighbours of a normal; the noise of a nearer pair would turn it
 _NEAR = 0.05  # share of the depth that these may differ by
 _TRIM = 0.002  # share of the points at either end of an axis that may be wrong
