@@ -15,6 +15,7 @@ import pytest
 import ray
 import torch
 from PIL import Image
+from torch.distributed.launcher.api import elastic_launch
 
 from hassod_ros.chain import steps
 from hassod_ros.chain.default_model import (
@@ -35,6 +36,7 @@ from hassod_ros.detection.checkpoints import save_weights
 from hassod_ros.discovery.features import load_features
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
+from hassod_ros.learning import together
 from hassod_ros.learning.config import (
     DataConfig,
     MeanTeacherConfig,
@@ -143,13 +145,20 @@ def test_labels_come_from_pre_trained_features(recipe, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.*")} == before
 
 
-def test_two_processes_share_the_batches(recipe, tmp_path):
+def test_two_processes_share_the_batches(recipe, tmp_path, monkeypatch):
+    started = []
+
+    def launch(config, entry):
+        started.append(config.nproc_per_node)
+        return elastic_launch(config, entry)
+
+    monkeypatch.setattr(together, "elastic_launch", launch)
     recipe = _with(recipe, labels={"features": "handcrafted"}, burn_in={"iterations": 2})
     recipe = dataclasses.replace(recipe, processes=2, until="burn_in")
     steps = _place_labels(recipe, tmp_path)
     make_default_model(recipe, list)
     saved = torch.load(steps["burn_in"].path("burn_in/checkpoint.pt"), weights_only=True)
-    assert saved["iteration"] == 2
+    assert (saved["iteration"], started) == (2, [2])
 
 
 def test_what_one_of_several_processes_says_arrives(recipe, tmp_path):

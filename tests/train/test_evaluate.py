@@ -48,7 +48,9 @@ def test_predictions_become_tables_and_report(data, capsys):
     assert (data / "report" / "report.html").stat().st_size > 5000
 
 
-def test_checkpoint(data):
+@pytest.fixture
+def checkpoint_arguments(data):
+    """Evaluation of an untrained detector on the two pictures."""
     torch.manual_seed(0)
     config = DetectorConfig(
         backbone="resnet18", fpn_channels=16, box_width=16, mask_channels=8, mask_layers=1, rpn_post_nms=(50, 20)
@@ -56,7 +58,11 @@ def test_checkpoint(data):
     save_weights(CascadeMaskRCNN(config), data / "model.pth")
     arguments = ["--annotations", data / "truth.json", "--images", data, "--checkpoint", data / "model.pth"]
     options = ["--short-side", 64, "--max-detections", 7, "--report", data / "report"]
-    assert main([str(argument) for argument in [*arguments, *options]]) == 0
+    return [str(argument) for argument in [*arguments, *options]]
+
+
+def test_checkpoint(data, checkpoint_arguments):
+    assert main(checkpoint_arguments) == 0
     predictions = json.loads((data / "report" / "predictions.json").read_text())
     assert 0 < len(predictions) <= 14
     assert {"level", "parent_id", "score"} <= predictions[0].keys()
@@ -121,19 +127,12 @@ def test_a_missing_picture_and_one_of_another_size_are_found_before_the_work(dat
     assert not (data / "report" / "predictions.json").exists()
 
 
-def test_what_was_predicted_is_kept_when_a_picture_fails(data, capsys):
+def test_what_was_predicted_is_kept_when_a_picture_fails(data, checkpoint_arguments, capsys):
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     Image.fromarray(noise).save(data / "1.png")
     Image.fromarray(noise).save(data / "2.png")
     (data / "2.png").write_bytes((data / "2.png").read_bytes()[:4000])  # its header is whole
-    torch.manual_seed(0)
-    config = DetectorConfig(
-        backbone="resnet18", fpn_channels=16, box_width=16, mask_channels=8, mask_layers=1, rpn_post_nms=(50, 20)
-    )
-    save_weights(CascadeMaskRCNN(config), data / "model.pth")
-    arguments = ["--annotations", data / "truth.json", "--images", data, "--checkpoint", data / "model.pth"]
-    options = ["--short-side", 64, "--max-detections", 7, "--report", data / "report"]
-    assert main([str(argument) for argument in [*arguments, *options]]) == 2
+    assert main(checkpoint_arguments) == 2
     assert "2.png is damaged" in capsys.readouterr().err
     predictions = json.loads((data / "report" / "predictions.json").read_text())
     assert {prediction["image_id"] for prediction in predictions} == {1}
