@@ -3,7 +3,7 @@
 Rows of the table, each a run of its own with fresh processes:
     no node   camera -> consumer: what DDS and rclpy take alone
     node      camera -> perception_node with a model that answers at once -> consumer
-    outside   the same with everything around the default model's network, with 100 detections, of which fewer pass as things
+    outside   the same with all around the default model's network: 100 detections, of which fewer pass as things
     naive     the same answers from a node as they are often written: the image copied and converted, a queue of ten,
               a mask of full size for each instance, data assigned as bytes
     model     perception_node with --model
