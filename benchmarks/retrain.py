@@ -3,10 +3,13 @@
 python benchmarks/retrain.py reading
 python benchmarks/retrain.py selection --footage clip.mp4 FOLDER...
 python benchmarks/retrain.py gate --frames FOLDER... --annotations dev.json --images dev [--models old.onnx ...]
+python benchmarks/retrain.py gain --annotations new.json --images new --old old.json --old-images old --replay photos
 
 reading writes recordings of 640x480 images and reads them again. selection seeds motion blur and defocus into footage.
 gate orders models by their recall on an annotated set and asks how often the gate, without labels, says the same; the
-shipped files and the shipped weights with noise of 10, 20 and 40 % are always among them.
+shipped files and the shipped weights with noise of 10, 20 and 40 % are always among them. gain retrains the shipped
+model on the first two thirds of a set's pictures, without their annotations, and scores both models on the last third
+and on the old domain; without --replay it only says how well the shipped model does on the set.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import resource
+import shlex
 import sqlite3
 import sys
 import tempfile
@@ -32,17 +36,23 @@ from hassod_ros.evaluation.tables import format_table
 def main() -> None:
     """Run one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("reading", "selection", "gate"))
+    parser.add_argument("part", choices=("reading", "selection", "gate", "gain"))
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the recordings at 30 Hz (reading)")
     parser.add_argument("--footage", type=Path, nargs="+", default=[], help="videos and folders (selection)")
     parser.add_argument("--frames", type=Path, nargs="+", default=[], help="folders of images in their order (gate)")
     parser.add_argument("--count", type=int, default=20, help="frames of each folder (gate)")
-    parser.add_argument("--annotations", type=Path, help="COCO file that tells the true order (gate)")
-    parser.add_argument("--images", type=Path, help="folder of its pictures (gate)")
-    parser.add_argument("--pictures", type=int, default=60, help="of the annotated set (gate)")
+    parser.add_argument("--annotations", type=Path, help="COCO file that tells the truth (gate, gain)")
+    parser.add_argument("--images", type=Path, help="folder of its pictures (gate, gain)")
+    parser.add_argument("--pictures", type=int, default=60, help="of the annotated or old set (gate, gain)")
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="more model files (gate)")
+    parser.add_argument("--old", type=Path, help="COCO file of the old domain (gain)")
+    parser.add_argument("--old-images", type=Path, help="folder of its pictures (gain)")
+    parser.add_argument("--replay", type=Path, help="photographs of the old domain to train on (gain)")
+    parser.add_argument("--photos", type=int, default=300, help="of them (gain)")
+    parser.add_argument("--work", type=Path, default=Path("runs", "gain"), help="folder of the run (gain)")
+    parser.add_argument("--retrain", default="", help="more options of retrain, in one word (gain)")
     options = parser.parse_args()
-    {"reading": _reading, "selection": _selection, "gate": _gate}[options.part](options)
+    {"reading": _reading, "selection": _selection, "gate": _gate, "gain": _gain}[options.part](options)
 
 
 # Reading
@@ -179,9 +189,7 @@ def _blurred(pixels: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndar
 
 def _gate(options: argparse.Namespace) -> None:
     from hassod_ros.deploy.gate import GateConfig, compare, evenly, find, look
-    from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations, parse_predictions
-    from hassod_ros.evaluation.evaluate import evaluate
-    from hassod_ros.evaluation.predict import open_exported, predict
+    from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations
     from hassod_ros.images import list_images
     from hassod_ros.runtime.segmenter import open_segmenter
 
@@ -196,8 +204,7 @@ def _gate(options: argparse.Namespace) -> None:
         files = _models(options.models, Path(folder))
         recalls = {}
         for name, file in files.items():
-            found = parse_predictions(predict(open_exported(file), annotated, options.images, label=name), annotated)
-            recalls[name] = float(evaluate(annotated, found)["mask"]["AR@100"])
+            recalls[name] = _recall(file, annotated, options.images)
         models = {name: open_segmenter(file) for name, file in files.items()}
         frames, pairs = look(paths, models)
         again = find(evenly(old, 30), models)
@@ -233,6 +240,69 @@ def _gate(options: argparse.Namespace) -> None:
     print("pairs a point of AR@100 or more apart that are ordered right:")
     print(", ".join(f"{name} {hits} of {total}" for name, (hits, total) in right.items()))
     print("verdict: the worse one of a pair is refused where the better one runs")
+
+
+# Gain
+
+
+def _gain(options: argparse.Namespace) -> None:
+    from hassod_ros.default_model import default_model
+    from hassod_ros.deploy.gate import evenly
+    from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations
+    from hassod_ros.images import list_images
+    from hassod_ros.train.retrain import main as retrain
+
+    new = load_annotations(options.annotations)
+    pictures = sorted(new.pictures, key=lambda picture: picture.file_name)
+    cut = 2 * len(pictures) // 3
+    held_back = AnnotatedSet(pictures[cut:], new.has_masks)
+    models = {"shipped": default_model()}
+    if not options.replay:
+        print(f"shipped: {_recall(models['shipped'], new, options.images):.3f} AR@100 on {len(pictures)} pictures")
+        return
+    seen = [options.images / picture.file_name for picture in pictures[:cut]]
+    _link(seen, options.work / "seen")
+    _link(evenly(list_images(options.replay), options.photos), options.work / "replay")
+    start = time.monotonic(), time.process_time()
+    words = [options.work / "seen", "--registry", options.work / "models", "--from", "default-fp32"]
+    words += ["--replay", options.work / "replay", "--work", options.work / "steps", *shlex.split(options.retrain)]
+    status = retrain([str(word) for word in words])
+    wall, cpu = time.monotonic() - start[0], time.process_time() - start[1]
+    if status not in (0, 1):
+        sys.exit(status)
+    number = max(int(path.name) for path in (options.work / "models" / "perception").iterdir() if path.name.isdigit())
+    models["retrained"] = options.work / "models" / "perception" / str(number) / "model.onnx"
+    old = load_annotations(options.old)
+    step = max(1, len(old.pictures) // options.pictures)
+    old = AnnotatedSet(old.pictures[::step][: options.pictures], old.has_masks)
+    rows = {
+        name: {
+            "new domain": f"{100 * _recall(model, held_back, options.images):.1f}",
+            "old domain": f"{100 * _recall(model, old, options.old_images):.1f}",
+        }
+        for name, model in models.items()
+    }
+    print(format_table(rows, ("new domain", "old domain"), corner="AR@100 of masks"))
+    print(f"{cut} pictures seen, {len(held_back.pictures)} held back, {len(old.pictures)} of the old domain")
+    print(f"{'refused' if status else 'accepted'}; {wall / 60:.1f} minutes, {cpu / 60:.1f} of this process's processor")
+
+
+def _link(paths: list[Path], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, path in enumerate(paths):
+        place = folder / f"{number:05}{path.suffix}"
+        if not place.is_symlink():
+            place.symlink_to(path.resolve())
+
+
+def _recall(model: Path, annotated: Any, images: Path) -> float:
+    """AR@100 of masks."""
+    from hassod_ros.evaluation.annotations import parse_predictions
+    from hassod_ros.evaluation.evaluate import evaluate
+    from hassod_ros.evaluation.predict import open_exported, predict
+
+    found = parse_predictions(predict(open_exported(model), annotated, images, label=model.name), annotated)
+    return float(evaluate(annotated, found)["mask"]["AR@100"])
 
 
 def _models(more: list[Path], folder: Path) -> dict[str, Path]:

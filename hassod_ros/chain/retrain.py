@@ -16,6 +16,7 @@ import yaml
 from hassod_ros.chain.steps import Step, machine, run_steps
 from hassod_ros.cli import VERBS
 from hassod_ros.deploy.registry import ACCEPTED, GATE, IMPORTED, MODEL, NAME, REFUSED, REPORT, Registry, Version
+from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.checkpoints import read_config
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256, write_json, write_text
@@ -90,7 +91,7 @@ def retrain(task: Retrain, say: Callable[[str], None] = print) -> Version:
         raise InputError(f"{task.replay} is no folder; give one with pictures of the old domain with --replay")
     running = _running(task)
     try:
-        read_config(task.weights or running.weights or running.model)
+        _network(task, task.weights or running.weights or running.model)
     except InputError as error:
         raise InputError(
             f"{running} cannot be trained further without its checkpoint ({error}); give that with --weights"
@@ -242,10 +243,27 @@ def _label(task: Retrain, running: Version, extract: Step, folder: Path) -> None
     print(label(pool, running.model, discovered, folder / LABELS, new=NEW, alone=task.labels == "discovery"))
 
 
+def _network(task: Retrain, weights: Path) -> DetectorConfig:
+    """The network of a checkpoint; an exported file names the recipe that its network is in.
+
+    Raises:
+        InputError: The file cannot be read, or does not say.
+
+    """
+    if weights.suffix != ".onnx":
+        return read_config(weights)
+    from hassod_ros.runtime.model_info import read_model_info
+
+    named = task.recipe.parent / f"{read_model_info(weights).recipe}.yaml"
+    if not named.is_file():
+        raise InputError(f"{weights} does not say which network it holds")
+    return DetectorConfig(**yaml.safe_load(named.read_text(encoding="utf-8")).get("model", {}))
+
+
 def _train(task: Retrain, weights: Path, labels: Step, folder: Path) -> None:
     recipe = yaml.safe_load(task.recipe.read_text(encoding="utf-8")) or {}
     # The network is the running model's, whatever the recipe says; what is only a habit of training stays.
-    recipe["model"] = json.loads(json.dumps(dataclasses.asdict(read_config(weights))))
+    recipe["model"] = json.loads(json.dumps(dataclasses.asdict(_network(task, weights))))
     write_text(folder / RECIPE, yaml.safe_dump(recipe))
     changes = [word for change in task.changes for word in (f"--{change.partition('=')[0]}", change.partition("=")[2])]
     command(

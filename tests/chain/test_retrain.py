@@ -14,6 +14,7 @@ import torch
 from hassod_ros.chain import retrain as module
 from hassod_ros.chain.retrain import Retrain, plan, retrain
 from hassod_ros.chain.voted_labels import vote
+from hassod_ros.default_model import default_model
 from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
 from hassod_ros.deploy.registry import Registry
 from hassod_ros.detection.cascade.config import DetectorConfig
@@ -143,6 +144,14 @@ def test_missing_packages_are_named_before_the_first_step(task: Retrain, monkeyp
     monkeypatch.setattr(steps, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(InputError, match=r"packages are missing: onnxscript \(step export\)"):
         retrain(task, lambda line: None)
+
+
+def test_training_goes_on_from_the_shipped_file(task: Retrain) -> None:
+    network = module._network(dataclasses.replace(task, recipe=REPO / "config/recipes/retrain.yaml"), default_model())
+    open_detector(default_model(), network)  # every weight fits
+    elsewhere = dataclasses.replace(task, recipe=task.registry / "retrain.yaml")
+    with pytest.raises(InputError, match="does not say which network it holds"):
+        module._network(elsewhere, default_model())
 
 
 def test_a_command_that_fails_is_one_sentence(tmp_path: Path) -> None:
