@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from hassod_ros.coco import box_of, check_images, composition, label_files, stream, to_rle
 from hassod_ros.errors import InputError
-from hassod_ros.files import atomic_path, exclusive, write_json
+from hassod_ros.files import atomic_path, exclusive, sha256, write_json
 from hassod_ros.images import image_root, list_images
 from hassod_ros.instances import Level, kept_parents
 from hassod_ros.learning.run_lengths import damaged, decode
@@ -26,7 +26,7 @@ from hassod_ros.store import Groups
 
 _FAULTS_NAMED = 5
 _FILES_PROBED = 100
-_VERSION = 2  # of the packed arrays
+_VERSION = 3  # of the packed arrays
 _ABOUT = "about.json"
 _ARRAYS = ("names", "name_ends", "sizes", "image_ends", "codes", "code_ends", "levels", "parents")
 _SHOWN_AFTER = 2  # seconds: what is done sooner shows no progress bar
@@ -50,6 +50,7 @@ class Annotations:
         code_ends: (A,) int64, where each code ends in `codes`.
         levels: (A,) uint8, values of `Level`.
         parents: (A,) int32, index within its image of the mask that this one is a part of, or -1.
+        contents: SHA-256 of the label files; "" where there are none.
 
     """
 
@@ -62,6 +63,7 @@ class Annotations:
     code_ends: np.ndarray
     levels: np.ndarray
     parents: np.ndarray
+    contents: str = ""
 
     def __len__(self) -> int:
         return len(self.name_ends)
@@ -121,18 +123,20 @@ def load_annotations(source: str | os.PathLike, images: str | os.PathLike, *, dr
     folder = image_root(images)
     if not Path(images).exists():
         raise InputError(f"the image folder {images} does not exist; set data.images to the folder of the photos")
-    arrays, faults = packed(_shards(Path(source)), drop_faulty)
-    if faults:
+    arrays, about = packed(_shards(Path(source)), drop_faulty)
+    if faults := about["faults"]:
         logger.warning("left out %d faulty annotations: %s", len(faults), "; ".join(faults))
-    annotations = Annotations(folder=folder, **arrays)
+    annotations = Annotations(folder=folder, **arrays, contents=about["contents"])
     if not len(annotations):
         raise InputError(f"{source} holds no mask; check that it is the file that train/pseudo_label.py wrote")
     _require_files(annotations)
     return annotations
 
 
-def packed(shards: Sequence[Path], drop_faulty: bool = False) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays of `Annotations`, mapped from files that the first reading leaves, and what it left out.
+def packed(shards: Sequence[Path], drop_faulty: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of `Annotations`, mapped from files that the first reading leaves, and what it noted beside them.
+
+    Notes are `faults`, what was left out, and `contents`, the SHA-256 of the shards' own.
 
     Raises:
         InputError: See `load_annotations`.
@@ -147,14 +151,15 @@ def packed(shards: Sequence[Path], drop_faulty: bool = False) -> tuple[dict[str,
             packer = _Packer()
             for shard in shards:
                 packer.add(shard, drop_faulty)
-            found = {**about, "faults": packer.faults}
+            contents = hashlib.sha256("".join(map(sha256, shards)).encode()).hexdigest()
+            found = {**about, "faults": packer.faults, "contents": contents}
             record.unlink(missing_ok=True)
             for name, values in packer.arrays().items():
                 with atomic_path(target / f"{name}.npy") as temporary, open(temporary, "wb") as file:
                     np.save(file, values)
             write_json(record, found)  # last: it says that the arrays are whole
         arrays = {name: np.load(target / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    return arrays, found["faults"]
+    return arrays, found
 
 
 def _stamp(shard: Path) -> list[Any]:

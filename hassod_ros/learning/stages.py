@@ -67,7 +67,7 @@ def burn_in(recipe: Recipe, score: Score | None = None) -> Path:
             stage,
             run,
             stage_key=_BURN_IN,
-            settings=_settings(recipe, "burn_in", annotations),
+            settings=_settings(recipe, "burn_in", annotations, initial),
             world=world,
             folder=folder,
             score=score,
@@ -126,7 +126,7 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
             stage,
             run,
             stage_key=_MEAN_TEACHER,
-            settings=_settings(recipe, "mean_teacher", annotations),
+            settings=_settings(recipe, "mean_teacher", annotations, initial),
             world=world,
             folder=folder,
             score=score,
@@ -181,24 +181,30 @@ def _begin(recipe: Recipe, folder: Path, world: World) -> None:
         save_recipe(recipe, folder / RECIPE)
 
 
-def _settings(recipe: Recipe, stage: str, annotations: Annotations) -> dict[str, object]:
+def _settings(recipe: Recipe, stage: str, annotations: Annotations, initial: str) -> dict[str, object]:
     """Values that decide what is learned in a stage.
 
-    Not the folders, which may have moved (the labels are told by their numbers), nor how long the stage is, which may
-    be lengthened, nor how many processes share it.
+    Not the folders, which may have moved, nor how long the stage is, which may be lengthened, nor how many processes
+    share it. Labels and initial weights are told by their contents: others make another run.
     """
     ours = ("model.", "data.", f"{stage}.", "run.seed", "run.deterministic")
     free = {"data.images", "data.annotations", "data.unlabelled", f"{stage}.iterations", f"{stage}.accumulate"}
     values = {name: value for name, value in flat(recipe).items() if name.startswith(ours) and name not in free}
-    if initial := values[f"{stage}.initial"]:  # told by its contents: replaced weights make another run
-        values[f"{stage}.initial"] = sha256(_weights_of(str(initial)))
-    return {**values, "data.pictures": len(annotations), "data.masks": len(annotations.levels)}
+    values[f"{stage}.initial"] = sha256(initial) if initial else ""
+    values |= {"data.pictures": len(annotations), "data.masks": len(annotations.levels)}
+    return {**values, "data.labels": annotations.contents}
 
 
 def _finish(
     detector: CascadeMaskRCNN, stream: TrainingBatches, stage: StageConfig, recipe: Recipe, folder: Path, world: World
 ) -> Path:
-    """PreciseBN on pictures as they are, without copy-paste; then the weights."""
+    """PreciseBN on pictures as they are, without copy-paste; then the weights, unless they are there already.
+
+    They are not written anew: the next stage tells its initial weights by their bytes.
+    """
+    path = folder / WEIGHTS
+    if path.exists() and path.stat().st_mtime_ns >= (folder / CHECKPOINT).stat().st_mtime_ns:
+        return path
     if stage.precise_bn:
         torch.manual_seed(seed_of(recipe.run.seed, _PRECISE_BN, world.rank))
         first = stage.iterations * stage.accumulate
@@ -210,7 +216,6 @@ def _finish(
         with autocast(world.device, stage.precision):
             update_bn(([each] for each in supervised), network)  # of each entry it takes the first element
         share_buffers(detector, world)
-    path = folder / WEIGHTS
     if world.speaks:
         save_weights(detector.eval(), path)
     return path

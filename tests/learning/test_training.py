@@ -1,6 +1,7 @@
 """Whole runs on toy pictures: they learn, survive kill -9 and refuse what cannot go on."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -318,6 +319,33 @@ def test_a_finished_run_says_so_and_replaced_weights_are_another_run(recipe, toy
     torch.save(content, first)
     with pytest.raises(InputError, match=r"another recipe: burn_in.initial"):
         burn_in(recipe)
+
+
+def test_replaced_labels_of_equal_number_are_another_run_and_a_rewritten_file_is_not(recipe, toy_set):
+    recipe = _with(recipe, burn_in={"iterations": 1, "precise_bn": 0})
+    path = burn_in(recipe)
+    first = path.stat()
+    os.utime(toy_set.labels)
+    os.utime(path)  # as after the checkpoint
+    burn_in(recipe)
+    assert path.stat().st_ino == first.st_ino  # finished weights are not written anew
+
+    one, other = (entry["segmentation"] for entry in toy_set.content["annotations"][:2])
+    one["counts"], other["counts"] = other["counts"], one["counts"]
+    toy_set.labels.write_text(json.dumps(toy_set.content))
+    with pytest.raises(InputError, match=r"another recipe: data.labels"):
+        burn_in(recipe)
+
+
+def test_mean_teacher_after_another_burn_in_is_another_run(recipe):
+    first = burn_in(_with(recipe, burn_in={"iterations": 1, "precise_bn": 0}))
+    recipe = _with(recipe, mean_teacher={"iterations": 1, "precise_bn": 0})
+    mean_teacher(recipe)
+    content = torch.load(first, weights_only=True)
+    next(iter(content["model"].values())).add_(1.0)
+    torch.save(content, first)
+    with pytest.raises(InputError, match=r"another recipe: mean_teacher.initial"):
+        mean_teacher(recipe)
 
 
 def test_precision_auto_is_fp32_on_a_cpu_without_bf16_and_the_first_line_comes_at_once(recipe, monkeypatch, capsys):
