@@ -141,7 +141,7 @@ def _row(action: argparse.Action) -> str:
     default = default.removesuffix(")").replace("%(default)s", f"`{_plain(action.default)}`")
     if action.required or not action.option_strings:
         default = "required"
-    meaning = meaning.replace("%%", "%").replace("|", "\\|").removesuffix(".")
+    meaning = " ".join(meaning.split()).replace("%%", "%").replace("|", "\\|").removesuffix(".")
     return f"| `{names}{takes}` | {meaning} | {default} |"
 
 

@@ -11,7 +11,6 @@ from hassod_ros import cli
 
 REPO = Path(__file__).parents[1]
 ALTERNATIVES = {"predictions", "model", "checkpoint"}  # of evaluate: one of them is required
-RECIPES = {"detector", "mean_teacher", "relabel", "default_model", "pretrain_features"}
 SCRIPTS = {name: verb for name, verb in cli.VERBS.items() if not verb.node}
 
 
@@ -20,12 +19,19 @@ def test_the_page_is_that_of_the_parsers():
     assert written == cli.document(), "run python -m hassod_ros.cli > docs/cli.md"
 
 
-@pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in RECIPES])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_every_option_says_what_it_means(name):
     for action in import_module(SCRIPTS[name].module).build_parser()._actions:
         assert action.help, f"{name} {action.option_strings} has no help"
         if action.option_strings and not action.required and action.default is None and action.dest != "config":
-            assert "(default: " in action.help or " without " in action.help or action.dest in ALTERNATIVES, action.dest
+            said = any(words in action.help for words in ("(default: ", " without ", "null: "))
+            assert said or action.dest in ALTERNATIVES, action.dest
+
+
+def test_help_of_a_recipe_tells_units_and_defaults():
+    text = " ".join(import_module("hassod_ros.train.detector").build_parser().format_help().split())
+    assert "Shorter side of a training view in pixels; one is drawn for each picture. (type: " in text
+    assert "Iterations between two checkpoints. (type: int, default: 1000)" in text
 
 
 def test_every_script_of_the_checkout_is_a_verb_and_a_program_of_its_own():

@@ -32,72 +32,139 @@ _EXPORT = ("onnx", "onnxscript")
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """The photographs."""
+    """The photographs.
 
-    photos: str = ""  # folder, or text file with one path a line
-    max_side: int = 320  # px; what training sees of them
-    quality: int = 80  # of JPEG
-    megabytes: int = 60  # largest size of the pool
+    Attributes:
+        photos: Folder, or text file with one path a line.
+        max_side: Most pixels of a photograph's longer side; what training sees of it.
+        quality: Of JPEG, 1 to 100.
+        megabytes: Largest size of the pool.
+
+    """
+
+    photos: str = ""
+    max_side: int = 320
+    quality: int = 80
+    megabytes: int = 60
 
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """The pseudo-labels."""
+    """The pseudo-labels.
 
-    features: str = TINY  # tiny: pre-trained first; handcrafted: no pre-training; tiny+handcrafted; or a ViT's name
-    weights: str = ""  # file of features' weights; tiny is then not pre-trained
-    set: tuple[str, ...] = ()  # NAME=VALUE of the method's settings, such as filters.duplicate_iou=0.9
-    cpus: int | None = None  # to use; null: all
+    Attributes:
+        features: tiny: pre-trained first; handcrafted: no pre-training; tiny+handcrafted; or the name of a ViT.
+        weights: File of features' weights; tiny is then not pre-trained.
+        set: NAME=VALUE of the method's settings, such as filters.duplicate_iou=0.9.
+        cpus: CPUs to use; null: all.
+
+    """
+
+    features: str = TINY
+    weights: str = ""
+    set: tuple[str, ...] = ()
+    cpus: int | None = None
 
 
 @dataclass(frozen=True)
 class SelfTrainingConfig:
-    """Rounds after the first one: the detector labels the pool anew and learns from that."""
+    """Rounds after the first one: the detector labels the pool anew and learns from that.
+
+    Attributes:
+        rounds: Times that the detector labels the pool anew and learns from that.
+        short_sides: Shorter side of a training view in pixels, one drawn for each picture; empty: data.short_sides.
+        max_side: Most pixels of the longer side; null: data.max_side.
+        average: Export the mean of these rounds' burn-ins and Mean Teachers instead of the last one.
+        relabel: How a detector's findings become labels.
+        burn_in: Of each round; starts from the weights of the round before.
+        mean_teacher: Of each round.
+
+    """
 
     rounds: int = 0
-    short_sides: tuple[int, ...] = ()  # px, as in data; empty: those
-    max_side: int | None = None  # likewise
-    average: bool = False  # export the mean of these rounds' burn-ins and Mean Teachers instead of the last one
+    short_sides: tuple[int, ...] = ()
+    max_side: int | None = None
+    average: bool = False
     relabel: RelabelConfig = field(default_factory=RelabelConfig)
-    burn_in: StageConfig = field(default_factory=StageConfig)  # starts from the weights of the round before
+    burn_in: StageConfig = field(default_factory=StageConfig)
     mean_teacher: MeanTeacherConfig = field(default_factory=MeanTeacherConfig)
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """The exported model."""
+    """The exported model.
 
-    size: tuple[int, int] = (480, 640)  # height and width of its input, multiples of 32
+    Attributes:
+        size: Height and width of the model's input in pixels, multiples of 32.
+        proposals: Regions that go through the stages.
+        detections: Most detections of a picture.
+        score_thresholds: Recommended least scores of wholes, parts and subparts, in [0, 1].
+        rpn_nms: IoU from which proposals exclude each other; null: as trained.
+        nms: IoU from which detections exclude each other; null: as trained.
+        sampling_ratio: Samples along each side of a pooled cell, 0: by its size; null: as trained.
+        mask_threshold: Probability from which a pixel belongs to a mask; null: as trained.
+        level_source: Who tells levels: the level head, or what masks cover.
+        color_weight: How far outlines follow the picture's colours; 0: not.
+        cover: Share of a mask that its parent must contain, in [0, 1].
+        store_half: Keep the weights of the float32 file as float16; needs an annotated set.
+        int8: Write a second, faster file; needs an annotated set.
+        int8_size: Height and width of that file's input in pixels (being faster, it can afford more); null: size.
+        int8_proposals: Regions that go through its stages.
+        int8_detections: Most detections of a picture.
+        int8_score_thresholds: Its recommended least scores; null: score_thresholds.
+
+    """
+
+    size: tuple[int, int] = (480, 640)
     proposals: int = 300
     detections: int = 50
-    score_thresholds: tuple[float, float, float] = (0.5, 0.5, 0.5)  # recommended ones: whole, part, subpart
-    rpn_nms: float | None = None  # IoU of proposals that exclude each other; null: as trained
-    nms: float | None = None  # IoU of detections that exclude each other; null: as trained
-    sampling_ratio: int | None = None  # samples along each side of a pooled cell, 0: by its size; null: as trained
-    mask_threshold: float | None = None  # probability of a mask's pixels; null: as trained
-    level_source: Literal["head", "coverage"] = "head"  # who tells levels: the level head or the masks
-    color_weight: float = 0.0  # how far outlines follow the picture's colours
-    cover: float = 0.75  # share of a mask that its parent must contain
-    store_half: bool = False  # weights of the float32 file as float16; needs an annotated set
-    int8: bool = True  # a second, faster file; needs an annotated set
-    int8_size: tuple[int, int] | None = None  # null: `size`; being faster, it can afford a larger one
+    score_thresholds: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    rpn_nms: float | None = None
+    nms: float | None = None
+    sampling_ratio: int | None = None
+    mask_threshold: float | None = None
+    level_source: Literal["head", "coverage"] = "head"
+    color_weight: float = 0.0
+    cover: float = 0.75
+    store_half: bool = False
+    int8: bool = True
+    int8_size: tuple[int, int] | None = None
     int8_proposals: int = 100
     int8_detections: int = 50
-    int8_score_thresholds: tuple[float, float, float] | None = None  # null: `score_thresholds`
+    int8_score_thresholds: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
 class DevConfig:
-    """An annotated set to measure on; nothing is learned from it. Without one there is no int8 file and no report."""
+    """An annotated set to measure on; nothing is learned from it. Without one there is no int8 file and no report.
 
-    annotations: str = ""  # COCO file
-    images: str = ""  # folder of its pictures
-    count: int = 0  # pictures of the report, evenly spread; 0: all
+    Attributes:
+        annotations: COCO file of the annotated set; nothing is learned from it.
+        images: Folder of its pictures.
+        count: Pictures of the report, evenly spread; 0: all.
+
+    """
+
+    annotations: str = ""
+    images: str = ""
+    count: int = 0
 
 
 @dataclass(frozen=True)
 class DefaultModelRecipe(Recipe):
-    """Everything that the default model is made of."""
+    """Everything that the default model is made of.
+
+    Attributes:
+        pool: The photographs.
+        features: Pre-training of the features.
+        labels: The pseudo-labels.
+        self_training: Rounds after the first one.
+        export: The exported model.
+        dev: An annotated set to measure on.
+        processes: Processes that train together on this machine, as by torchrun: one for each GPU, or each core.
+        until: Last step to do; empty: all.
+
+    """
 
     pool: PoolConfig = field(default_factory=PoolConfig)
     features: PretrainConfig = field(default_factory=PretrainConfig)
@@ -105,8 +172,8 @@ class DefaultModelRecipe(Recipe):
     self_training: SelfTrainingConfig = field(default_factory=SelfTrainingConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     dev: DevConfig = field(default_factory=DevConfig)
-    processes: int = 1  # that train together on this machine, as by torchrun: one for each GPU, or each core
-    until: str = ""  # last step to do; empty: all
+    processes: int = 1
+    until: str = ""
 
 
 def make_default_model(recipe: DefaultModelRecipe, say: Callable[[str], None] = print) -> dict[str, Path]:

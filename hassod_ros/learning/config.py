@@ -22,47 +22,95 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Pictures, labels and the geometry of training views."""
+    """Pictures, labels and the geometry of training views.
 
-    images: str = ""  # folder that the labels' file names are relative to, or the list of pictures
-    annotations: str = ""  # COCO JSON with levels, or a folder of such shards
-    unlabelled: str = ""  # folder or list of pictures for the teacher's branch; empty: the labelled ones again
-    drop_faulty: bool = False  # leave faulty annotations out and list them, instead of stopping
-    short_sides: tuple[int, ...] = (240, 320, 480, 640, 672, 704, 736, 768, 800, 1024)  # one is drawn for each picture
-    max_side: int = 1333  # of the longer side
-    flip: float = 0.5  # probability of mirroring
-    copy_paste_levels: Literal["keep", "recompute"] = "keep"  # levels after copy-paste
+    Attributes:
+        images: Folder that the labels' file names are relative to, or the list of pictures that they were made from.
+        annotations: COCO JSON with levels, or a folder of such shards.
+        unlabelled: Folder or list of pictures for the teacher's branch; empty: the labelled ones again.
+        drop_faulty: Leave faulty annotations and damaged pictures out and list them, instead of stopping.
+        short_sides: Shorter side of a training view in pixels; one is drawn for each picture.
+        max_side: Most pixels of the longer side.
+        flip: Probability of mirroring a picture, in [0, 1].
+        copy_paste_levels: Levels after copy-paste: keep those of the labels, or recompute them from what covers what.
+
+    """
+
+    images: str = ""
+    annotations: str = ""
+    unlabelled: str = ""
+    drop_faulty: bool = False
+    short_sides: tuple[int, ...] = (240, 320, 480, 640, 672, 704, 736, 768, 800, 1024)
+    max_side: int = 1333
+    flip: float = 0.5
+    copy_paste_levels: Literal["keep", "recompute"] = "keep"
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """Optimisation of one stage; the defaults are those of HASSOD's 40,000 burn-in iterations."""
+    """Optimisation of one stage; the defaults are those of HASSOD's 40,000 burn-in iterations.
 
-    initial: str = (
-        ""  # weights to start from: default (the shipped), an export, a checkpoint of ours, Detectron2 or DINO
-    )
+    Attributes:
+        initial: Weights to start from: default (the shipped model), an export (.onnx), a checkpoint of ours, of
+            Detectron2 or DINO; empty: random ones, or for mean_teacher those of burn_in in the same run.output.
+        iterations: Optimiser steps.
+        batch_size: Labelled pictures of an optimiser step, over all processes.
+        accumulate: Parts that a batch is computed in, one after the other, to save memory.
+        optimizer: SGD with momentum, or AdamW.
+        learning_rate: Of the optimiser, after the warm-up.
+        schedule: Of the learning rate: constant, or half a cosine down to 0.
+        warmup: Iterations in which the learning rate rises linearly.
+        warmup_factor: Share of the learning rate at iteration 0.
+        momentum: Of sgd.
+        weight_decay: Of all weights but those of normalisation layers.
+        clip_norm: Largest L2 norm of gradients; 0: no clipping.
+        clip: What that norm is of: each parameter's gradient, as HASSOD's release has it, or all gradients together.
+        precision: Of the forward pass; auto: what the device computes fast in.
+        copy_paste: Probability that a picture receives instances of another one, in [0, 1].
+        drop_loss_iou: DropLoss: boxes whose IoU with every label is smaller do not count as background; null: they do.
+        mask_weight: Weight of the mask loss on labels.
+        precise_bn: Batches that recompute the batch norm statistics at the end; 0: none.
+
+    """
+
+    initial: str = ""
     iterations: int = 40_000
-    batch_size: int = 16  # labelled pictures an optimiser step, over all processes
-    accumulate: int = 1  # steps whose gradients are summed up to one batch
+    batch_size: int = 16
+    accumulate: int = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.01
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup: int = 1000  # iterations of linear warm-up
-    warmup_factor: float = 0.001  # of the learning rate at iteration 0
-    momentum: float = 0.9  # of sgd
-    weight_decay: float = 5e-5  # not on normalisation layers
-    clip_norm: float = 1.0  # largest L2 norm of gradients; 0: no clipping
-    clip: Literal["per_parameter", "global"] = "per_parameter"  # the norm of each parameter's, as released, or of all
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: what the device computes fast in
-    copy_paste: float = 1.0  # probability that a picture receives instances of another one
-    drop_loss_iou: float | None = 0.01  # DropLoss: boxes that overlap every label less are no background; null: off
-    mask_weight: float = 1.0  # weight of the mask loss on labels
-    precise_bn: int = 200  # batches that recompute the batch norm statistics at the end; 0: off
+    warmup: int = 1000
+    warmup_factor: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 5e-5
+    clip_norm: float = 1.0
+    clip: Literal["per_parameter", "global"] = "per_parameter"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    copy_paste: float = 1.0
+    drop_loss_iou: float | None = 0.01
+    mask_weight: float = 1.0
+    precise_bn: int = 200
 
 
 @dataclass(frozen=True)
 class MeanTeacherConfig(StageConfig):
-    """Mean Teacher with adaptive targets; the defaults are those of HASSOD's released 2,000 iterations."""
+    """Mean Teacher with adaptive targets; the defaults are those of HASSOD's released 2,000 iterations.
+
+    Attributes:
+        unlabelled_batch: Pictures of a step that the teacher labels, over all processes.
+        label_views: Views of the labelled pictures that the student sees: weakly, strongly augmented, or both.
+        ema_decay: Share of the teacher's parameters and buffers that stays in every iteration, in [0, 1].
+        score_threshold: Least score of the teacher's detections that teach, in [0, 1].
+        teacher_mode: train: batch norm of the batch and training limits of proposals; eval: as at test time.
+        teacher_levels: Levels of what the teacher finds: from what its masks cover, or from its level head.
+        level_cover: Share of a mask that another must cover to be its parent, for the teacher's masks, in [0, 1].
+        teacher_mask_weight: Weight of the mask loss on the teacher's masks.
+        label_weights: Weight of the losses on labels, at the start and the end of half a cosine.
+        teacher_weights: Weight of the losses on what the teacher finds, likewise.
+        final: Which of the two networks becomes model.pth.
+
+    """
 
     iterations: int = 2000
     batch_size: int = 8
@@ -71,31 +119,43 @@ class MeanTeacherConfig(StageConfig):
     copy_paste: float = 0.0
     drop_loss_iou: float | None = None
     precise_bn: int = 0
-    unlabelled_batch: int = 8  # pictures a step that the teacher labels, over all processes
-    label_views: Literal["both", "weak", "strong"] = "both"  # views of the labelled pictures that the student sees
-    ema_decay: float = 0.9996  # of parameters and buffers, every iteration
-    score_threshold: float = 0.7  # the teacher's detections count above it
-    teacher_mode: Literal["train", "eval"] = "train"  # train: batch norm of the batch, training limits of proposals
-    teacher_levels: Literal["coverage", "head"] = "coverage"  # from its masks, or from its level head
-    level_cover: float = 0.75  # coverage threshold for the teacher's masks
-    teacher_mask_weight: float = 0.0  # weight of the mask loss on the teacher's masks
-    label_weights: tuple[float, float] = (1.0, 0.0)  # label-to-student branch, start and end of half a cosine
-    teacher_weights: tuple[float, float] = (2.0, 3.0)  # teacher-to-student branch
-    final: Literal["student", "teacher"] = "student"  # which one becomes model.pth
+    unlabelled_batch: int = 8
+    label_views: Literal["both", "weak", "strong"] = "both"
+    ema_decay: float = 0.9996
+    score_threshold: float = 0.7
+    teacher_mode: Literal["train", "eval"] = "train"
+    teacher_levels: Literal["coverage", "head"] = "coverage"
+    level_cover: float = 0.75
+    teacher_mask_weight: float = 0.0
+    label_weights: tuple[float, float] = (1.0, 0.0)
+    teacher_weights: tuple[float, float] = (2.0, 3.0)
+    final: Literal["student", "teacher"] = "student"
 
 
 @dataclass(frozen=True)
 class RelabelConfig:
-    """How a detector's findings become labels."""
+    """How a detector's findings become labels.
 
-    sides: tuple[int, ...] = (256, 320, 448)  # px of a picture's longer side: a view each, every second one mirrored
-    score_threshold: float = 0.3  # labels score higher: a mean over views, lower than a detector's
-    nms: float = 0.6  # IoU from which detections are of one thing
-    detections: int = 100  # most of a picture
-    color_weight: float = 3.0  # how far outlines follow the picture's colours; 0: not
-    mask_threshold: float = 0.3  # probability from which a pixel belongs to a mask
-    min_side: int = 4  # px of a mask's rectangle
-    cover: float = 0.9  # share of a mask that its parent must contain
+    Attributes:
+        sides: Pixels of a picture's longer side: a view each, every second one mirrored.
+        score_threshold: Least score of a label, a mean over views and so lower than a detector's, in [0, 1].
+        nms: IoU from which detections are of one thing, in [0, 1].
+        detections: Most labels of a picture.
+        color_weight: How far outlines follow the picture's colours; 0: not.
+        mask_threshold: Probability from which a pixel belongs to a mask, in [0, 1].
+        min_side: Least width and height of a mask in pixels.
+        cover: Share of a mask that its parent must contain, in [0, 1].
+
+    """
+
+    sides: tuple[int, ...] = (256, 320, 448)
+    score_threshold: float = 0.3
+    nms: float = 0.6
+    detections: int = 100
+    color_weight: float = 3.0
+    mask_threshold: float = 0.3
+    min_side: int = 4
+    cover: float = 0.9
 
     def __post_init__(self) -> None:
         for name in ("score_threshold", "nms", "mask_threshold", "cover"):
@@ -112,24 +172,48 @@ class RelabelConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where and how a run goes; nothing here but `seed` changes what is learned."""
+    """Where and how a run goes; nothing here but `seed` changes what is learned.
 
-    output: str = "runs/hassod"  # folder of checkpoints, weights, logs
+    Attributes:
+        output: Folder of checkpoints, weights and logs; started again with the same one, a run goes on.
+        seed: Of all random numbers.
+        device: auto (a GPU where there is one), cpu, or cuda:N.
+        deterministic: Deterministic kernels only: slower, and bit-equal from run to run on a GPU.
+        workers: Processes that prepare batches, for each training process; 0: none beside it.
+        checkpoint_every: Iterations between two checkpoints.
+        log_every: Iterations between two lines of progress.
+        picture_every: Iterations between two TensorBoard pictures of labels and predictions; 0: none.
+        evaluate_every: Iterations between two evaluations, of which the best detector is kept in best.pth; 0: none.
+        evaluate_annotations: COCO JSON of a set that no training picture is in.
+        evaluate_images: Folder of its pictures.
+
+    """
+
+    output: str = "runs/hassod"
     seed: int = 0
-    device: str = "auto"  # cuda where there is one, else cpu
-    deterministic: bool = False  # deterministic kernels only: slower, and bit-equal from run to run on a GPU
-    workers: int = 4  # processes that prepare batches, for each training process
+    device: str = "auto"
+    deterministic: bool = False
+    workers: int = 4
     checkpoint_every: int = 1000
     log_every: int = 20
-    picture_every: int = 500  # TensorBoard pictures of labels and predictions; 0: none
-    evaluate_every: int = 0  # iterations between two evaluations, the best detector is kept in best.pth; 0: none
-    evaluate_annotations: str = ""  # COCO JSON of a set that no training picture is in
-    evaluate_images: str = ""  # folder of its pictures
+    picture_every: int = 500
+    evaluate_every: int = 0
+    evaluate_annotations: str = ""
+    evaluate_images: str = ""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole training run: burn-in, then Mean Teacher."""
+    """A whole training run: burn-in, then Mean Teacher.
+
+    Attributes:
+        model: The detector.
+        data: Pictures, labels and the geometry of training views.
+        burn_in: Training on the labels alone.
+        mean_teacher: Training that goes on with a teacher.
+        run: Where and how the run goes.
+
+    """
 
     model: DetectorConfig = field(default_factory=DetectorConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -174,7 +258,8 @@ def read_recipe(argv: Sequence[str], *, prog: str, description: str) -> Recipe:
 
 def settings_parser(kind: type, *, prog: str, description: str) -> jsonargparse.ArgumentParser:
     """The parser of `read_settings`; help and defaults come from the dataclasses' docstrings."""
-    parser = jsonargparse.ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    usage = f"{prog} [--config RECIPE.yaml] [--section.key VALUE ...]"  # all the keys would fill a screen
+    parser = jsonargparse.ArgumentParser(prog=prog, usage=usage, description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML recipe, such as config/recipes/small.yaml")
     parser.add_class_arguments(kind)
     return parser

@@ -14,43 +14,78 @@ from hassod_ros.errors import InputError
 class PretrainConfig:
     """Settings of DINO with iBOT's masked patches; the defaults suit some thousand photographs and one GPU.
 
+    Attributes:
+        images: Folder or list of photographs.
+        output: Folder for the file of features, the checkpoint and the log.
+        picture_side: Pixels of the squares that photographs are held as in memory, as discovery sees them.
+        patch_size: Pixels of a patch's side.
+        width: Channels of the network.
+        depth: Blocks of the network.
+        heads: Attention heads of a block.
+        registers: Tokens beside the patches, without a place.
+        global_size: Side of the two large views in pixels.
+        global_scale: Their least and greatest share of the picture's area.
+        local_views: Small views of a picture.
+        local_size: Their side in pixels.
+        local_scale: Their least and greatest share of the picture's area.
+        prototypes: Outputs of the head.
+        head_width: Channels of the head's hidden layers.
+        dense_weight: Weight of the masked patches' loss; 0: DINO alone.
+        masked_views: Probability that patches of a large view are masked for the student, in [0, 1].
+        masked_share: Least and greatest share of that view's patches.
+        iterations: Optimiser steps.
+        batch_size: Photographs of a step.
+        learning_rate: Of AdamW, after the warm-up.
+        warmup: Iterations in which the learning rate rises linearly.
+        weight_decay: At the start and the end of half a cosine.
+        momentum: Of the teacher's average, likewise.
+        teacher_temperature: Of the teacher's outputs, at the start and the end of a linear rise.
+        temperature_warmup: Iterations of that rise.
+        frozen_prototypes: Iterations at the start in which the head's last layer stays.
+        clip_norm: Largest L2 norm of each parameter's gradient; 0: no clipping.
+        precision: Of the forward pass; auto: bf16 on a GPU, fp32 on a CPU.
+        seed: Of all random numbers.
+        device: auto (a GPU where there is one), cpu, or cuda:N.
+        checkpoint_every: Iterations between two checkpoints.
+        log_every: Iterations between two lines of progress.
+
     Raises:
         InputError: A value is out of its range.
 
     """
 
-    images: str = ""  # folder or list of photographs
-    output: str = "runs/features"  # folder for the file of features, checkpoint, log
-    picture_side: int = 256  # photographs are held as squares of this side in memory, as discovery sees them
+    images: str = ""
+    output: str = "runs/features"
+    picture_side: int = 256
 
     patch_size: int = 8
-    width: int = 192  # channels
-    depth: int = 8  # blocks
+    width: int = 192
+    depth: int = 8
     heads: int = 3
     registers: int = 4
 
-    global_size: int = 160  # side of the two large views, px
-    global_scale: tuple[float, float] = (0.25, 1.0)  # their share of the picture's area
+    global_size: int = 160
+    global_scale: tuple[float, float] = (0.25, 1.0)
     local_views: int = 6
     local_size: int = 64
     local_scale: tuple[float, float] = (0.05, 0.25)
-    prototypes: int = 4096  # outputs of the head
+    prototypes: int = 4096
     head_width: int = 1024
-    dense_weight: float = 1.0  # of the masked patches' loss; 0: DINO alone
-    masked_views: float = 0.5  # probability that patches of a large view are masked for the student
-    masked_share: tuple[float, float] = (0.1, 0.5)  # of that view's patches
+    dense_weight: float = 1.0
+    masked_views: float = 0.5
+    masked_share: tuple[float, float] = (0.1, 0.5)
 
     iterations: int = 2500
-    batch_size: int = 256  # photographs a step
+    batch_size: int = 256
     learning_rate: float = 0.001
-    warmup: int = 150  # iterations
-    weight_decay: tuple[float, float] = (0.04, 0.4)  # start and end of half a cosine
-    momentum: tuple[float, float] = (0.99, 1.0)  # of the teacher's average, likewise
-    teacher_temperature: tuple[float, float] = (0.04, 0.07)  # rises linearly
-    temperature_warmup: int = 500  # over so many iterations
-    frozen_prototypes: int = 30  # iterations at the start in which the head's last layer stays
+    warmup: int = 150
+    weight_decay: tuple[float, float] = (0.04, 0.4)
+    momentum: tuple[float, float] = (0.99, 1.0)
+    teacher_temperature: tuple[float, float] = (0.04, 0.07)
+    temperature_warmup: int = 500
+    frozen_prototypes: int = 30
     clip_norm: float = 3.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU, fp32 on a CPU
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     seed: int = 0
     device: str = "auto"
