@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as rle
 
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances, Level
@@ -101,6 +100,8 @@ def to_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
         ValueError: It is none of the forms, or of another size; the message goes on after "annotation 7".
 
     """
+    from pycocotools import mask as rle  # to read: a robot writes only
+
     if not segmentation:
         raise ValueError("has no mask")
     height, width = int(size[0]), int(size[1])
@@ -196,6 +197,8 @@ def label_files(folder: Path) -> list[Path]:
 
 def areas_of(codes: Sequence[dict[str, Any]]) -> np.ndarray:
     """(N,) float64 pixel counts, in portions: pycocotools 2.0.11 fails on 256 masks and more with NumPy 2."""
+    from pycocotools import mask as rle
+
     portions = [rle.area(list(codes[start : start + 255])) for start in range(0, len(codes), 255)]
     return np.concatenate(portions).astype(np.float64) if portions else np.zeros(0)
 
@@ -320,6 +323,8 @@ def from_coco(annotations: Sequence[Mapping[str, Any]], image_size: tuple[int, i
             level or parent that breaks an invariant.
 
     """
+    from pycocotools import mask as rle
+
     boxes, crops = np.zeros((len(annotations), 4), np.float32), []
     for i, annotation in enumerate(annotations):
         try:

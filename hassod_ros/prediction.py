@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TextIO
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from hassod_ros.coco import to_coco
 from hassod_ros.commands import reached
@@ -23,6 +22,7 @@ from hassod_ros.footage.kinds import is_bag, is_video
 from hassod_ros.footage.sources import open_footage
 from hassod_ros.images import name_images, picture_names, read_image, write_image
 from hassod_ros.instances import Instances, Level
+from hassod_ros.progress import progress, say
 from hassod_ros.runtime.segmenter import ImageSegmenter
 from hassod_ros.runtime.selection import Selection
 from hassod_ros.runtime.tracking import Tracker
@@ -38,7 +38,7 @@ class Outcome:
     Attributes:
         images: How many were segmented.
         levels: Instances of each level, by its value.
-        failures: One sentence for each image that could not be read.
+        failures: One sentence for each image, or topic of a recording, that could not be read.
         written: Files and folders with the results.
 
     """
@@ -51,7 +51,7 @@ class Outcome:
     def __str__(self) -> str:
         kinds = ", ".join(f"{self.levels[level]} {level.name.lower()}s" for level in Level)
         text = f"{self.images} images, {self.levels.total()} instances ({kinds}): {', '.join(map(str, self.written))}"
-        return f"{text}\n{len(self.failures)} images could not be read" if self.failures else text
+        return f"{text}\ncould not be read: {len(self.failures)}, named above" if self.failures else text
 
 
 class _Image(NamedTuple):
@@ -70,6 +70,7 @@ def predict(
     selection: Selection | None = None,
     panels: bool = False,
     pictures: bool = True,
+    draw_scene: bool = False,
     max_rate: float = 0.0,
     save_frames: bool = False,
 ) -> Outcome:
@@ -87,6 +88,7 @@ def predict(
         selection: What is wanted; default: what the model recommends.
         panels: Draw image, wholes, parts and subparts side by side instead of all over the image.
         pictures: Draw at all.
+        draw_scene: Draw the outlines of background and supports too; in `predictions.json` they are in any case.
         max_rate: Of videos and recordings: most frames per second, 0 = all.
         save_frames: Also write the frames of a video or recording, to `frames`, for tools that show COCO files.
 
@@ -111,7 +113,7 @@ def predict(
     with atomic_path(out / PREDICTIONS) as temporary, open(temporary, "w", encoding="utf-8") as text:
         file = _CocoFile(text, model)
         try:
-            for image in tqdm(images, total=total, unit="image", dynamic_ncols=True):
+            for image in progress(images, total=total, unit="image"):
                 found = selection.apply(segment(image.pixels))
                 if drawn:
                     found = tracks.setdefault(image.camera, Tracker()).update(found, image.seconds, image.pixels)
@@ -119,7 +121,8 @@ def predict(
                 if save_frames and drawn:
                     write_image(out / "frames" / image.name, image.pixels)
                 if pictures:
-                    picture = (side_by_side if panels else draw)(image.pixels, found)
+                    shown = found if draw_scene else found.select(~found.scene)
+                    picture = (side_by_side if panels else draw)(image.pixels, shown)
                     if drawn:
                         drawn.write(image.camera, image.seconds, picture)
                     else:
@@ -155,14 +158,19 @@ def _read(path: Path, failures: list[str]) -> np.ndarray | None:
         return read_image(path)
     except InputError as error:
         failures.append(str(error))
-        tqdm.write(str(error))
+        say(str(error))
         return None
 
 
 def _frames(source: str | os.PathLike, max_rate: float, failures: list[str]) -> Iterator[_Image]:
     counts: Counter[str] = Counter()
     first: int | None = None
-    for frame in open_footage(source, max_rate=max_rate, say=failures.append):
+
+    def lost(sentence: str) -> None:
+        failures.append(sentence)
+        say(sentence)
+
+    for frame in open_footage(source, max_rate=max_rate, say=lost):
         first = frame.stamp if first is None else first
         camera = frame.camera.strip("/").replace("/", "_")
         yield _Image(f"{camera}/{counts[camera]:06d}.jpg", frame.pixels, camera, (frame.stamp - first) / 1e9)
@@ -216,7 +224,7 @@ class _Videos:
 
 
 class _Video:
-    """A video of constant rate: each frame is shown until the next one comes."""
+    """A video of constant rate: each frame is shown until the next one comes, or for a moment where no time passes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -230,6 +238,8 @@ class _Video:
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         if self._waiting is not None:
             shown = min(seconds - self._since, _LONGEST_STILL)
+            if shown <= 0:  # some cameras never stamp their frames
+                shown = 1 / self._rate
             if self._writer is None:
                 self._begin(float(np.clip(round(1 / max(shown, 1e-3)), 1, 60)))
             self._show(shown)

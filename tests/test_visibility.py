@@ -1,5 +1,7 @@
 """Blank frames: nothing is the right answer, of the shipped model, of training-free mode and of pseudo-labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,26 +43,31 @@ BLANK = {
     "dark_sensor_noise": noisy(uniform(3), 4),
     "gradient": gradient(),
 }
+FINDERS = ("shipped_model", "shipped_int8", "outlines_that_do_not_follow_colours", "training_free", "pseudo_label")
 
 
 @pytest.fixture(scope="module")
 def finders():
     features = load_features("handcrafted")
     config = HassodConfig(keep_aspect=True)
+    uncoloured = open_segmenter("default-int8")
+    uncoloured.options = replace(uncoloured.options, color_weight=0.0)
     return {
-        "shipped_model": open_segmenter("default"),
+        "shipped_model": open_segmenter("default-fp32"),
+        "shipped_int8": open_segmenter("default-int8"),
+        "outlines_that_do_not_follow_colours": uncoloured,
         "training_free": open_segmenter("training_free"),
         "pseudo_label": lambda image: discover(image, features, change(config, suited_options("handcrafted"))),
     }
 
 
-@pytest.mark.parametrize("finder", ["shipped_model", "training_free", "pseudo_label"])
+@pytest.mark.parametrize("finder", FINDERS)
 @pytest.mark.parametrize("frame", BLANK)
 def test_a_blank_frame_gives_nothing(finders, finder, frame):
     assert len(finders[finder](BLANK[frame])) == 0
 
 
-@pytest.mark.parametrize("finder", ["shipped_model", "training_free", "pseudo_label"])
+@pytest.mark.parametrize("finder", FINDERS)
 def test_a_red_square_on_grey_is_found_alone(finders, finder):
     found = finders[finder](square())
     assert len(found) == 1

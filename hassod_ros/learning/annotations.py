@@ -63,7 +63,7 @@ class Annotations:
     code_ends: np.ndarray
     levels: np.ndarray
     parents: np.ndarray
-    contents: str = ""
+    contents: str
 
     def __len__(self) -> int:
         return len(self.name_ends)
@@ -200,7 +200,7 @@ def unlabelled(images: str | os.PathLike) -> Annotations:
     packer = _Packer()
     for path in list_images(images):
         packer.add_image(str(path.resolve()), 0, 0)
-    return Annotations(folder=Path("/"), **packer.arrays())
+    return Annotations(folder=Path("/"), contents="", **packer.arrays())
 
 
 class _Packer:

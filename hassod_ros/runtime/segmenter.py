@@ -143,10 +143,9 @@ class Segmenter:
             self.unconverged += int(np.count_nonzero(~raw.converged[: len(chunk)]))
             for i, box in enumerate(placed):
                 found = to_instances(raw, i, box, self.options, self._input[i])
-                if self.options.color_weight > 0:  # outlines that follow colours mean nothing where there are none
-                    rows, columns = box.content_size
-                    seen = visible(self._input[i, :rows, :columns], found.regions, found.masks, found.image_size)
-                    found = found if seen.all() else found.select(seen)
+                rows, columns = box.content_size
+                seen = visible(self._input[i, :rows, :columns], found.regions, found.masks, found.image_size)
+                found = found if seen.all() else found.select(seen)
                 results.append((found, _content(raw.features, i, box, self.info.feature_stride)))
         return results
 

@@ -30,7 +30,9 @@ def test_gives_back_what_instances_wrote(toy_set):
 
 def test_the_second_reading_maps_what_the_first_one_left(toy_set, monkeypatch):
     first = load_annotations(toy_set.labels, toy_set.images)
-    assert all(isinstance(value, np.memmap) for name, value in vars(first).items() if name not in ("folder", "contents"))
+    assert all(
+        isinstance(value, np.memmap) for name, value in vars(first).items() if name not in ("folder", "contents")
+    )
     monkeypatch.setattr(module, "stream", None)  # the file is not read again
     second = load_annotations(toy_set.labels, toy_set.images)
     for name, value in vars(first).items():

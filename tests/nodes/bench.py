@@ -29,6 +29,13 @@ def scene() -> np.ndarray:
     return image
 
 
+def bright(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """(H, W, 3) uint8, bright and no blank picture: the hand-written detector finds all its things."""
+    pixels = np.full((height, width, 3), 250, np.uint8)
+    pixels.reshape(height, 8, width // 8, 3)[:, :, : width // 64] = 200
+    return pixels
+
+
 def gray() -> np.ndarray:
     return cv2.cvtColor(scene(), cv2.COLOR_RGB2GRAY)
 

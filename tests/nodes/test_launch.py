@@ -20,6 +20,7 @@ from std_msgs.msg import Header
 
 from hassod_msgs.msg import InstanceArray
 from hassod_ros.nodes.convert import array_to_image
+from tests.nodes.bench import bright
 
 PROGRAM = """
 import sys
@@ -109,7 +110,7 @@ def test_arguments_that_are_not_given_leave_the_params_file_as_it_is(ros, start,
     start("perception", f"params_file:={file}", "image:=/camera/image_raw")
     camera = ros.node.create_publisher(CompressedImage, "/camera/image_raw/compressed", 10)
     answers = ros.collect(InstanceArray, "/perception_node/instances")
-    data = cv2.imencode(".jpg", np.full((48, 64, 3), 250, np.uint8))[1].tobytes()
+    data = cv2.imencode(".jpg", bright(48, 64))[1].tobytes()
 
     def answered() -> bool:
         camera.publish(CompressedImage(format="jpeg", data=data))

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
@@ -17,7 +16,7 @@ from hassod_msgs.srv import ReloadModel, Segment
 from hassod_ros.files import sha256
 from hassod_ros.runtime.model_info import read_model_info
 from hassod_ros.runtime.told_model import ToldModel
-from tests.nodes.bench import HEIGHT, NODE, WIDTH, Bench, broken, image, jpeg, scene, set_parameters
+from tests.nodes.bench import NODE, Bench, bright, broken, image, jpeg, scene, set_parameters
 
 
 def test_enable_segment_and_reload(ros):
@@ -75,7 +74,7 @@ def test_an_exported_model_is_run_and_exchanged_for_another_file(ros, model_file
     camera = ros.node.create_publisher(Image, "/image", 10)
 
     def answered(name: str) -> bool:
-        camera.publish(image("rgb8", np.full((HEIGHT, WIDTH, 3), 250, np.uint8)))
+        camera.publish(image("rgb8", bright()))
         return bool(answers) and answers[-1].model_name == name
 
     def reload(path: Path) -> ReloadModel.Response:

@@ -5,7 +5,6 @@ pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: 
 from collections import Counter
 from dataclasses import replace
 
-import numpy as np
 import onnx
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import GetParameters, SetParameters
@@ -14,7 +13,7 @@ from sensor_msgs.msg import Image
 
 from hassod_msgs.msg import InstanceArray
 from hassod_ros.runtime.model_info import read_model_info
-from tests.nodes.bench import HEIGHT, NODE, WIDTH, Bench, image, scene, set_parameters
+from tests.nodes.bench import NODE, Bench, bright, image, scene, set_parameters
 
 
 def test_parameters_change_while_running_and_wrong_values_are_refused_with_a_reason(ros):
@@ -84,7 +83,7 @@ def test_the_coverage_of_a_parent_can_be_asked_for(ros, model_file):
     camera = ros.node.create_publisher(Image, "/image", 10)
 
     def on_the_whole() -> bool | None:
-        camera.publish(image("rgb8", np.full((HEIGHT, WIDTH, 3), 250, np.uint8)))
+        camera.publish(image("rgb8", bright()))
         if not answers:
             return None
         whole, part = answers[-1].instances[:2]
@@ -123,7 +122,7 @@ def test_a_threshold_of_nothing_can_be_asked_for(ros, model_file):
     camera = ros.node.create_publisher(Image, "/image", 10)
 
     def found() -> int | None:
-        camera.publish(image("rgb8", np.full((HEIGHT, WIDTH, 3), 250, np.uint8)))
+        camera.publish(image("rgb8", bright()))
         return len(answers[-1].instances) if answers else None
 
     ros.until(lambda: found() == 0)

@@ -9,8 +9,6 @@ from hassod_ros.runtime.model_slot import ModelSlot
 from hassod_ros.runtime.segmenter import open_segmenter
 from hassod_ros.runtime.selection import Selection
 
-WHITE = np.full((48, 64, 3), 255, np.uint8)
-
 
 class Opener:
     """Opens real segmenters, and keeps count of those that are open."""
@@ -38,7 +36,7 @@ def slot(opener):
     return ModelSlot(opener)
 
 
-def test_a_model_is_loaded_exchanged_and_given_back(slot, opener, write_model):
+def test_a_model_is_loaded_exchanged_and_given_back(bright, slot, opener, write_model):
     path = write_model()
     first, nothing = slot.load(str(path))
     assert nothing is None
@@ -47,20 +45,20 @@ def test_a_model_is_loaded_exchanged_and_given_back(slot, opener, write_model):
     second, old = slot.load(str(write_model(score_thresholds=(0.65, 0.65, 0.65))))
     assert old is first
     assert opener.open == [second.segmenter]
-    (found,), by = slot.segment([(WHITE, "RGB")], Selection())
+    (found,), by = slot.segment([(bright, "RGB")], Selection())
     assert by is second
     assert found.levels.tolist() == [0, 1, 2]
     slot.close()
     assert opener.open == []
     with pytest.raises(InputError, match="configure it first"):
-        slot.segment([(WHITE, "RGB")], Selection())
+        slot.segment([(bright, "RGB")], Selection())
     assert slot.load(str(path))[1] is None  # can be used again
 
 
-def test_what_is_selected_counts_for_the_next_images_only(slot, write_model):
+def test_what_is_selected_counts_for_the_next_images_only(bright, slot, write_model):
     slot.load(str(write_model()))
     for score, count in ((0.85, 1), (None, 4), (0.0, 4)):
-        (found,), _ = slot.segment([(WHITE, "RGB")], Selection(score_thresholds=(score,) * 3))
+        (found,), _ = slot.segment([(bright, "RGB")], Selection(score_thresholds=(score,) * 3))
         assert len(found) == count
 
 

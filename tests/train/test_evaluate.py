@@ -32,7 +32,9 @@ def data(tmp_path):
             {"id": i, "image_id": i, "segmentation": code, "bbox": [10, 8, 40, 32], "area": area, "iscrowd": 0}
         )
         images.append({"id": i, "file_name": f"{i}.png", "width": 64, "height": 48})
-        Image.fromarray(np.full((48, 64, 3), 100, np.uint8)).save(tmp_path / f"{i}.png")
+        pixels = np.full((48, 64, 3), 100, np.uint8)
+        pixels[:, ::8] = 200  # in a blank picture nothing is found
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
     (tmp_path / "truth.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     (tmp_path / "found.json").write_text(json.dumps([annotations[0] | {"score": 0.9}]))
     return tmp_path

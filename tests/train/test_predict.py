@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -14,9 +17,22 @@ from pycocotools.coco import COCO
 from hassod_ros.images import read_image
 from hassod_ros.train import predict
 
-spec = importlib.util.spec_from_file_location("models", Path(__file__).parents[1] / "runtime" / "conftest.py")
-models = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(models)
+TESTS = Path(__file__).parents[1]
+TRAINING_ONLY = (
+    *("torch", "torchvision", "timm", "numba", "ray", "lightly", "jsonargparse", "docstring_parser", "pycocotools"),
+    *("ijson", "tqdm", "scipy", "skimage", "safetensors", "tensorboard", "onnx", "onnxscript", "rclpy"),
+)
+
+
+def helpers(file: str) -> ModuleType:
+    """A module of helpers of another folder of tests."""
+    spec = importlib.util.spec_from_file_location(Path(file).stem, TESTS / file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+models, recordings = helpers("runtime/conftest.py"), helpers("footage/recordings.py")
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +44,7 @@ def model(tmp_path_factory) -> str:
 
 
 def scene(seed: int, size: tuple[int, int] = (96, 128)) -> np.ndarray:
-    """Bright, so that the detector is sure; and not blank."""
-    return np.random.default_rng(seed).integers(200, 256, (*size, 3), np.uint8)
+    return models.draw_bright(size, seed)
 
 
 @pytest.fixture
@@ -60,7 +75,7 @@ def frames_of(path: Path) -> tuple[int, float]:
 
 
 def test_a_folder_becomes_pictures_and_coco(model, photos, tmp_path, capsys):
-    assert predict.main([model, str(photos), "--out", str(tmp_path / "out"), "--score", "0.65"]) == 0
+    assert predict.main([model, str(photos), "--out", str(tmp_path / "out"), "--score", "0.72"]) == 0
     assert sorted(file.name for file in (tmp_path / "out" / "pictures").iterdir()) == [
         "a_jpg.jpg",
         "a_png.jpg",
@@ -69,12 +84,12 @@ def test_a_folder_becomes_pictures_and_coco(model, photos, tmp_path, capsys):
     coco = COCO(tmp_path / "out" / "predictions.json")
     assert [image["file_name"] for image in coco.imgs.values()] == ["a.jpg", "a.png", "below/b.png"]
     found = coco.imgToAnns[1]
-    assert [annotation["level"] for annotation in found] == [0, 1]  # scores above 0.65 at this brightness
+    assert [annotation["level"] for annotation in found] == [0, 1]  # scores above 0.72 at this brightness
     assert found[1]["parent_id"] == found[0]["id"]
     assert coco.annToMask(found[0]).shape == (96, 128)
     captured = capsys.readouterr()
     assert "3 images, 6 instances (3 wholes, 3 parts, 0 subparts)" in captured.out
-    assert "1 images could not be read" in captured.out
+    assert "could not be read: 1, named above" in captured.out
     assert "cut.jpg is damaged" in captured.err + captured.out
 
 
@@ -103,6 +118,55 @@ def test_fewer_frames_of_a_video(model, tmp_path):
     source = video(tmp_path / "clip.mp4", 20)
     assert predict.main([model, str(source), "--out", str(tmp_path / "out"), "--max-rate", "5"]) == 0
     assert len(COCO(tmp_path / "out" / "predictions.json").imgs) == 5
+
+
+def test_a_bag_becomes_a_video_for_each_camera_in_the_time_of_its_stamps(model, tmp_path):
+    messages = [
+        (topic, recordings.IMAGE, number, recordings.image(number * step, scene(0), "rgb8"))
+        for topic, step in (("/left/image_raw", 1), ("/never_stamped", 0))
+        for number in range(6)
+    ]
+    bag = recordings.write_rosbag2(tmp_path / "bag", messages)
+    assert predict.main([model, str(bag), "--out", str(tmp_path / "out"), "--score", "0.72"]) == 0
+    coco = COCO(tmp_path / "out" / "predictions.json")
+    assert len(coco.imgs) == 12
+    assert len(coco.anns) == 24
+    assert frames_of(tmp_path / "out" / "left_image_raw_overlay.mp4") == (6, 30.0)
+    assert frames_of(tmp_path / "out" / "never_stamped_overlay.mp4")[0] == 6  # shown all the same
+
+
+def test_a_robot_without_the_packages_of_training_predicts(model, photos, tmp_path):
+    code = f"import sys; sys.modules |= dict.fromkeys({TRAINING_ONLY}); from hassod_ros.cli import main; main()"
+    bag = recordings.write_rosbag2(tmp_path / "bag", recordings.images(3))
+    for source, count in ((photos, 3), (bag, 3)):
+        command = [sys.executable, "-c", code, "predict", model, str(source), "--out", str(tmp_path / "out")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.stdout.startswith(f"{count} images, "), done.stderr
+        assert " images, " in done.stderr  # progress
+        assert len(COCO(tmp_path / "out" / "predictions.json").imgs) == count
+
+
+def test_background_is_drawn_where_it_is_asked_for(photos, tmp_path):
+    from hassod_ros.instances import Instances
+    from hassod_ros.prediction import predict as predict_all
+
+    class Wall:
+        def configure(self, selection: object) -> None: ...
+
+        def __call__(self, image: np.ndarray) -> Instances:
+            mask = np.zeros((1, *image.shape[:2]), bool)
+            mask[:, 20:60, 20:60] = True
+            return Instances.from_dense(mask, image_size=image.shape[:2], scene=np.array([True]))
+
+    pictures = []
+    for draw_scene in (False, True):
+        out = tmp_path / str(draw_scene)
+        predict_all(Wall(), photos / "a.png", out, draw_scene=draw_scene)
+        assert [entry["scene"] for entry in COCO(out / "predictions.json").anns.values()] == [True]
+        pictures.append(read_image(out / "pictures" / "a.jpg").astype(int))
+    changed = np.abs(pictures[0] - pictures[1]).max(axis=2) > 60
+    assert changed[20, 25:55].all()
+    assert not changed[25:55, 25:55].any()
 
 
 @pytest.mark.parametrize(
