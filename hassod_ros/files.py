@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,20 @@ from typing import Any
 
 import hassod_ros
 from hassod_ros.errors import InputError
+
+
+def find_config(name: str) -> Path:
+    """A file or folder of config/: in the working directory, in the checkout, or where it was installed.
+
+    Raises:
+        InputError: In none of them.
+
+    """
+    shared = Path(sys.prefix, "share", "hassod_ros")
+    for root in (Path.cwd(), Path(hassod_ros.__file__).resolve().parents[1], shared):
+        if (path := root / "config" / name).exists():
+            return path
+    raise InputError(f"config/{name} is neither here nor in {shared}; run this in a checkout, or give its path")
 
 
 @contextmanager

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING
 
 from hassod_ros.commands import run, script_parser
 from hassod_ros.deploy.registry import NAME, REFUSED
+from hassod_ros.files import find_config
 from hassod_ros.packages import required
 
 if TYPE_CHECKING:
     import argparse
-
-_RECIPE = Path("config", "recipes", "retrain.yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tuple(options.sources),
             options.registry,
             options.work,
-            options.recipe or _find_recipe(),
+            options.recipe or find_config("recipes/retrain.yaml"),
             start=options.start,
             weights=options.weights,
             name=options.name,
@@ -92,7 +91,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--features", default="handcrafted", help="of discovery, see pseudo_label")
     parser.add_argument("--replay", type=Path, metavar="FOLDER", help="pictures of the old domain (default: none)")
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help=f"of the fine-tuning (default: {_RECIPE})")
+    parser.add_argument(
+        "--recipe", type=Path, metavar="FILE", help="of the fine-tuning (default: config/recipes/retrain.yaml)"
+    )
     parser.add_argument(
         "--set",
         dest="changes",
@@ -108,14 +109,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--nodes", nargs="+", default=[], metavar="[HOST=]NODE", help="to roll an accepted model out to (default: none)"
     )
     return parser
-
-
-def _find_recipe() -> Path:
-    """In the checkout, or where it was installed."""
-    for root in (Path.cwd(), Path(__file__).resolve().parents[1], Path(sys.prefix, "share", "hassod_ros")):
-        if (root / _RECIPE).is_file():
-            return root / _RECIPE
-    return _RECIPE
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""From photographs to the model that ships: all stages one after the other, each done once."""
+"""Long computations as chains of commands, each done once: the default model, retraining."""

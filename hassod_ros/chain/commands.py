@@ -1,12 +1,20 @@
 """A chain of `hassod_ros` commands, each done once: the runner of recipes that are lists of command lines.
 
+    values: [photos]                  # that the caller must give
     steps:
-      - labels: pseudo_label --images {photos} --out {labels}/labels.json --features handcrafted
-      - detector: detector --config small.yaml --data.images {photos} --data.annotations {labels}/labels.json
+      labels:
+        about: label the photographs
+        run: pseudo_label --images {photos} --out {labels}/labels.json --features handcrafted
+        makes: labels.json
+      detector:
+        about: train on these labels
+        run: detector --config {recipes}/small.yaml --data.images {photos} --data.annotations {labels}/labels.json
           --run.output {detector}
+        makes: burn_in/model.pth
+        processes: 2                  # as by torchrun
 
 `{labels}` is the folder of the step of that name, `{photos}` a value that the caller gives. A step depends on the steps
-that it names, on its words, and on the contents of the files among the values (see `steps` for what is done once).
+that it names and on its words; a word that is a file or a folder counts by what it holds, wherever it lies.
 """
 
 from __future__ import annotations
@@ -18,15 +26,32 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from hassod_ros import children
 from hassod_ros.chain.steps import Step
 from hassod_ros.cli import VERBS
 from hassod_ros.errors import InputError
-from hassod_ros.files import sha256
+from hassod_ros.footage.store import fingerprint
 
+STOPPED = (130, 143)  # status after Ctrl-C and SIGTERM
 _NAME = re.compile(r"\{(\w+)\}")
-_LAST_LINES = 3  # of what a failed command said
+_TRAINING = ("torch", "torchvision", "pycocotools", "tensorboard")
+# What verbs import, maybe hours after a chain began.
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "pretrain_features": ("torch", "lightly", "timm"),
+    "pseudo_label": ("ray", "numba", "scipy", "pycocotools"),
+    "detector": _TRAINING,
+    "mean_teacher": _TRAINING,
+    "relabel": _TRAINING,
+    "to_onnx": ("torch", "onnx", "onnxscript"),
+    "evaluate": ("numba", "pycocotools"),
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +74,58 @@ class Command:
     processes: int = 1
 
 
+def read_chain(path: str | os.PathLike, values: Mapping[str, str]) -> list[Command]:
+    """The commands of a file, such as config/chains/default_model.yaml.
+
+    Steps that name an optional value that is not given are left out, and so are those that read from them.
+
+    Args:
+        path: YAML file; its keys are explained above. `optional` lists values that need not be given.
+        values: What the caller gives, by name.
+
+    Raises:
+        InputError: It cannot be read, is no chain, or a value is missing or not known to it.
+
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        needed, optional = list(content.get("values", [])), list(content.get("optional", []))
+        steps = {str(name): dict(step) for name, step in content["steps"].items()}
+        commands = [
+            Command(
+                name,
+                str(step.pop("about")),
+                str(step.pop("run")),
+                tuple(str(step.pop("makes")).split()),
+                int(_NAME.sub(lambda found: values[found[1]], str(step.pop("processes", 1)))),
+            )
+            for name, step in steps.items()
+        ]
+        left = sorted({key for step in steps.values() for key in step})
+    except OSError as error:
+        raise InputError(f"the chain {path} cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is no chain of commands ({' '.join(str(error).split())}); see config/chains"
+        ) from error
+    if left:
+        raise InputError(f"{path} has the unknown keys {', '.join(left)}; steps have about, run, makes, processes")
+    for name in needed:
+        if not values.get(name):
+            raise InputError(f"the chain {path} needs {name}; give it")
+    for name in values:
+        if name not in needed and name not in optional:
+            raise InputError(f"the chain {path} knows no {name}; it has {', '.join([*needed, *optional])}")
+    lacking = {name for name in optional if not values.get(name)}
+    kept = []
+    for command in commands:
+        if lacking & set(_NAME.findall(command.line)):
+            lacking.add(command.name)
+        else:
+            kept.append(command)
+    return kept
+
+
 def command_steps(
     commands: Sequence[Command], root: str | os.PathLike, values: Mapping[str, str | os.PathLike]
 ) -> list[Step]:
@@ -57,68 +134,100 @@ def command_steps(
     Args:
         commands: In the order in which they run; a line names only steps before it, and its own.
         root: Folder of all steps' folders.
-        values: What else the lines name. A file counts by its contents, anything else by its text.
+        values: What else the lines name.
 
     Raises:
-        InputError: A line names what there is not, or two steps have one name.
+        InputError: A line names what there is not or no verb, two steps have one name, or a file or folder that it
+            names cannot be read.
 
     """
     made: dict[str, Step] = {}
+    known: dict[str, str] = {}
     for command in commands:
         if command.name in made or command.name in values:
             raise InputError(f"the chain has two things called {command.name!r}; give every step a name of its own")
         named = dict.fromkeys(_NAME.findall(command.line))
         for name in named:
             if name != command.name and name not in made and name not in values:
-                known = ", ".join([*made, *values])
-                raise InputError(f"step {command.name} names {{{name}}}, which is not before it; there are: {known}")
-        needs = tuple(made[name] for name in named if name in made)
+                there = ", ".join([*made, *values])
+                raise InputError(f"step {command.name} names {{{name}}}, which is not before it; there are: {there}")
         given = {name: str(values[name]) for name in named if name in values}
+        verb, *words = [_fill(word, given) for word in shlex.split(command.line)]
+        if verb not in VERBS:
+            raise InputError(f"step {command.name} runs {verb!r}, which is no verb; hassod_ros --help lists them")
+        needs = tuple(made[name] for name in named if name in made)
+        contents = [_content(word, known) if os.sep in word or word in given.values() else word for word in words]
         made[command.name] = Step(
             name=command.name,
             about=command.about,
             root=Path(root),
-            settings={"line": command.line, "values": {name: _identity(text) for name, text in given.items()}},
+            settings={"run": [verb, *contents], "processes": command.processes},
             needs=needs,
             outputs=command.outputs,
-            run=_Runner(command, {**given, **{step.name: str(step.folder) for step in needs}}),
+            run=partial(_run, command, (verb, *words), {step.name: str(step.folder) for step in needs}),
+            packages=PACKAGES.get(verb, ()),
         )
     return list(made.values())
 
 
-def _identity(text: str) -> str:
-    return sha256(text) if Path(text).is_file() else text
+def command(verb: str, *words: object, accept: Sequence[int] = (0,), processes: int = 1) -> int:
+    """Do what `hassod_ros VERB WORDS...` does; returns its status.
+
+    Args:
+        verb: One of `cli.VERBS`.
+        words: Options.
+        accept: Statuses that are no failure.
+        processes: More than one: by torchrun, for verbs that train.
+
+    Raises:
+        InputError: It ended with another status.
+        KeyboardInterrupt: It was stopped.
+
+    """
+    texts = [str(word) for word in words]
+    if processes > 1:
+        status = _torchrun(VERBS[verb].module, texts, processes)
+    else:
+        status = int(import_module(VERBS[verb].module).main(texts) or 0)
+    if "ray" in sys.modules:  # its processes hold memory that the next command needs
+        sys.modules["ray"].shutdown()
+    if status in STOPPED:
+        raise KeyboardInterrupt
+    if status not in accept:
+        raise InputError(f"{verb} ended with status {status}, see above; mend that and give the same command again")
+    return status
 
 
-@dataclass(frozen=True)
-class _Runner:
-    """Runs one command; what it prints goes on to the terminal."""
-
-    command: Command
-    places: Mapping[str, str]
-
-    def __call__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        places = {**self.places, self.command.name: str(folder)}
-        verb, *words = [_NAME.sub(lambda found: places[found[1]], word) for word in shlex.split(self.command.line)]
-        if verb not in VERBS:
-            raise InputError(f"step {self.command.name} runs {verb!r}, which is no verb; hassod_ros --help lists them")
-        launcher = [sys.executable, "-m"]
-        if self.command.processes > 1:
-            launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.command.processes}", "-m"]
-        process = subprocess.Popen(
-            [*launcher, VERBS[verb].module, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert process.stdout is not None
-        said: list[str] = []
+def _torchrun(module: str, words: Sequence[str], processes: int) -> int:
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", module]
+    # Their processes get their share of the cores as threads, unless OMP_NUM_THREADS says otherwise.
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    process = children.start([sys.executable, "-m", *launcher, *words], env={"OMP_NUM_THREADS": threads, **os.environ})
+    try:
+        return int(process.wait())
+    except BaseException:  # such as Ctrl-C: the command goes with its chain
         try:
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                said = [*said, line.strip()][-_LAST_LINES:]
-            status = process.wait()
-        except BaseException:  # such as Ctrl-C: the command goes with its chain
+            process.wait(timeout=60)  # a terminal's Ctrl-C has reached it too, and it keeps what it has
+        except subprocess.TimeoutExpired:
             process.terminate()
             process.wait()
-            raise
-        if status:
-            raise InputError(f"step {self.command.name} ended with status {status}: {' '.join(said)}")
+        raise
+
+
+def _run(one: Command, words: Sequence[str], places: Mapping[str, str], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    verb, *rest = [_fill(word, {**places, one.name: str(folder)}) for word in words]
+    command(verb, *rest, processes=one.processes)
+
+
+def _fill(word: str, values: Mapping[str, str]) -> str:
+    return _NAME.sub(lambda found: values.get(found[1], found[0]), word)
+
+
+def _content(word: str, known: dict[str, str]) -> Any:
+    """A word, or what the file or folder of that path holds."""
+    if not os.path.exists(word):
+        return word
+    if word not in known:
+        known[word] = fingerprint(word)
+    return known[word]

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from hassod_ros.chain.commands import PACKAGES, command
 from hassod_ros.chain.steps import Step, machine, run_steps
-from hassod_ros.cli import VERBS
 from hassod_ros.deploy.registry import ACCEPTED, GATE, IMPORTED, MODEL, NAME, REFUSED, REPORT, Registry, Version
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.checkpoints import read_config
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256, write_json, write_text
-from hassod_ros.footage.store import HELD_BACK, IMAGES, INDEX, SOURCES, fingerprint
+from hassod_ros.footage.store import HELD_BACK, IMAGES, INDEX, SHEET, SOURCES, fingerprint
 from hassod_ros.runtime.model_names import known_names, resolve_model
 
 LABELS, VERSION, RECIPE = "labels.json", "version.json", "recipe.yaml"
 _WEIGHTS = "burn_in/model.pth"
-STOPPED = (130, 143)  # status after Ctrl-C and SIGTERM
 NEW, OLD = "new", "old"  # folders of the training pictures
 
 
@@ -129,7 +127,7 @@ def plan(task: Retrain, running: Version) -> list[Step]:
         (extract,),
         (LABELS,),
         partial(_label, task, running, extract),
-        ("ray", "numba", "scipy", "pycocotools"),
+        PACKAGES["pseudo_label"],
     )
     train = _step(
         root,
@@ -139,7 +137,7 @@ def plan(task: Retrain, running: Version) -> list[Step]:
         (extract, labels),
         (_WEIGHTS,),
         partial(_train, task, weights, labels),
-        ("torch", "torchvision", "tensorboard"),
+        PACKAGES["detector"],
     )
     export = _step(
         root,
@@ -149,7 +147,7 @@ def plan(task: Retrain, running: Version) -> list[Step]:
         (labels, train),
         (MODEL,),
         partial(_export, task, running, extract, train),
-        ("onnx", "onnxscript"),
+        PACKAGES["to_onnx"],
     )
     gate = _step(
         root,
@@ -206,24 +204,14 @@ def _running(task: Retrain) -> Version:
     return version
 
 
-def command(verb: str, *words: object, accept: Sequence[int] = (0,)) -> int:
-    """Do what `hassod_ros VERB WORDS...` does; returns its status.
-
-    Raises:
-        InputError: It ended with another one than `accept`.
-        KeyboardInterrupt: It was stopped.
-
-    """
-    status = int(import_module(VERBS[verb].module).main([str(word) for word in words]) or 0)
-    if status in STOPPED:
-        raise KeyboardInterrupt
-    if status not in accept:
-        raise InputError(f"{verb} ended with status {status}, see above; mend that and give the same command again")
-    return status
-
-
 def _extract(task: Retrain, folder: Path) -> None:
     command("extract", *task.sources, "--out", folder, "--hold-back", 0.2, *task.extract)
+    for place in (IMAGES, HELD_BACK):
+        if not any((folder / place).glob("*")):
+            raise InputError(
+                f"extract left no frame in {place}, see {folder / SHEET}; give more recordings, or let it keep more, "
+                "such as --extract='--bright 1 --dark 1 --novelty 0'"
+            )
 
 
 def _label(task: Retrain, running: Version, extract: Step, folder: Path) -> None:
@@ -235,9 +223,6 @@ def _label(task: Retrain, running: Version, extract: Step, folder: Path) -> None
     discovered = folder / "discovered.json"
     if not discovered.is_file():
         command("pseudo_label", "--images", pool / NEW, "--features", task.features, "--out", discovered)
-        import ray
-
-        ray.shutdown()  # its processes hold memory that training needs
     from hassod_ros.chain.voted_labels import label  # the packages were looked for
 
     print(label(pool, running.model, discovered, folder / LABELS, new=NEW, alone=task.labels == "discovery"))

@@ -154,11 +154,6 @@ def test_training_goes_on_from_the_shipped_file(task: Retrain) -> None:
         module._network(elsewhere, default_model())
 
 
-def test_a_command_that_fails_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="extract ended with status 2"):
-        module.command("extract", tmp_path / "none.mcap", "--out", tmp_path / "out")
-
-
 def masks(*boxes: tuple[int, int, int, int]) -> Instances:
     dense = np.zeros((len(boxes), 64, 96), bool)
     for mask, (x0, y0, x1, y1) in zip(dense, boxes, strict=True):

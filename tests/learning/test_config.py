@@ -3,18 +3,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hassod_ros.chain.default_model import DefaultModelRecipe
 from hassod_ros.errors import InputError
 from hassod_ros.learning.config import Recipe, flat, read_recipe, read_settings, save_recipe
 from hassod_ros.learning.pretraining.config import PretrainConfig
 
 FOLDER = Path(__file__).parents[2] / "config" / "recipes"
-RECIPES = [FOLDER / f"{name}.yaml" for name in ("finetune", "hassod_coco", "retrain", "small", "smoke")]
-OTHERS = [
-    ("features", PretrainConfig, "local_views"),
-    ("default_model", DefaultModelRecipe, "features.local_views"),
-    ("default_model_cpu", DefaultModelRecipe, "labels.features"),
-]
+ROUNDS = ("", "_gpu", "_cpu", "_2", "_2_gpu", "_2_cpu")
+NAMES = ("finetune", "hassod_coco", "retrain", "small", "smoke", *(f"default_model{end}" for end in ROUNDS))
+RECIPES = [FOLDER / f"{name}.yaml" for name in NAMES]
+OTHERS = [("features", PretrainConfig, "local_views")]
 
 
 def _read(*argv: str) -> Recipe:
