@@ -133,7 +133,7 @@ def tabletop(shared: Path, pictures: Path | None) -> None:
                 given.append(_miss(scene.objects.sizes[k], YCB[name][1]))
                 published.append(_miss(scene.objects.sizes[k], YCB[name][0]))
                 by_camera.append(_miss(_along_camera(view, truth, i), YCB[name][1]))
-                cleaned.append(_miss(np.ptp(scene.points(scene.objects.pixels[k]), axis=0), YCB[name][1]))
+                cleaned.append(_miss(np.ptp(scene.points(scene.pixels(k)), axis=0), YCB[name][1]))
         _draw(view, truth, scene, pictures, "given")
         guessed = segment(view.image)
         scene = locate(guessed, view.depth, view.rays)

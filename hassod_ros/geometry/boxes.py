@@ -16,7 +16,7 @@ from hassod_ros.geometry.depth import quantiles
 from hassod_ros.geometry.planes import Plane
 from hassod_ros.geometry.rays import Rays
 
-_SAMPLE = 2048  # points of each thing; few pixels are taken several times
+_SAMPLE = 1024  # points of each thing; few pixels are taken several times
 _SPARSE = 4  # every so many of them get a normal
 _REACH = 3  # px to the neighbours of a normal; the noise of a nearer pair would turn it
 _NEAR = 0.05  # share of the depth that these may differ by
@@ -71,22 +71,24 @@ def points_at(depth: np.ndarray, rays: Rays, pixels: np.ndarray) -> np.ndarray:
     return result
 
 
-def fit_boxes(depth: np.ndarray, rays: Rays, pixels: Sequence[np.ndarray], footings: Sequence[Footing]) -> Boxes:
+def fit_boxes(
+    depth: np.ndarray, rays: Rays, masks: Sequence[np.ndarray], corners: np.ndarray, footings: Sequence[Footing]
+) -> Boxes:
     """The box of each thing.
 
     Args:
         depth: (H, W) float32 metres.
         rays: Of its pixels.
-        pixels: Of each of N things: int64 indices into the flattened image, at least one.
+        masks: Of each of N things: (h, w) uint8 0 or 1, at least one pixel.
+        corners: (N, 2) int64 x, y of the masks' first pixels.
         footings: What each stands on.
 
     """
-    n = len(pixels)
+    n = len(masks)
     if not n:
         three = np.zeros((0, 3))
         return Boxes(three, np.zeros((0, 3, 3)), three, three, three)
-    steps = np.arange(_SAMPLE)
-    sample = np.stack([each.take(steps * len(each) // _SAMPLE) for each in pixels])  # (N, S)
+    sample, counts = _sample(masks, corners, depth.shape[1])
     points = points_at(depth, rays, sample)
     centroids = points.mean(1, dtype=np.float64)
     directions, known = _normals(depth, rays, sample[:, ::_SPARSE])
@@ -99,12 +101,23 @@ def fit_boxes(depth: np.ndarray, rays: Rays, pixels: Sequence[np.ndarray], footi
         rotations[i], lows[i], highs[i] = _free(points[i])
     k = np.flatnonzero(upright)
     if len(k):
-        distinct = np.minimum([len(pixels[i]) for i in k.tolist()], _SAMPLE) / _SAMPLE
+        distinct = np.minimum(counts[k], _SAMPLE) / _SAMPLE
         across = centroids[k, 2] * abs(float(rays.x[0, 1] - rays.x[0, 0]))  # m across a pixel
         standing = [footings[i] for i in k.tolist()]
         rotations[k], lows[k], highs[k] = _upright(points[k], directions[k], known[k], standing, across, distinct)
     centers = (rotations @ ((lows + highs) / 2)[..., None])[..., 0]
     return Boxes(centers, rotations, np.maximum(highs - lows, _LEAST_SIDE), centroids, normals)
+
+
+def _sample(masks: Sequence[np.ndarray], corners: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """(N, S) indices into the flattened image, spread evenly over the pixels of each mask; and the pixels' numbers."""
+    steps = np.arange(_SAMPLE)
+    inside = [np.flatnonzero(mask.view(bool)) for mask in masks]
+    counts = np.array([len(each) for each in inside])
+    chosen = np.stack([each.take(steps * len(each) // _SAMPLE) for each in inside])
+    widths = np.array([[mask.shape[1]] for mask in masks])
+    rows = ((chosen + 0.5) / widths).astype(np.int64)  # integers are divided several times as slowly
+    return chosen + rows * (width - widths) + corners[:, 1:] * width + corners[:, :1], counts
 
 
 def _upright(

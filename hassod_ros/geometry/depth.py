@@ -91,7 +91,7 @@ def noise(depth: np.ndarray | float) -> np.ndarray:
 def quantiles(values: np.ndarray, *shares: float) -> np.ndarray:
     """(Q, ...) the values below which these Q shares (0 to 1) of (..., n) lie.
 
-    Not interpolated: several times as fast as NumPy's.
+    Not interpolated, and sorted: NumPy sorts with vector instructions, and takes several times as long to partition.
     """
     places = [round(share * (values.shape[-1] - 1)) for share in shares]
-    return np.moveaxis(np.partition(values, places, axis=-1)[..., places], -1, 0)
+    return np.moveaxis(np.sort(values, axis=-1)[..., places], -1, 0)

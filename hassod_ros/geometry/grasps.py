@@ -78,11 +78,11 @@ def find_grasps(scene: Scene, i: int, gripper: Gripper | None = None, most: int 
     gripper = gripper or Gripper()
     objects = scene.objects
     plane = objects.supports[_root(objects.parents, i)]
-    unusable = objects.is_support[i] or objects.flags[i] & Flag.FEW_POINTS or len(objects.pixels[i]) < _LEAST_POINTS
+    unusable = objects.is_support[i] or objects.flags[i] & Flag.FEW_POINTS or objects.counts[i] < _LEAST_POINTS
     if plane < 0 or unusable or not gripper.opening:
         return []
     ground = scene.grid.planes[plane]
-    pixels = objects.pixels[i]
+    pixels = scene.pixels(i)
     thing = scene.points(pixels[:: 1 + len(pixels) // _THING_POINTS])
     reach = gripper.opening / 2 + gripper.thickness + _MOST_ROOM
     around = _around(scene, thing, reach)

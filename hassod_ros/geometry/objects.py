@@ -66,7 +66,8 @@ class Objects:
         is_support: (M,) bool.
         levels: (M,) uint8, mended `Level`.
         parents: (M,) int64, mended, index among the Objects, or -1.
-        pixels: M arrays of int64 indices into the flattened image: the usable pixels.
+        masks: M arrays (h, w) uint8 0 or 1: the usable pixels.
+        corners: (M, 2) int64 x, y of the masks' first pixels in the image.
 
     """
 
@@ -83,7 +84,8 @@ class Objects:
     is_support: np.ndarray
     levels: np.ndarray
     parents: np.ndarray
-    pixels: tuple[np.ndarray, ...]
+    masks: tuple[np.ndarray, ...]
+    corners: np.ndarray
 
     def __len__(self) -> int:
         return len(self.index)
@@ -110,6 +112,12 @@ class Scene:
         """(n, 3) float32 m of indices into the flattened image."""
         return points_at(self.depth, self.rays, pixels)
 
+    def pixels(self, i: int) -> np.ndarray:
+        """(n,) int64 indices into the flattened image: the usable pixels of object i."""
+        x, y = self.objects.corners[i].tolist()
+        rows, columns = np.nonzero(self.objects.masks[i])
+        return (rows + y) * self.depth.shape[1] + columns + x
+
 
 def locate(instances: Instances, depth: np.ndarray, rays: Rays, options: ObjectOptions | None = None) -> Scene:
     """Place every instance that has depth in space.
@@ -129,16 +137,20 @@ def locate(instances: Instances, depth: np.ndarray, rays: Rays, options: ObjectO
         raise ValueError(f"masks are of {instances.image_size}, depth of {depth.shape}, rays of {rays.x.shape}")
     grid = make_grid(depth, rays, options.max_depth)
     good = ((depth > 0) & (depth <= options.max_depth) & ~behind_edges(depth, options.jump)).view(np.uint8)
-    usable = [_usable(instances, i, good, options.erode) for i in range(len(instances))]
-    seen = [i for i, pixels in enumerate(usable) if len(pixels)]
+    usable = [
+        _usable(mask, good[y0:y1, x0:x1], options.erode)
+        for mask, (x0, y0, x1, y1) in zip(instances.masks, instances.regions.tolist(), strict=True)
+    ]
+    all_counts = np.array([cv2.countNonZero(each) for each in usable], np.int64)
+    seen = np.flatnonzero(all_counts)
     stands = find_stands(instances, grid, options.jump)
     levels, parents = mend_hierarchy(instances, stands)
     areas = instances.areas
-    footings = [_footing(i, stands, parents, grid.planes) for i in seen]
-    boxes = fit_boxes(depth, rays, [usable[i] for i in seen], footings)
+    footings = [_footing(i, stands, parents, grid.planes) for i in seen.tolist()]
+    masks, corners, counts = tuple(usable[i] for i in seen.tolist()), instances.regions[seen, :2], all_counts[seen]
+    boxes = fit_boxes(depth, rays, masks, corners, footings)
     place = np.full(len(instances) + 1, -1)
     place[seen] = np.arange(len(seen))
-    counts = np.array([len(usable[i]) for i in seen], np.int64)
     coverage = counts / areas[seen]
     floating = np.array([footing.plane is None for footing in footings], bool)
     flags = np.where(floating, np.uint8(Flag.NO_SUPPORT), np.uint8(0))
@@ -151,7 +163,7 @@ def locate(instances: Instances, depth: np.ndarray, rays: Rays, options: ObjectO
         rays,
         grid,
         Objects(
-            index=np.array(seen, np.int64),
+            index=seen,
             **boxes._asdict(),
             coverage=coverage,
             counts=counts,
@@ -160,7 +172,8 @@ def locate(instances: Instances, depth: np.ndarray, rays: Rays, options: ObjectO
             is_support=stands.is_support[seen],
             levels=levels[seen],
             parents=_nearest_seen(parents, place)[seen],
-            pixels=tuple(usable[i] for i in seen),
+            masks=masks,
+            corners=corners,
         ),
     )
 
@@ -176,32 +189,29 @@ def _nearest_seen(parents: np.ndarray, place: np.ndarray) -> np.ndarray:
     return result
 
 
-def _usable(instances: Instances, i: int, good: np.ndarray, erode: int) -> np.ndarray:
-    """Flat indices of the pixels of a mask whose depth is the thing's own; `good` (H, W) uint8 1 = depth to use."""
-    x0, y0, x1, y1 = instances.regions[i].tolist()
-    mask = instances.masks[i]
-    inside = cv2.bitwise_and(mask, good[y0:y1, x0:x1])
-    if inside.size <= _LARGE:  # on a table or a floor specks do not matter
-        inside = _rooted(mask, inside, erode)
-    rows, columns = np.divmod(np.flatnonzero(inside), x1 - x0)
-    return (rows + y0) * good.shape[1] + columns + x0
+def _usable(mask: np.ndarray, good: np.ndarray, erode: int) -> np.ndarray:
+    """(h, w) uint8 0 or 1: where the depth below a mask is the thing's own; `good` (h, w) uint8 1 = depth to use."""
+    inside = cv2.bitwise_and(mask, good)
+    if inside.size > _LARGE:  # on a table or a floor specks do not matter
+        return inside
+    # A pixel behind an edge is none, so that pieces do not touch at corners.
+    count, pieces = cv2.connectedComponents(inside, connectivity=8, ltype=cv2.CV_16U)
+    return inside if count <= 2 else _rooted(mask, inside, pieces, count, erode)
 
 
-def _rooted(mask: np.ndarray, inside: np.ndarray, erode: int) -> np.ndarray:
-    """The pixels that are connected to some that are not at the mask's rim, without specks."""
+def _rooted(mask: np.ndarray, inside: np.ndarray, pieces: np.ndarray, count: int, erode: int) -> np.ndarray:
+    """The pieces that reach some pixels that are not at the mask's rim, without specks."""
     core = inside
     if erode:
         kernel = np.ones((2 * erode + 1,) * 2, np.uint8)
         core = cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) & inside
         if not core.any():
             core = inside  # thinner than the rim
-    count, pieces, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=4)
-    if count <= 2:
-        return inside
-    large = stats[:, cv2.CC_STAT_AREA] >= _LEAST_PIECE * stats[1:, cv2.CC_STAT_AREA].max()
-    rooted = np.bincount((pieces * core).reshape(-1), minlength=count) > 0
-    large[0] = False
-    return (large & rooted).take(pieces)
+    sizes = np.bincount(pieces.reshape(-1), minlength=count)
+    kept = sizes >= _LEAST_PIECE * sizes[1:].max()
+    kept &= np.bincount((pieces * core).reshape(-1), minlength=count) > 0
+    kept[0] = False
+    return kept.view(np.uint8).take(pieces)
 
 
 def _footing(i: int, stands: Stand, parents: np.ndarray, planes: tuple[Plane, ...]) -> Footing:

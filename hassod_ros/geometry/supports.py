@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -32,6 +33,8 @@ _LEAST_PATCH = 0.05  # of the plane's cells
 _NO_HEIGHT = 0.004  # m above the plane that a patch of it reaches
 _HIDDEN_FOOT = 0.1  # m, as _LOW, where something nearer hides the foot
 _HIDDEN = 0.08  # share of the rim with something nearer in front, of an occluded thing
+_SAMPLE = 400  # points of each instance that are compared with the planes
+_FAR = np.float32(1e6)  # m, further than anything
 _COVER = 0.75  # as the detector's own hierarchy; see `coverage_forest`
 
 
@@ -76,31 +79,14 @@ def find_stands(instances: Instances, grid: Grid, jump: float = 0.02) -> Stand:
     height, width = instances.image_size
     regions = instances.regions
     cut_off = (regions[:, :2] <= 1).any(1) | (regions[:, 2] >= width - 1) | (regions[:, 3] >= height - 1)
-    occluded, visible = np.zeros(n, bool), np.zeros(n, bool)
+    occluded = np.zeros(n, bool)
     met = np.zeros((n, len(planes)), np.int64)  # cells of each plane that touch the rim
-    low = np.full((n, len(planes)), np.inf)  # height of the lowest points
-    below = np.ones((n, len(planes)))  # share of the points
-    faces = np.zeros((n, len(planes)), bool)  # the plane is a face of the thing itself, which carries nothing of it
-    windows = [_cells(instances, i, grid.valid.shape) for i in range(n)]
-    heights = np.array([plane.heights(grid.points) for plane in planes]).reshape(len(planes), *grid.valid.shape)
-    limits = noise(grid.points[..., 2])
-    cells = np.array([plane.cells for plane in planes])
-    for i, (mask, edges) in enumerate(windows):
-        window = _slices(edges)
-        z = grid.points[window][..., 2]
-        seen = mask & grid.valid[window]
-        if not seen.any():
-            continue
-        visible[i] = True
-        contact, hidden, rim = _rim(seen, mask, z, jump)
-        occluded[i] = int(np.count_nonzero(hidden)) > _HIDDEN * max(int(np.count_nonzero(rim)), 1)
-        labels, limit = grid.labels[window], limits[window][seen]
-        met[i] = np.bincount(labels[contact & (labels >= 0)], minlength=len(planes))
-        inside = np.bincount(labels[seen & (labels >= 0)], minlength=len(planes))
-        own = heights[:, window[0], window[1]][:, seen]  # (P, n)
-        low[i] = quantiles(own, 0.05)[0] - limit.max() / 2
-        below[i] = np.count_nonzero(own < -2 * limit, axis=1) / own.shape[1]
-        faces[i] = inside >= 0.5 * cells
+    windows = _windows(instances, regions, grid)
+    cells = np.array([plane.cells for plane in planes], np.int64)
+    low, below, inside = _heights(windows, grid)
+    faces = inside >= 0.5 * cells  # the plane is a face of the thing itself, which carries nothing of it
+    for i in np.flatnonzero(windows.counts).tolist():
+        met[i], occluded[i] = _rim(windows, i, grid, jump)
     above = (below < _BELOW) & ~faces
     standing = above & (low < _LOW)
     level = _level_planes(planes, np.count_nonzero(standing & (met > 0), axis=0))
@@ -112,7 +98,7 @@ def find_stands(instances: Instances, grid: Grid, jump: float = 0.02) -> Stand:
         on = np.where(hidden_foot.any(1), np.where(hidden_foot, cells, 0).argmax(1), on)
         on = np.where(feet.any(1), feet.argmax(1), on)
     touches = on >= 0
-    piece_of = _supports(windows, on, touches, level, grid, instances.scene)
+    piece_of = _supports(windows, on, touches, level, inside, grid, instances.scene)
     is_support = piece_of >= 0
     bases = np.where(is_support & (piece_of == on), -1, on)
     on = np.where(is_support, piece_of, on)
@@ -132,70 +118,119 @@ def _level_planes(planes: tuple[Plane, ...], votes: np.ndarray) -> np.ndarray:
     return result
 
 
-def _cells(instances: Instances, i: int, shape: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Mask on the grid with a rim of two cells, and its window y0 x0 y1 x1 in the grid."""
-    x0, y0, *_ = instances.regions[i].tolist()
-    first_row, first_column = -(-(y0 - CELL // 2) // CELL), -(-(x0 - CELL // 2) // CELL)
-    cells = instances.masks[i][
-        first_row * CELL + CELL // 2 - y0 :: CELL, first_column * CELL + CELL // 2 - x0 :: CELL
-    ].view(bool)
-    top, left = max(first_row - 2, 0), max(first_column - 2, 0)
-    bottom = min(first_row + cells.shape[0] + 2, shape[0])
-    right = min(first_column + cells.shape[1] + 2, shape[1])
-    window = np.zeros((bottom - top, right - left), bool)
-    window[first_row - top :, first_column - left :][: cells.shape[0], : cells.shape[1]] = cells
-    return window, (top, left, bottom, right)
+class _Windows(NamedTuple):
+    """The masks of N instances on the grid.
+
+    Attributes:
+        masks: N arrays (h, w) bool, with a rim of two cells.
+        slices: Where they are in the grid.
+        full: (N, H, W) bool, the same in the whole grid.
+        areas: (N,) int64 cells of each.
+        seen: Cells with depth, as indices into the flattened grid, one instance after the other.
+        counts: (N,) int64 of these.
+
+    """
+
+    masks: list[np.ndarray]
+    slices: list[tuple[slice, slice]]
+    full: np.ndarray
+    areas: np.ndarray
+    seen: np.ndarray
+    counts: np.ndarray
 
 
-def _slices(edges: tuple[int, int, int, int]) -> tuple[slice, slice]:
-    y0, x0, y1, x1 = edges
-    return slice(y0, y1), slice(x0, x1)
+def _windows(instances: Instances, regions: np.ndarray, grid: Grid) -> _Windows:
+    n, shape = len(instances), grid.valid.shape
+    full = np.zeros((n, *shape), bool)
+    masks, slices = [], []
+    firsts = -(-(regions[:, :2] - CELL // 2) // CELL)
+    starts = firsts * CELL + CELL // 2 - regions[:, :2]
+    for i, ((column, row), (x, y)) in enumerate(zip(firsts.tolist(), starts.tolist(), strict=True)):
+        own = instances.masks[i][y::CELL, x::CELL].view(bool)
+        full[i, row : row + own.shape[0], column : column + own.shape[1]] = own
+        place = (slice(max(row - 2, 0), row + own.shape[0] + 2), slice(max(column - 2, 0), column + own.shape[1] + 2))
+        masks.append(full[i][place])
+        slices.append(place)
+    where = np.flatnonzero(full & grid.valid)
+    counts = np.diff(np.searchsorted(where, np.arange(n + 1) * grid.valid.size))
+    seen = where - np.repeat(np.arange(n) * grid.valid.size, counts)
+    return _Windows(masks, slices, full, np.array([np.count_nonzero(mask) for mask in masks], np.int64), seen, counts)
 
 
-def _rim(seen: np.ndarray, mask: np.ndarray, z: np.ndarray, jump: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cells just outside a mask: those in contact with it in depth, those nearer than it, and all with depth."""
+def _heights(windows: _Windows, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of N instances and P planes, each (N, P): height of the lowest points, share below, and number of cells on it.
+
+    Where an instance has no depth the first two are infinity and 1.
+    """
+    n, planes = len(windows.masks), len(grid.planes)
+    low, below = np.full((n, planes), np.inf), np.ones((n, planes))
+    if not planes or not len(windows.seen):
+        return low, below, np.zeros((n, planes), np.int64)
+    known, counts = np.flatnonzero(windows.counts), windows.counts
+    labels = grid.labels.reshape(-1).take(windows.seen) + np.int64(1)
+    keys = labels + np.repeat(np.arange(n) * (planes + 1), counts)
+    inside = np.bincount(keys, minlength=n * (planes + 1)).reshape(n, planes + 1)[:, 1:]
+    # The same number of points of each, so that one array holds them all.
+    ends = np.cumsum(counts)[known, None]
+    sample = windows.seen.take(ends - counts[known, None] + np.arange(_SAMPLE) * counts[known, None] // _SAMPLE)
+    points = grid.points.reshape(-1, 3).take(sample, axis=0)  # (N, S, 3)
+    own = np.stack([plane.heights(points) for plane in grid.planes], axis=1)  # (N, P, S)
+    limits = noise(points[..., 2])
+    low[known] = quantiles(own, 0.05)[0] - limits.max(1, keepdims=True) / 2
+    below[known] = (own < -2 * limits[:, None]).mean(2)
+    return low, below, inside
+
+
+def _rim(windows: _Windows, i: int, grid: Grid, jump: float) -> tuple[np.ndarray, bool]:
+    """(P,) cells of each plane just outside mask i and in contact with it in depth; and whether nearer ones hide it."""
+    mask, window = windows.masks[i], windows.slices[i]
+    z, seen = grid.points[..., 2][window], mask & grid.valid[window]
     kernel = np.ones((5, 5), np.uint8)
-    rim = (cv2.dilate(mask.view(np.uint8), kernel) > 0) & ~mask & (z > 0)
-    far = cv2.dilate(np.where(seen, z, np.float32(0)), kernel)
-    near = cv2.erode(np.where(seen, z, np.float32(1e6)), kernel)
-    contact = rim & (z < far + _CONTACT) & (z > near - _CONTACT)
-    hidden = rim & (z < near * (1 - jump) - 0.01)
-    return contact, hidden, rim
+    rim = cv2.dilate(mask.view(np.uint8), kernel).view(bool) & ~mask & grid.valid[window]
+    where = np.flatnonzero(rim)
+    far = cv2.dilate(np.where(seen, z, np.float32(0)), kernel).take(where)
+    near = cv2.erode(np.where(seen, z, _FAR), kernel).take(where)
+    z = z[rim]
+    contact = (z < far + _CONTACT) & (z > near - _CONTACT)
+    labels = grid.labels[window][rim][contact] + np.int64(1)
+    hidden = np.count_nonzero(z < near * (1 - jump) - 0.01)
+    return np.bincount(labels, minlength=len(grid.planes) + 1)[1:], hidden > _HIDDEN * max(len(where), 1)
 
 
 def _supports(
-    windows: list[tuple[np.ndarray, tuple[int, int, int, int]]],
+    windows: _Windows,
     on: np.ndarray,
     touches: np.ndarray,
     level: np.ndarray,
+    inside: np.ndarray,
     grid: Grid,
     scene: np.ndarray,
 ) -> np.ndarray:
     """(N,) index of the plane that an instance is a piece of, perhaps with things on it in its mask; -1 = of none."""
-    result = np.full(len(windows), -1, np.int64)
-    areas = np.array([np.count_nonzero(mask) for mask, _ in windows])
+    result = np.full(len(on), -1, np.int64)
+    areas = windows.areas
+    # Without enough cells on level planes an instance is none, whatever stands on it.
+    flat = (inside * level).sum(1) > _FLAT * _LEAST_REST * areas
     # Cells of the things that stand on each plane. Small ones first: what holds them and plane around them is a piece.
     standing = np.zeros((len(grid.planes), *grid.valid.shape), bool)
     for i in np.argsort(areas, kind="stable").tolist():
-        mask, edges = windows[i]
-        window = _slices(edges)
-        seen, labels = mask & grid.valid[window], grid.labels[window]
-        counts = np.bincount(labels[seen & (labels >= 0)], minlength=1)
-        k = int(np.argmax(counts))
-        if counts[k] and level[k]:
-            plane, carried = grid.planes[k], standing[k][window]
-            rest = seen & ~carried
+        mask, window = windows.masks[i], windows.slices[i]
+        k = int(inside[i].argmax()) if flat[i] else -1
+        if k >= 0 and level[k]:
+            plane, carried, labels = grid.planes[k], standing[k][window], grid.labels[window]
+            rest = mask & grid.valid[window] & ~carried
             left = int(np.count_nonzero(rest))
-            on_plane = labels[rest] == k
-            on_planes = level[labels[rest]] & (labels[rest] >= 0)  # a mask may hold a table and the floor behind it
+            own = labels[rest]
+            on_plane = own == k
+            on_planes = np.count_nonzero(level[own] & (own >= 0))  # a mask may hold a table and the floor behind it
             share = np.count_nonzero(on_plane) / max(left, 1)
-            if left > _LEAST_REST * areas[i] and on_planes.mean() > _FLAT and standing[k].any():
+            if left > _LEAST_REST * areas[i] and on_planes > _FLAT * left and standing[k].any():
                 heights = plane.heights(grid.points[window][rest])
                 middle, high = quantiles(heights[on_plane], 0.5)[0], quantiles(heights, 0.9)[0]
-                inside = np.count_nonzero(_filled(mask) & carried) > _LEAST_CARRIED
+                holds = np.count_nonzero(_filled(mask) & carried) > _LEAST_CARRIED
                 patch = left > _LEAST_PATCH * plane.cells and share > _PATCH and high < _NO_HEIGHT
                 # Thin things that lie on the plane are near it too, but not in it.
-                if patch or (abs(middle) < _IN_PLANE and (inside or scene[i])):
+                if patch or (abs(middle) < _IN_PLANE and (holds or scene[i])):
                     result[i] = k
         if result[i] < 0 and touches[i]:
             standing[on[i]][window] |= mask
@@ -203,51 +238,49 @@ def _supports(
 
 
 def _mixed(
-    windows: list[tuple[np.ndarray, tuple[int, int, int, int]]],
-    on: np.ndarray,
-    stands: np.ndarray,
-    is_support: np.ndarray,
-    below: np.ndarray,
-    grid: Grid,
+    windows: _Windows, on: np.ndarray, stands: np.ndarray, is_support: np.ndarray, below: np.ndarray, grid: Grid
 ) -> np.ndarray:
     """(N,) bool: masks of a thing that stands on a plane and of what cannot be one with it.
 
     Of several things that stand apart and fill the mask; of a thing and much of its plane; of a thing and something
     that reaches below the plane.
     """
-    result = np.zeros(len(windows), bool)
-    areas = np.array([np.count_nonzero(mask) for mask, _ in windows])
+    n, areas, full = len(windows.masks), windows.areas, windows.full
+    result = np.zeros(n, bool)
     order = np.argsort(areas, kind="stable")
-    full = np.zeros((len(windows), *grid.valid.shape), bool)
-    for i, (mask, edges) in enumerate(windows):
-        full[i][_slices(edges)] = mask
-    points = {i: _sample(windows[i], grid) for i in np.flatnonzero(stands).tolist()}
+    edges = np.array([(y.start, x.start, y.stop, x.stop) for y, x in windows.slices], np.int64).reshape(n, 4)
+    meet = (np.minimum(edges[:, None, 2:], edges[:, 2:]) > np.maximum(edges[:, None, :2], edges[:, :2])).all(2)
+    meet &= stands & (areas <= _SAME_THING * areas[:, None])
+    ends = np.cumsum(windows.counts)
     for place, i in enumerate(order.tolist()):
         if is_support[i] or not areas[i]:
             continue
+        smaller = order[:place][::-1]  # the large ones first
         inside: list[int] = []
-        covered = np.zeros(grid.valid.shape, bool)
-        window = _slices(windows[i][1])
-        for j in order[:place][::-1].tolist():  # the large ones first
-            if not stands[j] or result[j] or areas[j] > _SAME_THING * areas[i]:
-                continue
+        window = windows.slices[i]
+        mask = full[i][window]
+        covered = np.zeros(mask.shape, bool)
+        for j in smaller[meet[i, smaller]].tolist():
             own = full[j][window]
-            if np.count_nonzero(own & windows[i][0]) < _MOSTLY * areas[j]:
+            if result[j] or np.count_nonzero(own & mask) < _MOSTLY * areas[j]:
                 continue
-            if np.count_nonzero(own & covered[window]) < _APART * areas[j]:
+            if np.count_nonzero(own & covered) < _APART * areas[j]:
                 inside.append(j)
-                covered |= full[j]
+                covered |= own
         if not inside:
             continue
         plane = on[inside[0]]
-        on_plane = full[i] & (grid.labels == plane)
-        rest = full[i] & ~on_plane & grid.valid
+        valid = grid.valid[window]
+        on_plane = mask & (grid.labels[window] == plane)
+        rest = mask & ~on_plane & valid
         reaches_below = below[i, plane] > _BELOW
-        loose = np.count_nonzero(on_plane) > _LOOSE * np.count_nonzero(full[i] & grid.valid)
-        # A thin thing that lies on the plane is near it all over.
-        loose = loose and abs(quantiles(grid.planes[plane].heights(grid.points[on_plane]), 0.5)[0]) < _IN_PLANE
+        loose = np.count_nonzero(on_plane) > _LOOSE * np.count_nonzero(mask & valid)
+        if loose:  # a thin thing that lies on the plane is near it all over
+            heights = grid.planes[plane].heights(grid.points[window][on_plane])
+            loose = bool(abs(quantiles(heights, 0.5)[0]) < _IN_PLANE)
         filled = np.count_nonzero(covered & rest) > _FILLED * np.count_nonzero(rest)
-        result[i] = reaches_below or loose or (filled and _any_gap([points[j] for j in inside]))
+        points = [_some(windows.seen[ends[j] - windows.counts[j] : ends[j]], grid) for j in inside] if filled else []
+        result[i] = reaches_below or loose or _any_gap(points)
     return result
 
 
@@ -255,11 +288,9 @@ def _any_gap(things: list[np.ndarray]) -> bool:
     return any(_gap(first, second) > _GAP for k, first in enumerate(things) for second in things[k + 1 :])
 
 
-def _sample(window: tuple[np.ndarray, tuple[int, int, int, int]], grid: Grid, most: int = 80) -> np.ndarray:
-    mask, edges = window
-    points = grid.points[_slices(edges)][mask & grid.valid[_slices(edges)]]
-    sample: np.ndarray = points[:: 1 + len(points) // most]
-    return sample
+def _some(cells: np.ndarray, grid: Grid, most: int = 80) -> np.ndarray:
+    points: np.ndarray = grid.points.reshape(-1, 3).take(cells[:: 1 + len(cells) // most], axis=0)
+    return points
 
 
 def _gap(points: np.ndarray, others: np.ndarray) -> float:

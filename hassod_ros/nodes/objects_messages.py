@@ -201,13 +201,15 @@ def label_map(result: Located) -> np.ndarray:
     labels = np.zeros(result.scene.depth.shape, np.uint32)
     published = result.published
     for i in published[np.lexsort((-objects.counts[published], ~objects.is_support[published]))]:
-        labels.reshape(-1)[objects.pixels[i]] = result.ids[i]
+        x, y = objects.corners[i].tolist()
+        height, width = objects.masks[i].shape
+        np.copyto(labels[y : y + height, x : x + width], result.ids[i], where=objects.masks[i].view(bool))
     return labels
 
 
 def object_cloud(result: Located, i: int) -> PointCloud2:
     """The points of object i, in the published frame."""
-    pixels = result.scene.objects.pixels[i]
+    pixels = result.scene.pixels(i)
     points = result.scene.points(pixels).astype(np.float64) @ result.transform[:3, :3].T + result.transform[:3, 3]
     cloud = np.zeros((1, len(points)), POINT)
     for k, name in enumerate("xyz"):

@@ -162,10 +162,11 @@ def test_holes_lower_the_coverage():
     rng = np.random.default_rng(0)
     inside = scene.ids == 3
     depth = np.where(inside & (rng.random(inside.shape) < 0.5), 0, scene.depth)
-    objects = locate(scene.instances(), depth, scene.rays, ObjectOptions(least_coverage=0.6)).objects
+    located = locate(scene.instances(), depth, scene.rays, ObjectOptions(least_coverage=0.6))
+    objects = located.objects
     assert 0.3 < objects.coverage[0] < 0.6
     assert objects.flags[0] & Flag.FEW_POINTS
-    assert objects.counts[0] == len(objects.pixels[0])
+    assert objects.counts[0] == len(located.pixels(0))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7])
