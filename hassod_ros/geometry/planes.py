@@ -11,14 +11,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hassod_ros.geometry.depth import noise
+from hassod_ros.geometry.depth import noise, quantiles
 from hassod_ros.geometry.rays import Rays
 
 CELL = 4  # px: the grid that planes are searched on
-_BLOCK = 7  # cells that propose a plane together
-_STEP = 3  # cells between two blocks
-_MIDDLE = np.s_[_BLOCK // 2 : -(_BLOCK // 2) : _STEP, _BLOCK // 2 : -(_BLOCK // 2) : _STEP]
+_THIN = 2  # every so many cells propose planes
+_BLOCK = 4  # of these do it together
+_STEP = 2  # of these between two blocks
+_MIDDLE = np.s_[_BLOCK // 2 : 1 - _BLOCK // 2 : _STEP, _BLOCK // 2 : 1 - _BLOCK // 2 : _STEP]
+_LEAST = 147  # cells
 _PROPOSALS = 64
+_SAMPLE = 2000  # cells that proposals are judged by
 _LEAST_SHARE = 0.02  # of the cells with depth
 _MOST = 6  # planes
 _SAME_ANGLE, _SAME_DISTANCE = 0.985, 3.0  # cosine, and noises between two planes that are one bent by the camera
@@ -83,16 +86,17 @@ def make_grid(depth: np.ndarray, rays: Rays, max_depth: float = np.inf) -> Grid:
 
 def _find(points: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[tuple[Plane, ...], np.ndarray]:
     labels = np.full(valid.shape, -1, np.int8)
-    total = int(np.count_nonzero(valid))
     where = np.flatnonzero(valid)
-    flat = points.reshape(-1, 3).take(where, axis=0)  # several times faster than points[valid]
-    least = max(_LEAST_SHARE * total, 3 * _BLOCK**2)
+    total = len(where)
+    least = max(_LEAST_SHARE * total, _LEAST)
     if total < least:
         return (), labels
+    flat = points.reshape(-1, 3).take(where, axis=0)  # several times faster than points[valid]
     proposals = _propose(points[..., 2], valid, x, y)
-    step = max(1, total // 4000)
+    step = max(1, total // _SAMPLE)
     limits = noise(flat[:, 2])
-    sample, sample_limits = flat[::step], limits[::step]
+    moments = _Moments(flat, limits)
+    sample, sample_limits, sample_moments = flat[::step], limits[::step], moments.thinned(step)
     agree = np.abs(proposals[:, :3] @ sample.T - proposals[:, 3:]) < sample_limits  # (S, n)
     votes_of = agree.astype(np.float32)  # a matrix product counts faster than anything on bools
     open_ = np.ones(len(proposals), bool)
@@ -107,21 +111,21 @@ def _find(points: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -
         normal, distance = proposals[best, :3], proposals[best, 3]
         on = agree[best] & free_sample
         for _ in range(2):
-            normal, distance = _fit(*_at(on, sample, sample_limits))
+            normal, distance = sample_moments.fit(on)
             on = _near(sample, sample_limits, normal, distance) & free_sample
-        on = _near(flat, limits, normal, distance) & free
-        count = int(np.count_nonzero(on))
-        if count >= least:
-            normal, distance = _fit(*_at(on, flat, limits))
-            on = _near(flat, limits, normal, distance) & free
-            count = int(np.count_nonzero(on))
         # A proposal that led to nothing is not tried again; what it holds stays free.
         open_[best] = False
+        if np.count_nonzero(on) * step < least:
+            continue
+        on = _near(flat, limits, normal, distance) & free
+        normal, distance = moments.fit(on)
+        on = _near(flat, limits, normal, distance) & free
+        count = int(np.count_nonzero(on))
         if count < least:
             continue
         free &= ~on
-        free_sample &= ~on[::step]
-        twin = _twin(found, normal, *_at(on, flat, limits))
+        free_sample = free[::step]
+        twin = _twin(found, normal, flat, limits, on)
         if twin is None:
             owner[on] = len(found)
             found.append(Plane(normal, float(distance), count))
@@ -136,24 +140,24 @@ def _find(points: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -
 
 def _propose(z: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(S, 4) float32 normal and distance of planes through small flat blocks, spread over the image."""
-    w = np.where(valid, 1 / np.maximum(z, np.float32(1e-6)), 0).astype(np.float64)
-    one = valid.astype(np.float64)
+    z, one, x, y = z[::_THIN, ::_THIN], valid[::_THIN, ::_THIN].astype(np.float64), x[::_THIN, ::_THIN], y[::_THIN, ::_THIN]
+    w = one / np.maximum(z, np.float32(1e-6))
     x, y = x * one, y * one
     sums = [
         cv2.boxFilter(term, cv2.CV_64F, (_BLOCK, _BLOCK), normalize=False)[_MIDDLE].reshape(-1)
         for term in (one, x, y, x * x, x * y, y * y, w, w * x, w * y, w * w)
     ]
-    n, sx, sy, sxx, sxy, syy, sw, swx, swy, sww = sums
-    full = n > 0.7 * _BLOCK**2
-    if not full.any():
+    n = sums[0]
+    full = np.flatnonzero(n > 0.7 * _BLOCK**2)
+    if not len(full):
         return np.zeros((0, 4), np.float32)
-    matrix = np.stack([sxx, sxy, sx, sxy, syy, sy, sx, sy, n], axis=1)[full].reshape(-1, 3, 3)
-    right = np.stack([swx, swy, sw], axis=1)[full]
-    count = n[full]
-    matrix = matrix + 1e-9 * count[:, None, None] * np.eye(3)
+    n, sx, sy, sxx, sxy, syy, sw, swx, swy, sww = np.stack(sums)[:, full]
+    matrix = np.stack([sxx, sxy, sx, sxy, syy, sy, sx, sy, n], axis=1).reshape(-1, 3, 3)
+    right = np.stack([swx, swy, sw], axis=1)
+    matrix = matrix + 1e-9 * n[:, None, None] * np.eye(3)
     plane = np.linalg.solve(matrix, right[..., None])[..., 0]  # inverse depth = plane * (x, y, 1)
-    spread = np.sqrt(np.maximum(sww[full] - (plane * right).sum(1), 0) / count)
-    depth = count / sw[full]
+    spread = np.sqrt(np.maximum(sww - (plane * right).sum(1), 0) / n)
+    depth = n / sw
     length = np.linalg.norm(plane, axis=1)
     # A plane through the camera is seen edge on and fits anything.
     flat = np.flatnonzero((spread * depth**2 < noise(depth)) & (length > 1e-3) & np.isfinite(plane).all(1))
@@ -163,33 +167,40 @@ def _propose(z: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -> 
     return np.column_stack([normals, -1 / length[flat]]).astype(np.float32)
 
 
-def _at(on: np.ndarray, points: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    index = np.flatnonzero(on)
-    return points.take(index, axis=0), limits.take(index)
-
-
 def _near(points: np.ndarray, limits: np.ndarray, normal: np.ndarray, distance: float) -> np.ndarray:
     result: np.ndarray = np.abs(points @ normal.astype(np.float32) - np.float32(distance)) < limits
     return result
 
 
-def _fit(points: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, float]:
-    """Plane of least squares, near points first where the noise is small; the normal to the camera's side."""
-    weights = 1 / np.square(limits)
-    weights /= weights.sum()
-    middle = weights @ points
-    away = points - middle
-    moments = (away * weights[:, None]).T @ away  # centred, so that float32 is enough
-    normal = np.linalg.eigh(moments.astype(np.float64))[1][:, 0]
-    distance = float(normal @ middle)
-    return (normal, distance) if distance < 0 else (-normal, -distance)
+class _Moments:
+    """Fits planes of least squares to some of N points (N, 3); near ones count most, where the noise is small."""
+
+    def __init__(self, points: np.ndarray, limits: np.ndarray) -> None:
+        self._points = np.ones((len(points), 4))  # float64: the moments are not centred
+        self._points[:, :3] = points
+        self._weighted = self._points * (1 / np.square(limits, dtype=np.float64))[:, None]
+
+    def thinned(self, step: int) -> _Moments:
+        """The same of every so many points."""
+        part = object.__new__(_Moments)
+        part._points, part._weighted = self._points[::step].copy(), self._weighted[::step].copy()
+        return part
+
+    def fit(self, on: np.ndarray) -> tuple[np.ndarray, float]:
+        """Normal to the camera's side, and distance, of the plane through the points of a bool mask (N,)."""
+        moments = (self._weighted * on[:, None]).T @ self._points
+        middle = moments[3, :3] / moments[3, 3]
+        normal = np.linalg.eigh(moments[:3, :3] - moments[3, 3] * np.outer(middle, middle))[1][:, 0]
+        distance = float(normal @ middle)
+        return (normal, distance) if distance < 0 else (-normal, -distance)
 
 
-def _twin(found: list[Plane], normal: np.ndarray, points: np.ndarray, limits: np.ndarray) -> int | None:
-    """A plane found before that these points belong to as well, had the camera not bent it."""
+def _twin(found: list[Plane], normal: np.ndarray, points: np.ndarray, limits: np.ndarray, on: np.ndarray) -> int | None:
+    """A plane found before that the points `on` (N,) belong to as well, had the camera not bent it."""
     for i, plane in enumerate(found):
         if plane.normal @ normal > _SAME_ANGLE:
-            gaps = np.abs(plane.heights(points[::8])) / limits[::8]
-            if np.median(gaps) < _SAME_DISTANCE:
+            some = np.flatnonzero(on)[::8]
+            gaps = np.abs(plane.heights(points.take(some, axis=0))) / limits.take(some)
+            if quantiles(gaps, 0.5)[0] < _SAME_DISTANCE:
                 return i
     return None

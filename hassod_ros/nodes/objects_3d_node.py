@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from hassod_msgs.msg import InstanceArray, Object3DArray
+from hassod_msgs.msg import Grasp3DArray, InstanceArray, Object3DArray
 from hassod_msgs.srv import GetCloud, Select
 from hassod_ros.errors import InputError
 from hassod_ros.geometry.cloud import CloudMaker
@@ -30,7 +30,7 @@ from hassod_ros.nodes.managed_node import ManagedNode
 from hassod_ros.nodes.objects_3d_inputs import Arrived, Inputs, MissingError
 from hassod_ros.nodes.objects_3d_parameters import PARAMETERS, object_options
 from hassod_ros.nodes.objects_markers import Markers
-from hassod_ros.nodes.objects_messages import Located, cloud, object_array, object_cloud
+from hassod_ros.nodes.objects_messages import Located, cloud, grasp_array, object_array, object_cloud
 from hassod_ros.nodes.outputs import QOS_OVERRIDES, Output, Outputs
 from hassod_ros.nodes.run import reliability, run
 from hassod_ros.nodes.transform_listener import TransformListener
@@ -44,7 +44,8 @@ _EXPIRY = 0.2  # s between two looks at what has left the planning scene
 class Objects3DNode(ManagedNode):
     """Lifecycle node that places instances in space.
 
-    The thread that spins only receives; a thread of its own pairs instances with depth, works and publishes.
+    The thread that spins only receives; one thread pairs instances with depth, places them and publishes objects, and
+    one makes grasps, markers and clouds of the newest result.
 
     Args:
         node_options: Passed on to rclpy, such as `context`.
@@ -60,6 +61,7 @@ class Objects3DNode(ManagedNode):
         self._inputs: Inputs | None = None
         self._transforms: TransformListener | None = None
         self._worker: Worker[Arrived] | None = None
+        self._second: Worker[Located] | None = None
         self._outputs: Outputs[Located] | None = None
         self._selected: Any = None
         self._expiry: Any = None
@@ -68,7 +70,7 @@ class Objects3DNode(ManagedNode):
         self._markers, self._boxes, self._make_cloud = Markers(), moveit.PlanningSceneBoxes(), CloudMaker()
         self._heard = 0.0
         self._slot = 0
-        self._trouble = ""
+        self._trouble = self._second_trouble = ""
         for name, installed, lost in (
             ("tf2_msgs", transform_listener.INSTALLED, "no transforms: depth of another frame is refused"),
             ("vision_msgs", vision_3d.INSTALLED, "no ~/detections"),
@@ -96,6 +98,7 @@ class Objects3DNode(ManagedNode):
         """Subscribe and start working."""
         self._heard = time.perf_counter()
         self._transforms = TransformListener(self, self.notices)
+        self._second = Worker("grasps", self._handle_second, self._second_failed)
         self._worker = Worker("objects_3d", self._handle, self._failed)
         self._inputs = Inputs()
         qos = _qos(options["input_reliability"])
@@ -125,6 +128,9 @@ class Objects3DNode(ManagedNode):
         if self._worker is not None:
             self._worker.close()
             self._worker = None
+        if self._second is not None:
+            self._second.close()
+            self._second = None
         if self._transforms is not None:
             self._transforms.destroy()
             self._transforms = None
@@ -147,6 +153,7 @@ class Objects3DNode(ManagedNode):
             table.append(Output("detections", vision_3d.Detection3DArray, vision_3d.detection_3d_array))  # type: ignore[attr-defined]
         if moveit.INSTALLED:
             table.append(Output("planning_scene", moveit.PlanningScene, self._planning_scene))  # type: ignore[attr-defined]
+        table.append(Output("grasps", Grasp3DArray, grasp_array, urgent=False))
         table.append(Output("markers", MarkerArray, self._markers.build, urgent=False))
         table.append(Output("cloud", PointCloud2, partial(cloud, maker=self._make_cloud), urgent=False))
         return table
@@ -174,7 +181,7 @@ class Objects3DNode(ManagedNode):
 
     def _take_image(self, message: Image) -> None:
         """Colours are for clouds only."""
-        if self._inputs is not None and self._outputs is not None and self._outputs.wanted(urgent=False):
+        if self._inputs is not None and self._outputs is not None and self._outputs.watched("cloud"):
             self._inputs.image.take(message)
 
     def _failed(self, error: Exception) -> None:
@@ -206,7 +213,8 @@ class Objects3DNode(ManagedNode):
             located = time.perf_counter()
             outputs.publish(result, urgent=True)
             published = time.perf_counter()
-            outputs.publish(result, urgent=False)
+            if self._second is not None and outputs.wanted(urgent=False):
+                self._second.put("", result)
             self._statistics.process(
                 {
                     "wait": result.started - arrived.received,
@@ -215,6 +223,17 @@ class Objects3DNode(ManagedNode):
                     "total": published - arrived.received,
                 }
             )
+
+    def _handle_second(self, items: list[tuple[str, Located]]) -> None:
+        """The newest result only: grasps may take longer than an image lasts."""
+        for _, result in items:
+            if self._outputs is not None:
+                self._outputs.publish(result, urgent=False)
+        self._second_trouble = ""
+
+    def _second_failed(self, error: Exception) -> None:
+        if self.context.ok():
+            self._second_trouble = self.notices.fail("grasps, markers and clouds could not be made", error)
 
     def _locate(self, arrived: Arrived) -> Located:
         """Pair an array with its depth and place it; remembered for the services."""
@@ -228,7 +247,8 @@ class Objects3DNode(ManagedNode):
             view = inputs.view(arrived.message, options, transforms, self.notices)
             started = time.perf_counter()
             instances = instances_of(arrived.message)
-            instances = instances.select(instances.scores >= options["least_score"])
+            if (doubtful := instances.scores < options["least_score"]).any():
+                instances = instances.select(~doubtful)
             scene = locate(instances, view.depth, view.rays, object_options(options))
             target, transform = self._target(header, options["target_frame"], transforms)
             result = Located(
@@ -302,7 +322,7 @@ class Objects3DNode(ManagedNode):
                 f"{self.get_fully_qualified_name()}: objects",
                 self._statistics,
                 self.options(),
-                failure=self.failure or self._trouble,
+                failure=self.failure or self._trouble or self._second_trouble,
                 idle="" if worker is not None else "not active",
                 judged={"silence": silence, "no_result": worker.overdue() if worker is not None else 0.0},
                 text={"registration": inputs.how if inputs is not None else ""},

@@ -11,8 +11,9 @@ from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
-from hassod_msgs.msg import Grasp3D, Object3D, Object3DArray, Support
+from hassod_msgs.msg import Grasp3D, Grasp3DArray, Object3D, Object3DArray, Support
 from hassod_ros.geometry.cloud import POINT, CloudMaker
+from hassod_ros.geometry.depth import quantiles
 from hassod_ros.geometry.grasps import Grasp, find_grasps
 from hassod_ros.geometry.objects import Flag, Scene
 from hassod_ros.geometry.planes import CELL
@@ -21,6 +22,7 @@ from hassod_ros.instances import Instances, Level
 from hassod_ros.nodes.objects_3d_parameters import gripper
 from hassod_ros.nodes.perception_parameters import LEVEL_NAMES
 
+_EXTENT_POINTS = 1000  # of a support, that its extent is measured with
 _PIXELS = CELL**2  # of the image, that a cell of the grid stands for
 _FIELDS = [
     PointField(name=name, offset=offset, datatype=kind, count=1)
@@ -125,11 +127,24 @@ def object_array(result: Located) -> Object3DArray:
                 normal=_vector(normals[i]),
                 coverage=float(objects.coverage[i]),
                 points=int(objects.counts[i]),
-                grasps=_grasps(result.grasps.get(i, []), result.transform),
             )
         )
     for k, plane in enumerate(scene.grid.planes):
         message.supports.append(_support(result, k, turn @ plane.normal, plane.distance, move))
+    return message
+
+
+def grasp_array(result: Located) -> Grasp3DArray:
+    """`~/grasps`."""
+    found = [(i, grasp) for i, grasps in result.grasps.items() for grasp in grasps]
+    message = Grasp3DArray(header=result.header)
+    if found:
+        frames = np.array([grasp.pose for _, grasp in found])
+        placed = poses(result.transform, frames[:, :3, :3], frames[:, :3, 3])
+        message.grasps = [
+            Grasp3D(id=int(result.ids[i]), pose=pose, width=each.width, clearance=each.clearance, score=each.score)
+            for (i, each), pose in zip(found, placed, strict=True)
+        ]
     return message
 
 
@@ -147,16 +162,17 @@ def _published_parents(parents: np.ndarray, published: np.ndarray) -> np.ndarray
 
 def _support(result: Located, k: int, normal: np.ndarray, distance: float, move: np.ndarray) -> Support:
     grid, objects = result.scene.grid, result.scene.objects
-    points = grid.points[grid.labels == k].astype(np.float64)
+    cells = np.flatnonzero(grid.labels == k)
+    points = grid.points.reshape(-1, 3).take(cells[:: 1 + len(cells) // _EXTENT_POINTS], axis=0).astype(np.float64)
     owners = np.flatnonzero(objects.is_support & (objects.supports == k))
     plane = grid.planes[k]
     middle = points.mean(0)
-    axes = np.linalg.svd(np.cov((points - middle).T))[0]
-    along = axes[:, 0] - (axes[:, 0] @ plane.normal) * plane.normal
+    main = np.linalg.eigh(np.cov((points - middle).T))[1][:, 2]
+    along = main - (main @ plane.normal) * plane.normal
     along /= np.linalg.norm(along)
     rotation = np.stack([along, np.cross(plane.normal, along), plane.normal], axis=1)
     local = (points - middle) @ rotation
-    low, high = np.percentile(local, [1, 99], axis=0)
+    low, high = quantiles(local.T, 0.01, 0.99)
     center = middle + rotation @ [*(low[:2] + high[:2]) / 2, 0]
     return Support(
         id=int(result.ids[owners[np.argmax(objects.counts[owners])]]) if len(owners) else 0,
@@ -167,16 +183,6 @@ def _support(result: Located, k: int, normal: np.ndarray, distance: float, move:
         size_y=float(high[1] - low[1]),
         points=plane.cells * _PIXELS,
     )
-
-
-def _grasps(grasps: list[Grasp], transform: np.ndarray) -> list[Grasp3D]:
-    if not grasps:
-        return []
-    frames = np.array([grasp.pose for grasp in grasps])
-    return [
-        Grasp3D(pose=pose, width=grasp.width, clearance=grasp.clearance, score=grasp.score)
-        for grasp, pose in zip(grasps, poses(transform, frames[:, :3, :3], frames[:, :3, 3]), strict=True)
-    ]
 
 
 def _xyz(values: np.ndarray) -> dict[str, float]:

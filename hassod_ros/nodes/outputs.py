@@ -76,6 +76,10 @@ class Outputs(Generic[Source]):
             if urgent is None or output.urgent == urgent
         )
 
+    def watched(self, name: str) -> bool:
+        """Whether somebody subscribes to this output."""
+        return bool(self._publishers[name].get_subscription_count())
+
     def publish(self, result: Source, *, urgent: bool) -> None:
         """Make and publish what is (not) `urgent`, one after the other."""
         for output in self._table:

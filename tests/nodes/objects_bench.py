@@ -9,7 +9,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from benchmarks.rendered_scenes import CALIBRATION, Solid, look_at, render
-from hassod_msgs.msg import InstanceArray, Object3DArray
+from hassod_msgs.msg import Grasp3D, Grasp3DArray, InstanceArray, Object3DArray
 from hassod_ros.nodes.convert import array_to_image
 from hassod_ros.nodes.messages import instance_array
 
@@ -55,6 +55,7 @@ class Bench:
         self.ros = ros
         self.child = ros.start("hassod_ros.nodes.objects_3d_node", autostart=True, diagnostics_period=0.2, **parameters)
         self.objects = ros.collect(Object3DArray, f"/{NODE}/objects", 50)
+        self.grasps = ros.collect(Grasp3DArray, f"/{NODE}/grasps", 50)
         self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics", 50)
         create = ros.node.create_publisher
         self.instances = create(InstanceArray, "/instances", qos_profile_sensor_data)
@@ -108,6 +109,11 @@ class Bench:
         head = self.publish(*arguments, **options)
         self.ros.until(lambda: self.objects and self.objects[-1].header.stamp == head.stamp)
         return self.objects[-1]
+
+    def grasps_of(self, answer: Object3DArray) -> list[Grasp3D]:
+        """The grasps of the same image; they come after the objects."""
+        self.ros.until(lambda: self.grasps and self.grasps[-1].header == answer.header)
+        return self.grasps[-1].grasps
 
     def status(self) -> dict:
         """The node's next diagnostics: level, message and values."""

@@ -41,8 +41,19 @@ def test_boxes_supports_and_levels_arrive(bench):
     assert abs(support.distance + SCENE.camera[2, 3]) < 0.002
     assert box.coverage > 0.9
     assert box.points > 1000
-    assert box.grasps
-    assert 0.06 < box.grasps[0].width < 0.08
+
+
+def test_grasps_come_on_a_topic_of_their_own(bench):
+    answer = bench.send()
+    assert all(field != "grasps" for field in Object3D.get_fields_and_field_types())
+    grasps = bench.grasps_of(answer)
+    table, box, can = (each.id for each in answer.objects)
+    assert {each.id for each in grasps} == {box, can}
+    assert [each.id for each in grasps] == sorted(each.id for each in grasps)  # one object after the other
+    for wanted, width in ((box, BOX.size[1]), (can, CAN.size[0])):
+        own = [each for each in grasps if each.id == wanted]
+        assert [each.score for each in own] == sorted((each.score for each in own), reverse=True)
+        assert abs(own[0].width - width) < 0.01
 
 
 @pytest.mark.parametrize("padding", [0, 6])
