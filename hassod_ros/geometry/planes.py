@@ -140,7 +140,12 @@ def _find(points: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -
 
 def _propose(z: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(S, 4) float32 normal and distance of planes through small flat blocks, spread over the image."""
-    z, one, x, y = z[::_THIN, ::_THIN], valid[::_THIN, ::_THIN].astype(np.float64), x[::_THIN, ::_THIN], y[::_THIN, ::_THIN]
+    z, one, x, y = (
+        z[::_THIN, ::_THIN],
+        valid[::_THIN, ::_THIN].astype(np.float64),
+        x[::_THIN, ::_THIN],
+        y[::_THIN, ::_THIN],
+    )
     w = one / np.maximum(z, np.float32(1e-6))
     x, y = x * one, y * one
     sums = [

@@ -55,7 +55,7 @@ class Bench:
         self.ros = ros
         self.child = ros.start("hassod_ros.nodes.objects_3d_node", autostart=True, diagnostics_period=0.2, **parameters)
         self.objects = ros.collect(Object3DArray, f"/{NODE}/objects", 50)
-        self.grasps = ros.collect(Grasp3DArray, f"/{NODE}/grasps", 50)
+        self.grasps = []
         self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics", 50)
         create = ros.node.create_publisher
         self.instances = create(InstanceArray, "/instances", qos_profile_sensor_data)
@@ -109,6 +109,11 @@ class Bench:
         head = self.publish(*arguments, **options)
         self.ros.until(lambda: self.objects and self.objects[-1].header.stamp == head.stamp)
         return self.objects[-1]
+
+    def watch_grasps(self) -> None:
+        """Subscribe to the grasps, which are made for subscribers alone."""
+        self.grasps = self.ros.collect(Grasp3DArray, f"/{NODE}/grasps", 50)
+        self.ros.until(lambda: self.send() and self.grasps)
 
     def grasps_of(self, answer: Object3DArray) -> list[Grasp3D]:
         """The grasps of the same image; they come after the objects."""

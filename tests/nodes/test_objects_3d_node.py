@@ -44,10 +44,11 @@ def test_boxes_supports_and_levels_arrive(bench):
 
 
 def test_grasps_come_on_a_topic_of_their_own(bench):
+    bench.watch_grasps()
     answer = bench.send()
     assert all(field != "grasps" for field in Object3D.get_fields_and_field_types())
     grasps = bench.grasps_of(answer)
-    table, box, can = (each.id for each in answer.objects)
+    _, box, can = (each.id for each in answer.objects)
     assert {each.id for each in grasps} == {box, can}
     assert [each.id for each in grasps] == sorted(each.id for each in grasps)  # one object after the other
     for wanted, width in ((box, BOX.size[1]), (can, CAN.size[0])):

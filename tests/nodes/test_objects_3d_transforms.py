@@ -41,6 +41,7 @@ def bench(module_ros):
 
 def test_boxes_are_in_the_world_while_the_camera_moves(bench):
     """The camera moves evenly between two transforms; at the image's stamp it is in the middle."""
+    bench.watch_grasps()
     for _ in range(3):
         before, after = SCENE.camera.copy(), SCENE.camera.copy()
         before[:3, 3] -= 0.2
