@@ -193,7 +193,7 @@ def _rim(windows: _Windows, i: int, grid: Grid, jump: float) -> tuple[np.ndarray
     z = z[rim]
     contact = (z < far + _CONTACT) & (z > near - _CONTACT)
     labels = grid.labels[window][rim][contact] + np.int64(1)
-    hidden = np.count_nonzero(z < near * (1 - jump) - 0.01)
+    hidden = int(np.count_nonzero(z < near * (1 - jump) - 0.01))
     return np.bincount(labels, minlength=len(grid.planes) + 1)[1:], hidden > _HIDDEN * max(len(where), 1)
 
 
@@ -274,7 +274,7 @@ def _mixed(
         on_plane = mask & (grid.labels[window] == plane)
         rest = mask & ~on_plane & valid
         reaches_below = below[i, plane] > _BELOW
-        loose = np.count_nonzero(on_plane) > _LOOSE * np.count_nonzero(mask & valid)
+        loose = bool(np.count_nonzero(on_plane) > _LOOSE * np.count_nonzero(mask & valid))
         if loose:  # a thin thing that lies on the plane is near it all over
             heights = grid.planes[plane].heights(grid.points[window][on_plane])
             loose = bool(abs(quantiles(heights, 0.5)[0]) < _IN_PLANE)
