@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from unittest.mock import patch
 
+import cv2
 import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException
@@ -28,7 +29,7 @@ from hassod_msgs.msg import Instance, InstanceArray
 from hassod_ros.default_model import default_model
 from hassod_ros.footage.sources import fill
 from hassod_ros.images import read_image
-from hassod_ros.instances import Instances
+from hassod_ros.instances import Instances, Level
 from hassod_ros.nodes.convert import array_to_image
 from hassod_ros.nodes.perception_node import PerceptionNode
 from hassod_ros.nodes.run import run
@@ -124,6 +125,12 @@ class NaiveNode(Node):
         self._publisher.publish(answer)
 
 
+def patches(size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8: coloured rectangles, so that no size of it is blank for whatever looks for colour steps."""
+    colors = np.random.default_rng(0).integers(0, 256, (18, 32, 3), np.uint8)
+    return cv2.resize(colors, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
 def play(topic: str, size: tuple[int, int], rate: float, count: int, photograph: str) -> int:
     """The camera process: `count` images at `rate` (Hz), numbered in frame_id, once somebody listens.
 
@@ -135,10 +142,7 @@ def play(topic: str, size: tuple[int, int], rate: float, count: int, photograph:
         photograph: What is shown; "" for a made-up picture.
 
     """
-    if photograph:
-        pixels = fill(read_image(photograph), size)
-    else:
-        pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    pixels = fill(read_image(photograph), size) if photograph else patches(size)
     rclpy.init()
     node = rclpy.create_node("camera", use_global_arguments=False)
     publisher = node.create_publisher(Image, topic, qos_profile_sensor_data)
@@ -214,7 +218,9 @@ class NullBackend:
 
 
 def run_outside(count: int, ros_arguments: list[str]) -> int:
-    """perception_node with the whole path around the network, and no network."""
+    """perception_node with the whole path around the network, and no network; all that it finds are published."""
+    for level in Level:
+        ros_arguments = [*ros_arguments, "-p", f"score_thresholds.{level.name.lower()}:=0.0"]
     info = replace(read_model_info(default_model()), batch=1)
     with patch.object(segmenter, "open_backend", lambda *_, **__: NullBackend(info, count)):
         return run(PerceptionNode, [sys.argv[0], *ros_arguments])
