@@ -78,14 +78,16 @@ def draw(
         return image.copy()
     chosen = chosen[np.lexsort((-instances.areas[chosen], instances.levels[chosen], ~instances.scene[chosen]))]
     # Painting numbers and colouring them once is cheaper than blending every crop, and fills do not add up.
-    top = np.zeros(instances.image_size, np.uint16)
+    number_type = np.uint8 if len(chosen) < 256 else np.uint16
+    top = np.zeros(instances.image_size, number_type)
     regions = instances.regions
     for number, i in enumerate(chosen.tolist(), start=1):
         x0, y0, x1, y1 = regions[i]
-        np.copyto(top[y0:y1, x0:x1], np.uint16(number), where=instances.masks[i].view(bool))
-    palette = np.zeros((len(chosen) + 1, 3), np.uint8)
-    palette[1:] = colours(instances)[chosen]
-    layer = palette.take(top, axis=0)
+        np.copyto(top[y0:y1, x0:x1], number_type(number), where=instances.masks[i].view(bool))
+    palette = np.zeros((len(chosen) + 1, 4), np.uint8)  # colours of four bytes, taken as one number each: twice as fast
+    palette[1:, :3] = colours(instances)[chosen]
+    taken = palette.view(np.uint32)[:, 0].take(top, mode="clip").view(np.uint8).reshape(*top.shape, 4)
+    layer = cv2.cvtColor(taken, cv2.COLOR_RGBA2RGB)
     covered = (top > 0).view(np.uint8)
     filled = (top > np.count_nonzero(instances.scene[chosen])).view(np.uint8)
     picture = image.copy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 
@@ -152,15 +153,16 @@ class Instances:
     def __len__(self) -> int:
         return len(self.masks)
 
-    @property
+    @cached_property
     def regions(self) -> np.ndarray:
         """(N, 4) int64 x0 y0 x1 y1: the whole pixel rectangles that the masks cover."""
         return np.concatenate([np.floor(self.boxes[:, :2]), np.ceil(self.boxes[:, 2:])], axis=1).astype(np.int64)
 
-    @property
+    @cached_property
     def areas(self) -> np.ndarray:
         """(N,) int64 mask areas in pixels."""
-        return np.array([np.count_nonzero(mask) for mask in self.masks], np.int64)
+        # numpy counts bools several times faster
+        return np.array([np.count_nonzero(mask.view(bool)) for mask in self.masks], np.int64)
 
     def select(self, keep: np.ndarray) -> Instances:
         """The instances of a bool mask (N,) or an index array, in that order.

@@ -105,8 +105,8 @@ def _sample(plane: np.ndarray, boxes: np.ndarray, side: int, margin: int) -> np.
     rows = boxes[:, 1:2] + steps * (boxes[:, 3:] - boxes[:, 1:2])
     height, width = plane.shape
     columns = np.clip(columns, 0, width - 1).astype(np.int64)
-    rows = np.clip(rows, 0, height - 1).astype(np.int64)
-    return plane[rows[:, :, None], columns[:, None, :]]
+    rows = np.clip(rows, 0, height - 1).astype(np.int64) * width
+    return plane.take(rows[:, :, None] + columns[:, None, :])
 
 
 def _log_odds(probabilities: np.ndarray) -> np.ndarray:

@@ -157,9 +157,7 @@ class FrameLoop:
                     "age": age + published - received,
                 }
             )
-            if each.camera.outputs.wanted(urgent=False) and not each.camera.drawing_rate.exceeded(
-                published, options["overlay.max_rate"]
-            ):
+            if each.camera.outputs.wanted(urgent=False):
                 self._drawing.put(each.camera.name, result)
 
     def _publish(
@@ -185,7 +183,9 @@ class FrameLoop:
 
     def _draw(self, results: list[tuple[str, Result]]) -> None:
         for name, result in results:
-            self._cameras[name].outputs.publish(result, urgent=False)
+            camera, rate = self._cameras[name], result.options["overlay.max_rate"]
+            drawn = not camera.drawing_rate.exceeded(time.perf_counter(), rate)
+            camera.outputs.publish(result, urgent=False, drawn=drawn)
 
     def _tell_levels(self, options: dict[str, Any]) -> None:
         """Publish `~/label_info`, whose threshold follows the model and the parameters."""

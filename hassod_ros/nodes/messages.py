@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
@@ -30,8 +32,7 @@ def instance_array(
         mask_encoding: One of `MASK_ENCODINGS`.
 
     """
-    ids = np.where(instances.ids > 0, instances.ids, np.arange(1, len(instances) + 1, dtype=np.uint32))
-    parent_ids = np.where(instances.parents >= 0, ids[instances.parents], 0) if len(instances) else ids
+    ids, parent_ids = numbers(instances)
     message = InstanceArray(header=header, model_name=model_name, model_sha256=model_sha256)
     message.height, message.width = instances.image_size
     message.instances = [
@@ -60,6 +61,19 @@ def instance_array(
     return message
 
 
+def numbers(instances: Instances) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) uint32 `id` and `parent_id` of instances in a message."""
+    ids = np.where(instances.ids > 0, instances.ids, np.arange(1, len(instances) + 1, dtype=np.uint32))
+    return ids, np.where(instances.parents >= 0, ids[instances.parents], 0) if len(instances) else ids
+
+
+def outline_fields(mask: np.ndarray, corner: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """uint16 `outlines` and uint32 `outline_ends` of a mask whose top left corner is at (x, y) of the image."""
+    lines = outlines(mask)
+    points = np.add(np.concatenate(lines), corner).astype(np.uint16).ravel()
+    return points, np.cumsum([line.size for line in lines]).astype(np.uint32)
+
+
 def _write_masks(message: InstanceArray, instances: Instances, mask_encoding: str) -> None:
     if mask_encoding == "crop":
         for found, mask in zip(message.instances, instances.masks, strict=True):
@@ -69,10 +83,9 @@ def _write_masks(message: InstanceArray, instances: Instances, mask_encoding: st
             found.runs.frombytes(runs.data.cast("B"))
     else:
         for found, mask in zip(message.instances, instances.masks, strict=True):
-            lines = outlines(mask)
-            points = np.add(np.concatenate(lines), (found.roi.x_offset, found.roi.y_offset))
-            found.outlines.frombytes(points.astype(np.uint16).data.cast("B"))
-            found.outline_ends.extend(np.cumsum([line.size for line in lines]).tolist())
+            points, ends = outline_fields(mask, (found.roi.x_offset, found.roi.y_offset))
+            found.outlines.frombytes(points.data.cast("B"))
+            found.outline_ends.frombytes(ends.data.cast("B"))
 
 
 def mask_of(found: Instance) -> np.ndarray:

@@ -21,6 +21,7 @@ from hassod_ros.drawing import draw
 from hassod_ros.instances import Instances, Level
 from hassod_ros.nodes import foxglove, vision
 from hassod_ros.nodes.convert import array_to_image, to_rgb
+from hassod_ros.nodes.instance_bytes import instance_bytes
 from hassod_ros.nodes.messages import instance_array, label_image
 from hassod_ros.runtime.model_slot import Model
 
@@ -37,8 +38,9 @@ class Output(NamedTuple, Generic[Source]):
     Attributes:
         name: Of the topic, below the node's name and the camera's.
         kind: Its type.
-        build: Makes the message, or None where there is nothing to be said.
+        build: Makes the message, also as bytes, or None where there is nothing to be said.
         urgent: True where robots act on it. The others are made after those, in a thread that may fall behind.
+        drawn: A picture for people, of which few a second are enough.
 
     """
 
@@ -46,6 +48,7 @@ class Output(NamedTuple, Generic[Source]):
     kind: type
     build: Callable[[Source], Any]
     urgent: bool = True
+    drawn: bool = False
 
 
 class Outputs(Generic[Source]):
@@ -80,11 +83,11 @@ class Outputs(Generic[Source]):
         """Whether somebody subscribes to this output."""
         return bool(self._publishers[name].get_subscription_count())
 
-    def publish(self, result: Source, *, urgent: bool) -> None:
-        """Make and publish what is (not) `urgent`, one after the other."""
+    def publish(self, result: Source, *, urgent: bool, drawn: bool = True) -> None:
+        """Make and publish what is (not) `urgent`, one after the other, with or without what is `drawn`."""
         for output in self._table:
             publisher = self._publishers[output.name]
-            if output.urgent == urgent and publisher.get_subscription_count():
+            if output.urgent == urgent and (drawn or not output.drawn) and publisher.get_subscription_count():
                 message = output.build(result)
                 if message is not None:
                     publisher.publish(message)
@@ -143,6 +146,17 @@ def instances_message(result: Result) -> InstanceArray:
     )
 
 
+def instances_bytes(result: Result) -> bytes:
+    """The same message as it is sent."""
+    return instance_bytes(
+        result.instances,
+        result.header,
+        model_name=result.model.name,
+        model_sha256=result.model.sha256,
+        mask_encoding=result.options["mask_encoding"],
+    )
+
+
 def _labels(level: Level, result: Result) -> Image:
     return label_image(result.instances, level, result.header)
 
@@ -181,14 +195,14 @@ if vision.INSTALLED:
 ANNOTATIONS: list[Output[Result]] = []
 if foxglove.INSTALLED:
     kind = foxglove.ImageAnnotations  # type: ignore[attr-defined]
-    ANNOTATIONS.append(Output("annotations", kind, _annotations, urgent=False))
+    ANNOTATIONS.append(Output("annotations", kind, _annotations, urgent=False, drawn=True))
 OUTPUTS: tuple[Output[Result], ...] = (
-    Output("instances", InstanceArray, instances_message),
+    Output("instances", InstanceArray, instances_bytes),
     *DETECTIONS,
-    *(Output(f"labels/{level.name.lower()}", Image, partial(_labels, level)) for level in Level),
     Output("debug/processing_time_ms", Float64, _processing_time),
     Output("debug/pipeline_latency_ms", Float64, _pipeline_latency),
+    *(Output(f"labels/{level.name.lower()}", Image, partial(_labels, level), urgent=False) for level in Level),
     *ANNOTATIONS,
-    Output("overlay", Image, _overlay, urgent=False),
-    Output("overlay/compressed", CompressedImage, _compressed_overlay, urgent=False),
+    Output("overlay", Image, _overlay, urgent=False, drawn=True),
+    Output("overlay/compressed", CompressedImage, _compressed_overlay, urgent=False, drawn=True),
 )

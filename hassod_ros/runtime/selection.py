@@ -61,4 +61,5 @@ class Selection:
         if not self.scene:
             keep &= ~instances.scene
         rows = np.flatnonzero(keep)
-        return instances.select(rows[np.argsort(-instances.scores[rows], kind="stable")][: self.max_instances])
+        rows = rows[np.argsort(-instances.scores[rows], kind="stable")][: self.max_instances]
+        return instances if np.array_equal(rows, np.arange(len(instances))) else instances.select(rows)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
+import cv2
 import numpy as np
 
 from hassod_ros.instances import Instances, Level
@@ -13,39 +14,69 @@ _LEAST_BOX_IOU = 0.1  # pairs below are not compared by their masks
 _SMOOTHING = 0.5  # share of the newest displacement in a track's velocity
 _PARENT_BONUS = 0.2  # IoU that having the same parent counts for
 _COLOR_BONUS = 0.2  # IoU that having the same colours counts for
-_COLOR_SIDE = 320  # pixels of the image's longer side that colours are looked at
+_CELLS = 16  # along each side of a mask's region, at which masks are compared and colours looked at
 _LEAST_FRAMES = 3  # frame intervals that a thing is remembered at least
 _INTERVALS = 5  # frame intervals whose median counts
 
 
 @dataclass
-class _Track:
-    """What is remembered of a thing.
+class _Things:
+    """N things as they were last seen, as a struct of arrays.
 
     Attributes:
-        id: Its id.
-        parent: Id of its parent when last seen, 0 = none.
-        box: (4,) float64 xyxy in pixels when last seen.
-        velocity: (2,) float64 x and y in pixels per second.
-        mask: uint8 0/1 crop when last seen.
-        area: Of the mask in pixels.
-        colors: (64,) float32 histogram, which follows slowly; zeros where unknown.
-        seen: Time in s when last seen.
+        ids: (N,) int64.
+        parents: (N,) int64, id of the parent, 0 = none.
+        boxes: (N, 4) float64 xyxy in pixels.
+        regions: (N, 4) int64 xyxy, the whole pixels of the masks.
+        velocities: (N, 2) float64 x and y in pixels per second.
+        cells: (N, C, C) bool, the mask at the centres of a grid over its region.
+        areas: (N,) float64, of the masks in pixels.
+        colors: (N, 64) float32 histograms, which follow slowly; zeros where unknown.
+        seen: (N,) float64, time in s.
 
     """
 
-    id: int
-    parent: int
-    box: np.ndarray
-    velocity: np.ndarray
-    mask: np.ndarray
-    area: int
+    ids: np.ndarray
+    parents: np.ndarray
+    boxes: np.ndarray
+    regions: np.ndarray
+    velocities: np.ndarray
+    cells: np.ndarray
+    areas: np.ndarray
     colors: np.ndarray
-    seen: float
+    seen: np.ndarray
 
-    def shift(self, time: float) -> np.ndarray:
-        """(2,) float64: how far it should have moved by `time`, in pixels."""
-        return self.velocity * (time - self.seen)
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def look(cls, instances: Instances, time: float, image: np.ndarray | None) -> _Things:
+        """The instances of a frame, without ids and velocities."""
+        count, cells = len(instances), _cells(instances)
+        return cls(
+            np.zeros(count, np.int64),
+            np.zeros(count, np.int64),
+            instances.boxes.astype(np.float64),
+            instances.regions,
+            np.zeros((count, 2)),
+            cells,
+            instances.areas.astype(np.float64),
+            np.zeros((count, 64), np.float32) if image is None else _histograms(instances.regions, cells, image),
+            np.full(count, time),
+        )
+
+    def select(self, keep: np.ndarray) -> _Things:
+        """Those of a bool mask."""
+        return _Things(*(getattr(self, field.name)[keep] for field in fields(self)))
+
+    def join(self, other: _Things) -> _Things:
+        """Both, one after the other."""
+        return _Things(*(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
+
+    def moved_to(self, time: float) -> np.ndarray:
+        """(N, 4) regions where they should be by `time`."""
+        shifts = np.round(self.velocities * (time - self.seen)[:, None]).astype(np.int64)
+        return self.regions + np.tile(shifts, 2)
 
 
 class Tracker:
@@ -72,7 +103,7 @@ class Tracker:
     def __init__(self, memory: float = 1.0, least_iou: float = 0.3) -> None:
         self.memory = memory
         self.least_iou = least_iou
-        self._tracks: list[_Track] = []
+        self._tracks = _Things.look(Instances.empty((1, 1)), 0.0, None)
         self._next_id = 1
         self._latest = -np.inf  # time of the newest frame
         self._intervals: deque[float] = deque(maxlen=_INTERVALS)
@@ -89,26 +120,23 @@ class Tracker:
 
         """
         time = self._advance(time)
-        ids = np.zeros(len(instances), np.uint32)
-        overlaps = self._overlaps(instances, time)  # (T, N)
-        colors = _histograms(instances, image) if image is not None else np.zeros((len(instances), 64), np.float32)
-        if self._tracks and len(instances):
-            known_colors = np.array([track.colors for track in self._tracks])
-            alike = np.minimum(known_colors[:, None], colors[None]).sum(axis=2)
-            overlaps[overlaps > 0] += _COLOR_BONUS * alike[overlaps > 0]
-        found: list[_Track | None] = [None] * len(instances)
+        tracks, things = self._tracks, _Things.look(instances, time, image)
+        overlaps = _overlaps(tracks, things, time)  # (T, N)
+        known, new = np.nonzero(overlaps)
+        overlaps[known, new] += _COLOR_BONUS * np.minimum(tracks.colors[known], things.colors[new]).sum(axis=1)
+        found = np.full(len(things), -1)  # the track of each
         is_whole = instances.levels == Level.WHOLE
         # Parts compete too, so that no whole takes a track that fits one of its parts better; only wholes keep it.
         pairs = [(track, i) for track, i in _best_pairs(overlaps, self.least_iou) if is_whole[i]]
-        self._assign(pairs, is_whole, ids, found)
+        self._assign(pairs, is_whole, things, found)
         scores = np.where(is_whole, 0, overlaps)
-        known = np.array([track.parent for track in self._tracks], np.int64)
-        parents = np.where(instances.parents >= 0, ids[instances.parents], 0) if len(ids) else ids  # (N,) ids
-        scores[(known[:, None] == parents) & (parents > 0) & (scores > 0)] += _PARENT_BONUS
-        scores[[track.id in ids for track in self._tracks]] = 0
-        self._assign(_best_pairs(scores, self.least_iou), ~is_whole, ids, found)
-        self._remember(instances, ids, found, colors, time)
-        return replace(instances, ids=ids)
+        things.parents[:] = self._parents(instances, things)
+        scores[(tracks.parents[:, None] == things.parents) & (things.parents > 0) & (scores > 0)] += _PARENT_BONUS
+        scores[found[found >= 0]] = 0
+        self._assign(_best_pairs(scores, self.least_iou), ~is_whole, things, found)
+        things.parents[:] = self._parents(instances, things)
+        self._remember(things, found)
+        return replace(instances, ids=things.ids.astype(np.uint32))
 
     def _advance(self, time: float) -> float:
         """Forget what was not seen for too long by `time`; returns the time that counts."""
@@ -117,85 +145,104 @@ class Tracker:
             self._intervals.append(step)
         memory = max(self.memory, _LEAST_FRAMES * float(np.median(self._intervals)) if self._intervals else 0.0)
         if step < -memory:
-            self._tracks = []
+            self._tracks = self._tracks.select(np.zeros(len(self._tracks), bool))
             self._intervals.clear()
         elif step < 0:
             time = self._latest
         self._latest = time
-        self._tracks = [track for track in self._tracks if time - track.seen <= memory]
+        recent = time - self._tracks.seen <= memory
+        self._tracks = self._tracks if recent.all() else self._tracks.select(recent)
         return time
 
-    def _assign(
-        self, pairs: list[tuple[int, int]], rows: np.ndarray, ids: np.ndarray, found: list[_Track | None]
-    ) -> None:
+    @staticmethod
+    def _parents(instances: Instances, things: _Things) -> np.ndarray:
+        """(N,) ids of the parents, as far as these have one by now; 0 = none."""
+        return np.where(instances.parents >= 0, things.ids[instances.parents], 0) if len(things) else things.ids
+
+    def _assign(self, pairs: list[tuple[int, int]], rows: np.ndarray, things: _Things, found: np.ndarray) -> None:
         """Write the ids of pairs (track, instance), and new ones for the other instances of the (N,) bool `rows`."""
-        for track, i in pairs:
-            found[i] = self._tracks[track]
-            ids[i] = self._tracks[track].id
-        for i in np.flatnonzero(rows & (ids == 0)).tolist():
-            ids[i] = self._next_id
-            self._next_id += 1
+        if pairs:
+            tracks, known = np.array(pairs).T
+            found[known], things.ids[known] = tracks, self._tracks.ids[tracks]
+        new = np.flatnonzero(rows & (things.ids == 0))
+        things.ids[new] = self._next_id + np.arange(len(new))
+        self._next_id += len(new)
 
-    def _overlaps(self, instances: Instances, time: float) -> np.ndarray:
-        """(T, N) mask IoU of each track, moved to where it should be, with each instance."""
-        if not self._tracks or not len(instances):
-            return np.zeros((len(self._tracks), len(instances)))
-        shifts = np.array([np.round(track.shift(time)) for track in self._tracks]).astype(np.int64)  # (T, 2)
-        boxes = np.array([track.box for track in self._tracks])
-        regions = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], 1).astype(np.int64)
-        regions += np.tile(shifts, 2)
-        others, areas = instances.regions, instances.areas
-        low = np.maximum(regions[:, None, :2], others[None, :, :2])  # (T, N, 2)
-        high = np.minimum(regions[:, None, 2:], others[None, :, 2:])
-        common = np.prod(np.maximum(high - low, 0), axis=2)
-        box_area = [np.prod(corners[:, 2:] - corners[:, :2], axis=1) for corners in (regions, others)]
-        box_iou = common / (box_area[0][:, None] + box_area[1][None] - common)
-        overlaps = np.zeros(box_iou.shape)
-        for t, i in np.argwhere(box_iou >= _LEAST_BOX_IOU).tolist():
-            (x0, y0), (x1, y1) = low[t, i].tolist(), high[t, i].tolist()
-            mask, (left, top) = self._tracks[t].mask, regions[t, :2].tolist()
-            other, (other_left, other_top) = instances.masks[i], others[i, :2].tolist()
-            both = np.count_nonzero(
-                mask[y0 - top : y1 - top, x0 - left : x1 - left]
-                & other[y0 - other_top : y1 - other_top, x0 - other_left : x1 - other_left]
-            )
-            overlaps[t, i] = both / (self._tracks[t].area + areas[i] - both)
-        return overlaps
-
-    def _remember(
-        self, instances: Instances, ids: np.ndarray, found: list[_Track | None], colors: np.ndarray, time: float
-    ) -> None:
-        kept = [track for track in self._tracks if track.id not in ids]
-        areas = instances.areas
-        for i, track in enumerate(found):
-            box = instances.boxes[i].astype(np.float64)
-            velocity = np.zeros(2)
-            if track is not None and time > track.seen:
-                moved = (box[:2] + box[2:] - track.box[:2] - track.box[2:]) / 2 / (time - track.seen)
-                velocity = (1 - _SMOOTHING) * track.velocity + _SMOOTHING * moved
-            hue = colors[i] if track is None else (track.colors + colors[i]) / 2
-            parent = int(ids[instances.parents[i]]) if instances.parents[i] >= 0 else 0
-            kept.append(_Track(int(ids[i]), parent, box, velocity, instances.masks[i], int(areas[i]), hue, time))
-        self._tracks = kept
+    def _remember(self, things: _Things, found: np.ndarray) -> None:
+        """Take over what is known of the things from the tracks that they were `found` to be, (N,) index or -1."""
+        tracks, again = self._tracks, np.flatnonzero(found >= 0)
+        known = found[again]
+        things.colors[again] = (tracks.colors[known] + things.colors[again]) / 2
+        elapsed = things.seen[again] - tracks.seen[known]
+        boxes, before = things.boxes[again], tracks.boxes[known]
+        moved = (boxes[:, :2] + boxes[:, 2:] - before[:, :2] - before[:, 2:]) / 2
+        velocities = moved / np.where(elapsed > 0, elapsed, np.inf)[:, None]
+        kept = (1 - _SMOOTHING) * (elapsed > 0)[:, None]  # a frame of the same time says nothing about how things move
+        things.velocities[again] = kept * tracks.velocities[known] + _SMOOTHING * velocities
+        unseen = np.ones(len(tracks), bool)
+        unseen[known] = False
+        self._tracks = tracks.select(unseen).join(things)
 
 
-def _histograms(instances: Instances, image: np.ndarray) -> np.ndarray:
-    """(N, 64) float32: share of each instance's pixels in each of 4 x 4 x 4 colours.
+def _overlaps(tracks: _Things, things: _Things, time: float) -> np.ndarray:
+    """(T, N) mask IoU of each track, moved to where it should be, with each thing.
 
-    Large images are looked at on a coarse grid; an instance without a pixel on it gets zeros.
+    The cells of the smaller mask are looked for among those of the larger one, of all pairs at once.
     """
-    step = max(1, max(instances.image_size) // _COLOR_SIDE)
-    coarse = image[::step, ::step] >> 6
-    codes = coarse[..., 0] << 4 | coarse[..., 1] << 2 | coarse[..., 2]
-    histograms = np.zeros((len(instances), 64), np.float32)
-    for i, ((x0, y0, _, _), mask) in enumerate(zip(instances.regions.tolist(), instances.masks, strict=True)):
-        top, left = -y0 % step, -x0 % step  # of the first grid point inside
-        inside = mask[top::step, left::step]
-        rows, columns = (y0 + top) // step, (x0 + left) // step
-        found = codes[rows : rows + inside.shape[0], columns : columns + inside.shape[1]][inside > 0]
-        if found.size:
-            histograms[i] = np.bincount(found, minlength=64) / found.size
-    return histograms
+    overlaps = np.zeros((len(tracks), len(things)))
+    if not overlaps.size:
+        return overlaps
+    places, others = tracks.moved_to(time), things.regions
+    low = np.maximum(places[:, None, :2], others[None, :, :2])  # (T, N, 2)
+    high = np.minimum(places[:, None, 2:], others[None, :, 2:])
+    common = np.prod(np.maximum(high - low, 0), axis=2)
+    sizes = [np.prod(corners[:, 2:] - corners[:, :2], axis=1) for corners in (places, others)]
+    track, thing = np.nonzero(common >= _LEAST_BOX_IOU * (sizes[0][:, None] + sizes[1][None] - common))
+    regions, cells = np.concatenate([places, others]), np.concatenate([tracks.cells, things.cells])
+    areas = np.concatenate([tracks.areas, things.areas])
+    small, large = track, thing + len(tracks)
+    small, large = np.where(areas[small] <= areas[large], (small, large), (large, small))
+    corner, side = regions[large, :2, None], regions[large, 2:, None] - regions[large, :2, None]  # (P, 2, 1)
+    place = (_centres(regions)[small] - corner) * _CELLS // side  # (P, 2, C) x and y of the cells in the larger mask
+    inside = (place >= 0) & (place < _CELLS)
+    x, y = np.where(inside, place, 0).astype(np.intp).transpose(1, 0, 2)
+    index = (large[:, None, None] * _CELLS + y[:, :, None]) * _CELLS + x[:, None, :]
+    both = cells.ravel()[index] & cells[small] & inside[:, 1, :, None] & inside[:, 0, None, :]
+    share = np.count_nonzero(both, axis=(1, 2)) / np.count_nonzero(cells, axis=(1, 2))[small]
+    shared = share * areas[small]
+    overlaps[track, thing] = shared / (areas[small] + areas[large] - shared)
+    return overlaps
+
+
+def _centres(regions: np.ndarray) -> np.ndarray:
+    """(N, 2, C) float64 x and y of the centres of the cells of regions (N, 4), in pixels."""
+    steps = (np.arange(_CELLS) + 0.5) / _CELLS
+    return regions[:, :2, None] + steps * (regions[:, 2:] - regions[:, :2])[:, :, None]
+
+
+def _cells(instances: Instances) -> np.ndarray:
+    """(N, C, C) bool: the masks at the centres of their cells; of one that lies between all centres every cell counts
+    that it touches.
+    """
+    cells = np.zeros((len(instances), _CELLS, _CELLS), np.uint8)
+    for out, mask in zip(cells, instances.masks, strict=True):
+        cv2.resize(mask, (_CELLS, _CELLS), dst=out, interpolation=cv2.INTER_NEAREST_EXACT)
+    for i in np.flatnonzero(~cells.any(axis=(1, 2))).tolist():
+        y, x = np.nonzero(instances.masks[i])
+        height, width = instances.masks[i].shape
+        cells[i, y * _CELLS // height, x * _CELLS // width] = 1
+    return cells.view(bool)
+
+
+def _histograms(regions: np.ndarray, cells: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """(N, 64) float32: share of each mask's cells (N, C, C) in 4 x 4 x 4 colours of an (H, W, 3) uint8 image."""
+    x, y = _centres(regions).astype(np.intp).transpose(1, 0, 2)
+    owner, row, column = np.nonzero(cells)
+    found = image[y[owner, row], x[owner, column]] >> 6
+    codes = found[:, 0] << 4 | found[:, 1] << 2 | found[:, 2]
+    counts = np.bincount(owner * 64 + codes, minlength=64 * len(cells)).reshape(-1, 64)
+    shares: np.ndarray = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+    return shares
 
 
 def _best_pairs(scores: np.ndarray, least: float) -> list[tuple[int, int]]:

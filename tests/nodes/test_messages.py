@@ -6,16 +6,19 @@ pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: 
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from ament_index_python.packages import get_package_prefix
+from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from hassod_msgs.msg import Instance, InstanceArray
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
+from hassod_ros.nodes.instance_bytes import instance_bytes
 from hassod_ros.nodes.messages import MASK_ENCODINGS, instance_array, label_image, mask_of
 
 READER = """
@@ -105,6 +108,25 @@ def test_masks_survive_the_way_through_a_message(instances, mask_encoding):
             np.testing.assert_array_equal(read, mask)
         filled = {"crop": len(found.mask.data), "rle": len(found.runs), "polygon": len(found.outlines)}
         assert [name for name, size in filled.items() if size] == [mask_encoding]
+
+
+@pytest.mark.parametrize("mask_encoding", MASK_ENCODINGS)
+@pytest.mark.parametrize("name", ["", "a", "cam", "left", "camera_optical"])  # every length that is padded differently
+def test_bytes_are_what_the_middleware_would_have_written(instances, mask_encoding, name):
+    tracked = replace(
+        instances,
+        ids=np.array([70_000, 1, 3, 9], np.uint32),
+        levels=np.array([0, 1, 2, 0]),
+        parents=np.array([-1, 0, 1, -1]),
+        scene=np.array([False, False, False, True]),
+    )
+    for found in (instances, tracked, Instances.empty((60, 90))):
+        header = Header(stamp=Time(sec=-5, nanosec=999_999_999), frame_id=name)
+        given = {"model_name": f"{name}.onnx", "model_sha256": "ab" * 32, "mask_encoding": mask_encoding}
+        written = instance_bytes(found, header, **given)
+        expected = instance_array(found, header, **given)
+        assert len(written) == len(serialize_message(expected))  # not its bytes: what is in gaps is left open
+        assert deserialize_message(written, InstanceArray) == expected
 
 
 def test_an_image_without_instances_has_none_in_any_encoding():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hassod_ros.instances import Instances
-from hassod_ros.runtime.tracking import Tracker, _histograms
+from hassod_ros.runtime.tracking import Tracker, _cells, _histograms, _overlaps, _Things
 
 SIZE = (100, 200)
 
@@ -47,19 +47,45 @@ def test_colours_decide_where_two_things_overlap_about_as_much():
 
 
 @pytest.mark.parametrize("scale", [1, 8])
-def test_colours_are_counted_also_on_a_coarse_grid(scale):
+def test_colours_are_counted_at_a_grid_of_points(scale):
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 256, (10, 20, 3), np.uint8)
     image = np.kron(blocks, np.ones((10 * scale, 10 * scale, 1), np.uint8))
     masks = np.zeros((2, *image.shape[:2]), bool)
     masks[0, 3 * scale : 97 * scale, 7 * scale : 151 * scale] = True
     masks[1, 20 * scale : 30 * scale, 50 * scale : 60 * scale] = True
-    found = _histograms(Instances.from_dense(masks, image_size=masks.shape[1:]), image)
+    instances = Instances.from_dense(masks, image_size=masks.shape[1:])
+    found = _histograms(instances.regions, _cells(instances), image)
     codes = (image >> 6).astype(int) @ [16, 4, 1]
     for histogram, mask in zip(found, masks, strict=True):
         expected = np.bincount(codes[mask], minlength=64) / mask.sum()
-        np.testing.assert_allclose(histogram, expected, atol=0.02)
+        np.testing.assert_allclose(histogram, expected, atol=0.04)
     assert found[1].max() == 1
+
+
+def test_overlaps_agree_with_those_of_all_pixels():
+    rng = np.random.default_rng(0)
+    y, x = np.ogrid[: SIZE[0], : SIZE[1]]
+    centres, radii = rng.uniform(30, (170, 70), (2, 12, 2)), rng.uniform(6, 25, (2, 12, 2))
+    shapes = [
+        np.array([((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1 for (cx, cy), (rx, ry) in zip(*each, strict=True)])
+        for each in zip(centres, radii, strict=True)
+    ]
+    before, after = (_Things.look(Instances.from_dense(masks, image_size=SIZE), 0.0, None) for masks in shapes)
+    first, second = (masks.reshape(12, -1).astype(np.int64) for masks in shapes)
+    common = first @ second.T
+    exact = common / (first.sum(1)[:, None] + second.sum(1) - common)
+    assert (exact > 0.3).sum() >= 5
+    found = _overlaps(before, after, 0.0)
+    np.testing.assert_allclose(found[exact > 0.2], exact[exact > 0.2], atol=0.04)
+    np.testing.assert_allclose(_overlaps(before, before, 0.0).diagonal(), 1)
+
+
+def test_a_mask_between_all_points_of_the_grid_keeps_its_id():
+    mask = np.zeros((1, *SIZE), bool)
+    mask[0, 10, 20:80] = mask[0, 10:70, 20] = True  # an L one pixel wide
+    tracker, thing = Tracker(), Instances.from_dense(mask, image_size=SIZE)
+    assert [tracker.update(thing, time / 10).ids.tolist() for time in range(3)] == [[1]] * 3
 
 
 def test_an_id_survives_a_short_occlusion_and_is_never_given_again():
