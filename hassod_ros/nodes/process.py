@@ -9,8 +9,6 @@ from pathlib import Path
 import cv2
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
-from hassod_ros.cores import usable_cores
-
 _PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
 # mallopt's numbers (malloc.h) and bytes. glibc otherwise gives the memory of large images back to the kernel after each
 # of them, and takes thousands of page faults to get it again. The launch files set the same for camera drivers.
@@ -21,10 +19,11 @@ _TRIM_THRESHOLD = (-1, 256 * 2**20)
 def prepare_process() -> None:
     """Set what has to be set before the first image and before ROS begins; what the user has set stays.
 
-    NumPy's threads are set where this package is imported, `hassod_ros.nodes`, which is before NumPy.
+    NumPy's threads are set where this package is imported, `hassod_ros.nodes`, which is before NumPy. OpenCV gets one
+    thread for the same reason: on a busy robot the others are waited for longer than they help.
     """
     keep_memory()
-    cv2.setNumThreads(min(cv2.getNumThreads(), usable_cores()))
+    cv2.setNumThreads(1)
     profile = fast_dds_profile()
     if profile is not None:
         os.environ.setdefault(_PROFILE, str(profile))

@@ -82,3 +82,14 @@ def test_other_arrays_are_refused(image):
 def test_unknown_color_order():
     with pytest.raises(InputError, match="RGB, BGR"):
         letterbox(np.zeros((4, 4, 3), np.uint8), np.zeros((8, 8, 3), np.uint8), fill=FILL, color_order="HSV")
+
+
+def test_a_large_image_is_averaged_over_its_pixels():
+    fine = np.indices((1080, 1920)).sum(axis=0) % 2 * 255  # every second pixel: grey from afar
+    gradient = np.broadcast_to(np.linspace(0, 255, 1920), (1080, 1920))
+    image = np.stack([fine, gradient, gradient[:, ::-1]], axis=2).astype(np.uint8)
+    out = np.empty((360, 640, 3), np.uint8)
+    letterbox(image, out, fill=(0, 0, 0))
+    exact = image.reshape(360, 3, 640, 3, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(out, exact, atol=16)
+    np.testing.assert_allclose(out[..., 1:], exact[..., 1:], atol=2)
