@@ -15,11 +15,12 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy, as in the node's process
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -228,6 +229,38 @@ def _support_found(view: View, truth: Instances, scene: Scene) -> bool:
     normal = np.linalg.svd(points[best] - middle, full_matrices=False)[2][2]
     normal *= -np.sign(normal @ middle)
     return any(p.normal @ normal > 0.9986 and abs(p.heights(middle)) < 0.01 for p in scene.grid.planes)
+
+
+def cue(shared: Path, names: Sequence[str] = ("handcrafted", "tiny")) -> None:
+    """Table of recalls of discovery on rgbd/tabletop dev, with depth joined to the features and without."""
+    from pycocotools import mask as rle
+
+    from hassod_ros.coco import to_coco
+    from hassod_ros.discovery.features import load_features, suited_options
+    from hassod_ros.discovery.features.geometry import with_depth
+    from hassod_ros.discovery.hassod import HassodConfig, discover
+
+    views = [view for view in _views(shared / "data" / "rgbd" / "tabletop") if view.annotations]
+    print("\n## rgbd/tabletop dev: recall of things and parts by discovery, mean of IoU 0.5 to 0.95\n")
+    print("| features | masks of an image | AR@10 | AR@100 |\n|---|---|---|---|")
+    for name in names:
+        features, config = load_features(name), HassodConfig(**suited_options(name))
+        for joined in (False, True):
+            best: list[np.ndarray] = []  # overlap of each annotation with the first 10 and 100
+            number = 0
+            for view in views:
+                used = with_depth(features, view.depth, view.rays) if joined else features
+                found = discover(view.image, used, config)
+                found = found.select(np.argsort(-found.scores, kind="stable"))
+                number += len(found)
+                masks = [a["segmentation"] for a in to_coco(found, 1)]
+                truth = [a["segmentation"] for a in view.annotations]
+                ious = np.array(rle.iou(masks, truth, [0] * len(truth))).reshape(len(masks), len(truth))
+                best.append(np.array([ious[:most].max(0, initial=0) for most in (10, 100)]))
+            hit = np.concatenate(best, axis=1)[..., None] >= np.arange(0.5, 0.96, 0.05)
+            few, many = 100 * hit.mean((1, 2))
+            title = f"{name} with depth" if joined else name
+            print(f"| {title} | {number / len(views):.0f} | {few:.1f} | {many:.1f} |")
 
 
 def kitchen(shared: Path) -> None:
@@ -442,10 +475,15 @@ def main() -> int:
         node(options.node)
         return 0
     cv2.setNumThreads(1)
+    with contextlib.suppress(ImportError):  # as in the node's process, where ROS is installed
+        from hassod_ros.nodes.process import keep_memory
+
+        keep_memory()
     rendered(options.scenes)
     if options.shared:
         tabletop(options.shared, options.pictures)
         kitchen(options.shared)
+        cue(options.shared)
     speed(options.repeat)
     return 0
 

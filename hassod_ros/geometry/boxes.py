@@ -90,7 +90,7 @@ def fit_boxes(
         return Boxes(three, np.zeros((0, 3, 3)), three, three, three)
     sample, counts = _sample(masks, corners, depth.shape[1])
     points = points_at(depth, rays, sample)
-    centroids = points.mean(1, dtype=np.float64)
+    centroids = (np.full(_SAMPLE, 1 / _SAMPLE, np.float32) @ points).astype(np.float64)  # faster than a mean
     directions, known = _normals(depth, rays, sample[:, ::_SPARSE])
     normals = directions.sum(1, dtype=np.float64)
     normals = np.where(np.linalg.norm(normals, axis=1, keepdims=True) > 1e-6, normals, -centroids)
@@ -134,7 +134,7 @@ def _upright(
     ground = np.array([plane.distance for plane in planes])
     stands = np.array([footing.stands for footing in footings])
     is_plane = np.array([footing.is_plane for footing in footings])
-    axes = _axes(up)  # (N, 3, 3) rows: two level ones and up
+    axes = axes_around(up)  # (N, 3, 3) rows: two level ones and up
     local = axes.astype(np.float32) @ points.transpose(0, 2, 1)  # (N, 3, S)
     heights = local[:, 2]
     low_most, bottom, top, high_most = quantiles(heights, 0.05, _TOP, 1 - _TOP, 0.95).astype(np.float64)
@@ -159,8 +159,8 @@ def _upright(
     return rotation, low, high
 
 
-def _axes(up: np.ndarray) -> np.ndarray:
-    """(N, 3, 3) rows: two directions at right angles to `up` (N, 3), and it."""
+def axes_around(up: np.ndarray) -> np.ndarray:
+    """(N, 3, 3) rows: two directions at right angles to `up` (N, 3) of length 1, and it; right-handed."""
     first = np.cross(up, np.eye(3)[np.abs(up).argmin(1)])
     first /= np.linalg.norm(first, axis=1, keepdims=True)
     return np.stack([first, np.cross(up, first), up], axis=1)

@@ -37,7 +37,7 @@ class CloudMaker:
         if self._cloud.shape != depth.shape:
             self._cloud = np.zeros(depth.shape, POINT)
             self._rgb = np.zeros((*depth.shape, 4), np.uint8)
-        z = np.where(depth > 0, depth, np.float32(np.nan))
+        z = cv2.add(depth, cv2.threshold(depth, 0, np.nan, cv2.THRESH_BINARY_INV)[1])
         if colors is None:
             self._rgb[:] = 0
         else:  # little-endian 0x00RRGGBB
@@ -45,11 +45,11 @@ class CloudMaker:
             cv2.mixChannels([colors], [self._rgb], from_to)
         # One pass over the cloud: five strided ones take several times as long.
         parts = [
-            z * rays.x,
-            z * rays.y,
+            cv2.multiply(z, rays.x),
+            cv2.multiply(z, rays.y),
             z,
             self._rgb.view(np.float32)[..., 0],
-            labels.astype(np.uint32).view(np.float32),
+            np.asarray(labels, np.uint32).view(np.float32),
         ]
         cv2.merge(parts, self._cloud.view(np.float32).reshape(*depth.shape, len(parts)))
         return self._cloud

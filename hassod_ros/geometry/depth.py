@@ -9,6 +9,7 @@ from hassod_ros.errors import InputError
 
 # Metres per unit (REP 118): integers are millimetres, floating point is metres.
 UNITS = {"16uc1": 1e-3, "mono16": 1e-3, "32fc1": 1.0, "64fc1": 1.0}
+_FAR = 1e6  # m, further than anything
 _PLAUSIBLE = (0.05, 20.0)  # m, of the median; depth cameras see nothing nearer or further
 
 
@@ -76,8 +77,10 @@ def behind_edges(depth: np.ndarray, jump: float) -> np.ndarray:
         (H, W) bool; False where there is no depth.
 
     """
-    nearest = cv2.erode(np.where(depth > 0, depth, np.float32(np.inf)), np.ones((3, 3), np.uint8))
-    return nearest < depth * np.float32(1 - jump)
+    nowhere = cv2.threshold(depth, 0, _FAR, cv2.THRESH_BINARY_INV)[1]  # _FAR where there is no depth, else 0
+    nearest = cv2.erode(cv2.add(depth, nowhere), np.ones((3, 3), np.uint8))
+    result: np.ndarray = nearest < depth * np.float32(1 - jump)
+    return result
 
 
 def noise(depth: np.ndarray | float) -> np.ndarray:

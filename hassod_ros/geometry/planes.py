@@ -17,11 +17,12 @@ from hassod_ros.geometry.rays import Rays
 CELL = 4  # px: the grid that planes are searched on
 _THIN = 2  # every so many cells propose planes
 _BLOCK = 4  # of these do it together
-_STEP = 2  # of these between two blocks
+_STEP = 3  # of these between two blocks
 _MIDDLE = np.s_[_BLOCK // 2 : 1 - _BLOCK // 2 : _STEP, _BLOCK // 2 : 1 - _BLOCK // 2 : _STEP]
 _LEAST = 147  # cells
 _PROPOSALS = 64
 _SAMPLE = 2000  # cells that proposals are judged by
+_FIT = 3000  # cells that a plane is laid through
 _LEAST_SHARE = 0.02  # of the cells with depth
 _MOST = 6  # planes
 _SAME_ANGLE, _SAME_DISTANCE = 0.985, 3.0  # cosine, and noises between two planes that are one bent by the camera
@@ -95,8 +96,7 @@ def _find(points: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -
     proposals = _propose(points[..., 2], valid, x, y)
     step = max(1, total // _SAMPLE)
     limits = noise(flat[:, 2])
-    moments = _Moments(flat, limits)
-    sample, sample_limits, sample_moments = flat[::step], limits[::step], moments.thinned(step)
+    sample, sample_limits = flat[::step], limits[::step]
     agree = np.abs(proposals[:, :3] @ sample.T - proposals[:, 3:]) < sample_limits  # (S, n)
     votes_of = agree.astype(np.float32)  # a matrix product counts faster than anything on bools
     open_ = np.ones(len(proposals), bool)
@@ -111,14 +111,14 @@ def _find(points: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -
         normal, distance = proposals[best, :3], proposals[best, 3]
         on = agree[best] & free_sample
         for _ in range(2):
-            normal, distance = sample_moments.fit(on)
+            normal, distance = _fit(sample, sample_limits, on)
             on = _near(sample, sample_limits, normal, distance) & free_sample
         # A proposal that led to nothing is not tried again; what it holds stays free.
         open_[best] = False
         if np.count_nonzero(on) * step < least:
             continue
         on = _near(flat, limits, normal, distance) & free
-        normal, distance = moments.fit(on)
+        normal, distance = _fit(flat, limits, on)
         on = _near(flat, limits, normal, distance) & free
         count = int(np.count_nonzero(on))
         if count < least:
@@ -177,27 +177,24 @@ def _near(points: np.ndarray, limits: np.ndarray, normal: np.ndarray, distance: 
     return result
 
 
-class _Moments:
-    """Fits planes of least squares to some of N points (N, 3); near ones count most, where the noise is small."""
+def _fit(points: np.ndarray, limits: np.ndarray, on: np.ndarray) -> tuple[np.ndarray, float]:
+    """Plane of least squares through the points `on` (N,), near ones first where the noise is small.
 
-    def __init__(self, points: np.ndarray, limits: np.ndarray) -> None:
-        self._points = np.ones((len(points), 4))  # float64: the moments are not centred
-        self._points[:, :3] = points
-        self._weighted = self._points * (1 / np.square(limits, dtype=np.float64))[:, None]
+    Returns:
+        Normal (3,) float64 to the camera's side, and distance.
 
-    def thinned(self, step: int) -> _Moments:
-        """The same of every so many points."""
-        part = object.__new__(_Moments)
-        part._points, part._weighted = self._points[::step].copy(), self._weighted[::step].copy()
-        return part
-
-    def fit(self, on: np.ndarray) -> tuple[np.ndarray, float]:
-        """Normal to the camera's side, and distance, of the plane through the points of a bool mask (N,)."""
-        moments = (self._weighted * on[:, None]).T @ self._points
-        middle = moments[3, :3] / moments[3, 3]
-        normal = np.linalg.eigh(moments[:3, :3] - moments[3, 3] * np.outer(middle, middle))[1][:, 0]
-        distance = float(normal @ middle)
-        return (normal, distance) if distance < 0 else (-normal, -distance)
+    """
+    index = np.flatnonzero(on)
+    index = index[:: 1 + len(index) // _FIT]
+    weights = 1 / np.square(limits.take(index))
+    weights /= weights.sum()
+    points = points.take(index, axis=0)
+    middle = weights @ points
+    away = points - middle
+    moments = (away * weights[:, None]).T @ away  # centred, so that float32 is enough
+    normal = np.linalg.eigh(moments.astype(np.float64))[1][:, 0]
+    distance = float(normal @ middle)
+    return (normal, distance) if distance < 0 else (-normal, -distance)
 
 
 def _twin(found: list[Plane], normal: np.ndarray, points: np.ndarray, limits: np.ndarray, on: np.ndarray) -> int | None:

@@ -13,6 +13,7 @@ import numpy as np
 from hassod_ros.errors import InputError
 
 _MODELS = ("", "plumb_bob", "rational_polynomial", "equidistant")
+_OTHER_NAMES = {"Brown Conrady": "plumb_bob"}  # in recordings of librealsense
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Calibration:
         focal: fx, fy, px.
         center: cx, cy, px; the centre of the first pixel is 0, 0.
         distortion: Coefficients in the order of OpenCV; empty = none.
-        model: ROS name of the distortion: plumb_bob, rational_polynomial or equidistant.
+        model: ROS name of the distortion: plumb_bob, rational_polynomial or equidistant. Without coefficients any.
 
     Raises:
         InputError: A value makes no camera.
@@ -51,7 +52,7 @@ class Calibration:
             raise InputError(
                 f"camera_info is of an image of {self.size[1]} x {self.size[0]} pixels; set its width and height"
             )
-        if self.model not in _MODELS:
+        if self.model not in _MODELS and any(self.distortion):
             raise InputError(
                 f"distortion model {self.model!r} is not known; use {', '.join(_MODELS[1:])}, or rectified images"
             )
@@ -193,5 +194,5 @@ def calibration_of(
         (fx / across, fy / down),
         ((cx - offset[0] + 0.5) / across - 0.5, (cy - offset[1] + 0.5) / down - 0.5),
         () if p is not None else tuple(d),
-        model,
+        _OTHER_NAMES.get(model, model),
     )

@@ -23,6 +23,7 @@ from hassod_ros.footage.rgbd import Shot, is_rgbd, open_rgbd
 from hassod_ros.footage.sources import open_source
 from hassod_ros.nodes.convert import array_to_image
 from hassod_ros.nodes.depth_player import DepthPublisher, recorded_info
+from hassod_ros.nodes.diagnostics import Notices
 from hassod_ros.nodes.parameters import Parameter, declare, values
 from hassod_ros.nodes.run import reliability, run
 
@@ -138,6 +139,7 @@ class CameraPlayer(Node):
         self._has_depth = is_rgbd(self._options["source"]) or is_bag(self._options["source"])
         if self._has_depth and (self._options["height"] or self._options["pan_zoom"]):
             raise InputError("width, height and pan_zoom are for photographs and videos; depth would not fit any more")
+        self._notices = Notices(self)  # a source that is played again and again says the same each time
         self._frames = self._open()
         self._next: Shot | None = next(self._frames)  # a source without images is noticed here
         qos = QoSProfile(
@@ -156,12 +158,12 @@ class CameraPlayer(Node):
     def _open(self) -> Iterator[Shot]:
         options = self._options
         if self._has_depth:
-            return open_rgbd(options["source"], say=self.get_logger().warning)
+            return open_rgbd(options["source"], say=self._notices.warn)
         pictures = open_source(
             options["source"],
             size=(options["height"], options["width"]) if options["height"] else None,
             frames_per_photo=math.ceil(options["pan_zoom"] * options["rate"]),
-            warn=self.get_logger().warning,
+            warn=self._notices.warn,
         )
         return (Shot(Frame(options["source"], 0, pixels)) for pixels in pictures)
 

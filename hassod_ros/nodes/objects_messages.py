@@ -12,6 +12,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from hassod_msgs.msg import Grasp3D, Grasp3DArray, Object3D, Object3DArray, Support
+from hassod_ros.geometry.boxes import axes_around
 from hassod_ros.geometry.cloud import POINT, CloudMaker
 from hassod_ros.geometry.depth import quantiles
 from hassod_ros.geometry.grasps import Grasp, find_grasps
@@ -105,10 +106,10 @@ def poses(transform: np.ndarray, rotations: np.ndarray, places: np.ndarray) -> l
 
 def object_array(result: Located) -> Object3DArray:
     """`~/objects`."""
-    scene, objects = result.scene, result.scene.objects
+    objects = result.scene.objects
     turn, move = result.transform[:3, :3], result.transform[:3, 3]
-    centroids = objects.centroids @ turn.T + move
-    normals = objects.normals @ turn.T
+    centroids, normals = (objects.centroids @ turn.T + move).tolist(), (objects.normals @ turn.T).tolist()
+    sizes = objects.sizes.tolist()
     message = Object3DArray(header=result.header, camera_frame=result.camera_header.frame_id)
     parents = _published_parents(objects.parents, result.published)
     for i in result.published.tolist():
@@ -122,15 +123,14 @@ def object_array(result: Located) -> Object3DArray:
                 is_support=bool(objects.is_support[i]),
                 support=int(objects.supports[i]),
                 pose=result.poses[i],
-                size=_vector(objects.sizes[i]),
-                centroid=Point(**_xyz(centroids[i])),
+                size=_vector(sizes[i]),
+                centroid=Point(**dict(zip("xyz", centroids[i], strict=True))),
                 normal=_vector(normals[i]),
                 coverage=float(objects.coverage[i]),
                 points=int(objects.counts[i]),
             )
         )
-    for k, plane in enumerate(scene.grid.planes):
-        message.supports.append(_support(result, k, turn @ plane.normal, plane.distance, move))
+    message.supports = _supports(result)
     return message
 
 
@@ -160,37 +160,47 @@ def _published_parents(parents: np.ndarray, published: np.ndarray) -> np.ndarray
     return parents
 
 
-def _support(result: Located, k: int, normal: np.ndarray, distance: float, move: np.ndarray) -> Support:
-    grid, objects = result.scene.grid, result.scene.objects
-    cells = np.flatnonzero(grid.labels == k)
-    points = grid.points.reshape(-1, 3).take(cells[:: 1 + len(cells) // _EXTENT_POINTS], axis=0).astype(np.float64)
-    owners = np.flatnonzero(objects.is_support & (objects.supports == k))
-    plane = grid.planes[k]
-    middle = points.mean(0)
-    main = np.linalg.eigh(np.cov((points - middle).T))[1][:, 2]
-    along = main - (main @ plane.normal) * plane.normal
-    along /= np.linalg.norm(along)
-    rotation = np.stack([along, np.cross(plane.normal, along), plane.normal], axis=1)
-    local = (points - middle) @ rotation
-    low, high = quantiles(local.T, 0.01, 0.99)
-    center = middle + rotation @ [*(low[:2] + high[:2]) / 2, 0]
-    return Support(
-        id=int(result.ids[owners[np.argmax(objects.counts[owners])]]) if len(owners) else 0,
-        normal=_vector(normal),
-        distance=float(distance + normal @ move),
-        pose=poses(result.transform, rotation[None], center[None])[0],
-        size_x=float(high[0] - low[0]),
-        size_y=float(high[1] - low[1]),
-        points=plane.cells * _PIXELS,
-    )
+def _supports(result: Located) -> list[Support]:
+    """The planes, each with the rectangle that its points fill."""
+    grid, objects, turn = result.scene.grid, result.scene.objects, result.transform[:3, :3]
+    if not grid.planes:
+        return []
+    up = np.array([plane.normal for plane in grid.planes])
+    rotations = axes_around(up).transpose(0, 2, 1)  # columns: two in the plane, the normal
+    centers, sides = np.empty((len(up), 3)), []
+    for k in range(len(up)):
+        cells = np.flatnonzero(grid.labels == k)
+        points = grid.points.reshape(-1, 3).take(cells[:: 1 + len(cells) // _EXTENT_POINTS], axis=0).astype(np.float64)
+        middle = points.mean(0)
+        flat = (points - middle) @ rotations[k, :, :2]
+        (xx, xy), (_, yy) = flat.T @ flat
+        angle = np.arctan2(2 * xy, xx - yy) / 2  # of the main direction
+        spin = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        rotations[k, :, :2] = rotations[k, :, :2] @ spin
+        low, high = quantiles((flat @ spin).T, 0.01, 0.99)
+        centers[k] = middle + rotations[k, :, :2] @ ((low + high) / 2)
+        sides.append((high - low).tolist())
+    supports = []
+    placed = poses(result.transform, rotations, centers)
+    for k, plane in enumerate(grid.planes):
+        owners = np.flatnonzero(objects.is_support & (objects.supports == k))
+        normal = turn @ plane.normal
+        supports.append(
+            Support(
+                id=int(result.ids[owners[np.argmax(objects.counts[owners])]]) if len(owners) else 0,
+                normal=_vector(normal.tolist()),
+                distance=float(plane.distance + normal @ result.transform[:3, 3]),
+                pose=placed[k],
+                size_x=sides[k][0],
+                size_y=sides[k][1],
+                points=plane.cells * _PIXELS,
+            )
+        )
+    return supports
 
 
-def _xyz(values: np.ndarray) -> dict[str, float]:
-    return dict(zip("xyz", (float(value) for value in values), strict=True))
-
-
-def _vector(values: np.ndarray) -> Vector3:
-    return Vector3(**_xyz(values))
+def _vector(values: list[float]) -> Vector3:
+    return Vector3(**dict(zip("xyz", values, strict=True)))
 
 
 def cloud(result: Located, maker: CloudMaker) -> PointCloud2:

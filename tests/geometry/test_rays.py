@@ -69,7 +69,7 @@ def test_a_rectified_image_takes_its_projection():
         ({"center": (np.inf, 0.0)}, "NaN or infinite"),
         ({"distortion": (np.nan,)}, "NaN"),
         ({"size": (0, 64)}, "set its width and height"),
-        ({"model": "division"}, "division"),
+        ({"model": "division", "distortion": (0.1,)}, "division"),
     ],
 )
 def test_what_is_no_camera_is_refused_with_a_remedy(change, words):
@@ -90,3 +90,13 @@ def test_rays_are_made_once():
     for lens in ("plumb_bob", "equidistant"):
         cache(LENSES[lens])
     assert cache(PLAIN) is not first
+
+
+def test_without_coefficients_the_model_does_not_matter_and_librealsense_s_name_is_known():
+    k = (600.0, 0.0, 319.5, 0.0, 600.0, 239.5, 0.0, 0.0, 1.0)
+    zeros = calibration_of((480, 640), k, (0.0,) * 5, "Inverse Brown Conrady")
+    assert np.array_equal(make_rays(zeros).x, make_rays(calibration_of((480, 640), k, (), "plumb_bob")).x)
+    bent = (0.1, -0.05, 0.001, 0.0, 0.0)
+    assert calibration_of((480, 640), k, bent, "Brown Conrady") == calibration_of((480, 640), k, bent, "plumb_bob")
+    with pytest.raises(InputError, match="Inverse"):
+        calibration_of((480, 640), k, bent, "Inverse Brown Conrady")

@@ -120,7 +120,7 @@ def test_depth_that_comes_later_is_waited_for(bench):
     [
         ({"k": [np.nan] * 9}, "NaN"),
         ({"k": [0.0] * 9}, "not calibrated"),
-        ({"distortion_model": "division"}, "division"),
+        ({"distortion_model": "division", "d": [0.1]}, "division"),
         ({"width": 0, "height": 0}, "width and height"),
     ],
     ids=["nan", "zero", "model", "size"],

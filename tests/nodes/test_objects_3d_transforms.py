@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 from geometry_msgs.msg import TransformStamped
+from rcl_interfaces.msg import Log
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from tf2_msgs.msg import TFMessage
 
@@ -30,6 +31,7 @@ class MovingBench(Bench):
         super().__init__(ros, **parameters)
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.fixed = ros.node.create_publisher(TFMessage, "/tf_static", latched)
+        self.said = ros.collect(Log, "/rosout", latched)
         self.moving = ros.node.create_publisher(TFMessage, "/tf", 100)
         ros.until(lambda: self.moving.get_subscription_count() and self.fixed.get_subscription_count())
 
@@ -72,6 +74,7 @@ def test_a_transform_that_comes_a_little_later_is_waited_for(bench):
 def test_without_a_transform_the_camera_s_frame_is_used(bench):
     bench.time += 20_000_000_000
     answer = bench.send()
+    bench.ros.until(lambda: any("instead of target_frame map" in line.msg for line in bench.said))
     assert answer.header.frame_id == "color"
     check(answer)
 
