@@ -155,7 +155,9 @@ def finish(
     kept, masks = clock.measure(name, "masks", lambda: paste_filled(maps, boxes, options.mask_threshold))
     rows, levels, boxes = rows[kept], levels[kept], boxes[kept]
     known = levels if options.level_source == "head" else None
-    parents, levels = clock.measure(name, "hierarchy", lambda: find_parents(boxes, masks, known, options.cover))
+    parents, levels = clock.measure(
+        name, "hierarchy", lambda: find_parents(boxes, masks, known, options.parent_coverage)
+    )
     return clock.measure(
         name,
         "instances",

@@ -48,10 +48,9 @@ from roles import parse_size  # the script beside this one
 from sensor_msgs.msg import Image
 
 from hassod_msgs.msg import InstanceArray
-from hassod_ros.children import start
+from hassod_ros.children import end, start
 from hassod_ros.errors import InputError
 from hassod_ros.files import write_json
-from hassod_ros.nodes.demo import end_node
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = "/perception_node/instances"
@@ -87,7 +86,7 @@ class Processes:
         }
         with open(self._logs / f"{name}.log", "ab") as log:
             child = start(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        self._stack.callback(end_node, child)
+        self._stack.callback(end, child)
         return child
 
     def role(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:

@@ -78,7 +78,11 @@ def build_parser() -> argparse.ArgumentParser:
         "masks (default: none)",
     )
     parser.add_argument(
-        "--cover", type=float, default=0.75, help="share of a mask that its parent must contain, in (0, 1]"
+        "--parent-coverage",
+        "--cover",  # its name before
+        type=float,
+        default=0.75,
+        help="share of a mask that its parent must contain, in (0, 1]",
     )
     parser.add_argument("--recipe", default="", help="name of the training recipe, for the metadata")
     parser.add_argument("--hassod", action="store_true", help="the checkpoint is HASSOD's own (Detectron2)")
@@ -89,6 +93,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Export; the status is that of `commands.run`."""
     given = build_parser().parse_args(arguments)
+    if any(argument.partition("=")[0] == "--cover" for argument in arguments or sys.argv[1:]):
+        print("to_onnx: --cover is called --parent-coverage now; rename it", file=sys.stderr)
 
     def work() -> None:
         options = ExportOptions(
@@ -105,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
             recipe=given.recipe,
             score_thresholds=tuple(given.score_thresholds),
             level_source=given.levels,
-            cover=given.cover,
+            parent_coverage=given.parent_coverage,
             color_weight=given.color_weight,
             evidence=read_evidence(given.evidence) if given.evidence else None,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Sequence
 from typing import Any
@@ -18,3 +19,14 @@ def start(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
 
     """
     return subprocess.Popen(["setpriv", "--pdeathsig", "TERM", "--", *command], **options)
+
+
+def end(child: subprocess.Popen[Any], limit: float = 20.0) -> None:
+    """End a child as Ctrl-C does, so that a node gives its shared memory back; kill it after `limit` seconds."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+    try:
+        child.wait(timeout=limit)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()

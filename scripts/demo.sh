@@ -5,4 +5,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup_env.sh
 source scripts/env.sh
-exec python -m hassod_ros.nodes.demo "$@"
+exec python scripts/demo.py "$@"

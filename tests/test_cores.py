@@ -1,4 +1,7 @@
 import os
+import subprocess
+import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -69,3 +72,38 @@ def test_binding_to_cores_counts():
         assert usable_cores() == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+@pytest.fixture
+def limited():
+    """A control group of this machine with a quota of half a core, of either version of the kernel's."""
+    for mount, files in (
+        (Path("/sys/fs/cgroup/cpu"), {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "50000"}),
+        (Path("/sys/fs/cgroup"), {"cpu.max": "50000 100000"}),
+    ):
+        group = mount / f"hassod_ros_{uuid.uuid4().hex}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            for name, content in files.items():
+                (group / name).write_text(content)
+        except OSError:
+            group.rmdir()
+            continue
+        yield group
+        group.rmdir()
+        return
+    pytest.skip("control groups of the processor cannot be made here")
+
+
+@needs_two
+def test_a_quota_that_the_kernel_enforces_is_seen(limited):
+    program = (
+        "import os, sys; from pathlib import Path; from hassod_ros.cores import usable_cores; "
+        "before = usable_cores(); Path(sys.argv[1]).write_text(str(os.getpid())); print(before, usable_cores())"
+    )
+    command = [sys.executable, "-c", program, str(limited / "cgroup.procs")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert said.split() == [str(usable_cores()), "1"]

@@ -270,7 +270,7 @@ def _export(task: Retrain, running: Version, extract: Step, train: Step, folder:
         *("--size", "x".join(map(str, info.input_size)), "--score-thresholds", *info.score_thresholds),
         *("--proposals", info.proposals, "--detections", info.detections, "--nms", info.nms_threshold),
         *("--mask-threshold", info.mask_threshold, "--levels", info.level_source),
-        *("--cover", info.cover, "--color-weight", info.color_weight),
+        *("--parent-coverage", info.parent_coverage, "--color-weight", info.color_weight),
         *("--recipe", task.recipe.stem),
         *task.export,
     )

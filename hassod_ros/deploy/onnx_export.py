@@ -54,7 +54,7 @@ class ExportOptions:
         recipe: Name of the training recipe, for the metadata.
         score_thresholds: Recommended least score for each level.
         level_source: See `ModelInfo`.
-        cover: Likewise.
+        parent_coverage: Likewise.
         color_weight: Likewise.
         evidence: Likewise.
 
@@ -73,7 +73,7 @@ class ExportOptions:
     recipe: str = ""
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)
     level_source: str = "head"
-    cover: float = 0.75
+    parent_coverage: float = 0.75
     color_weight: float = 0.0
     evidence: Evidence | None = None
 
@@ -129,7 +129,7 @@ def export_onnx(
             recipe=options.recipe,
             score_thresholds=options.score_thresholds,
             level_source=options.level_source,
-            cover=options.cover,
+            parent_coverage=options.parent_coverage,
             color_weight=options.color_weight,
             evidence=options.evidence,
         )

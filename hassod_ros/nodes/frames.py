@@ -22,6 +22,8 @@ from hassod_ros.pixel_range import PixelRange
 from hassod_ros.runtime.model_slot import Model, ModelSlot
 from hassod_ros.runtime.stream import Moment, Worker
 
+END_LIMIT = 10.0  # s that a frame may still take when the node is deactivated
+
 
 class Frame(NamedTuple):
     """A received image, and when it came: s, time.perf_counter, and s by the node's clock."""
@@ -73,9 +75,15 @@ class FrameLoop:
         return self._segmenting.overdue()
 
     def close(self) -> None:
-        """End the threads; the frame that is being segmented is finished first."""
-        self._segmenting.close()
-        self._drawing.close()
+        """End the threads; the frame that is being segmented is finished first.
+
+        Raises:
+            InputError: It does not come to an end.
+
+        """
+        ended = [worker.close(END_LIMIT) for worker in (self._segmenting, self._drawing)]
+        if not all(ended):
+            raise InputError(f"the model has not come back from an image for {END_LIMIT:g} s; it was left behind")
 
     def receive(self, camera: Camera, message: Image | CompressedImage) -> None:
         """Take a message of a camera; to be called in the thread that spins."""

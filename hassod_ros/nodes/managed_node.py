@@ -63,7 +63,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         """Begin to work (activate); what was begun already is ended by `stop` on an error."""
 
     def stop(self) -> None:
-        """End what `start` began, if anything (deactivate)."""
+        """End what `start` began, if anything (deactivate); raises where that takes too long."""
 
     def release(self) -> None:
         """Give back what `load` got, if anything (cleanup)."""
@@ -98,10 +98,9 @@ class ManagedNode(LifecycleNodeMixin, Node):
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Called by rclpy."""
+        """Called by rclpy. On an error everything is given back: the node is unconfigured then."""
         self._bond.end()
-        self.stop()
-        return TransitionCallbackReturn.SUCCESS
+        return TransitionCallbackReturn.SUCCESS if self._end_work() else TransitionCallbackReturn.ERROR
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Called by rclpy."""
@@ -111,7 +110,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Called by rclpy, in whatever state."""
         self._bond.end()
-        self.stop()
+        self._end_work()
         self.release()
         return TransitionCallbackReturn.SUCCESS
 
@@ -119,11 +118,20 @@ class ManagedNode(LifecycleNodeMixin, Node):
         """Called by rclpy; back to unconfigured, from where the node can be configured again."""
         return self.on_shutdown(state)
 
+    def _end_work(self) -> bool:
+        """Deactivate; whether that went well."""
+        try:
+            self.stop()
+        except Exception as error:
+            self.failure = self.notices.fail("cannot deactivate", error)
+            return False
+        return True
+
     def destroy_node(self) -> None:
         """End the threads before what they use is gone."""
         if self._reporter is not None:  # else the constructor failed, and rclpy clears up
             self._reporter.close()
             self._bond.end()
-            self.stop()
+            self._end_work()
             self.release()
         super().destroy_node()

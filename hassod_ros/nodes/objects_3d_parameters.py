@@ -10,6 +10,7 @@ from hassod_ros.geometry.objects import ObjectOptions
 from hassod_ros.nodes import health
 from hassod_ros.nodes.parameters import Parameter
 from hassod_ros.nodes.perception_parameters import LEVEL_NAMES
+from hassod_ros.nodes.shared_parameters import DIAGNOSTICS_PERIOD, INPUT_RELIABILITY, OUTPUT_RELIABILITY
 
 REGISTRATIONS = ("auto", "assume")
 
@@ -146,29 +147,9 @@ PARAMETERS = (
         unit="s",
         description="Time after which a box that is not seen any longer leaves the planning scene.",
     ),
-    Parameter(
-        name="input_reliability",
-        default="best_effort",
-        choices=("best_effort", "reliable"),
-        description="QoS of all subscriptions, where `qos_overrides` does not say otherwise.",
-        read_only=True,
-    ),
-    Parameter(
-        name="output_reliability",
-        default="reliable",
-        choices=("best_effort", "reliable"),
-        description="QoS of what is published per image, where `qos_overrides` does not say otherwise.",
-        read_only=True,
-    ),
-    Parameter(
-        name="diagnostics_period",
-        default=1.0,
-        low=0.05,
-        high=60.0,
-        unit="s",
-        description="Time between two diagnostics.",
-        read_only=True,
-    ),
+    INPUT_RELIABILITY,
+    OUTPUT_RELIABILITY,
+    DIAGNOSTICS_PERIOD,
     *health.PARAMETERS,
 )
 

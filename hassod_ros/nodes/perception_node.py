@@ -20,7 +20,7 @@ from hassod_msgs.srv import ReloadModel, Segment
 from hassod_ros.errors import InputError
 from hassod_ros.nodes import vision
 from hassod_ros.nodes.camera import Camera, check_names, prefix
-from hassod_ros.nodes.diagnostics import frame_status
+from hassod_ros.nodes.camera_status import NodeState, camera_status
 from hassod_ros.nodes.frames import FrameLoop, read_pixels
 from hassod_ros.nodes.inputs import ImageInput
 from hassod_ros.nodes.managed_node import ManagedNode
@@ -32,7 +32,6 @@ from hassod_ros.pixel_range import PixelRange
 from hassod_ros.runtime.model_slot import Model, ModelSlot
 from hassod_ros.runtime.region import Region
 from hassod_ros.runtime.segmenter import ImageSegmenter, open_segmenter
-from hassod_ros.runtime.stream import FrameStatistics
 from hassod_ros.runtime.told_model import ToldModel
 
 FOLLOW = 0.25  # s between two looks at who subscribes to the results
@@ -232,43 +231,9 @@ class PerceptionNode(ManagedNode):
 
     def statuses(self) -> list[DiagnosticStatus]:
         """One for each camera."""
-        options = self.options()
-        return [self._status(camera, options) for camera in (*self._cameras,) or (None,)]
-
-    def _status(self, camera: Camera | None, options: dict[str, Any]) -> DiagnosticStatus:
-        slot, frames, model = self._slot, self._frames, self._slot.model
-        images = camera.input if camera is not None else None
-        silence = images.silence if images is not None else 0.0
-        idle = "" if self._enabled else "disabled"
-        if images is None:
-            loading = ": ".join(filter(None, (f"loading {slot.loading}", slot.progress)))
-            idle = loading if slot.loading else "not active"
-        elif not images.subscribed:
-            idle = idle or "waiting: nobody subscribes to the results"
-        return frame_status(
-            f"{self.get_fully_qualified_name()}: {(camera and camera.name) or 'segmentation'}",
-            camera.statistics if camera else FrameStatistics(),
-            options,
-            failure=self.failure or (camera.failure if camera else ""),
-            idle=idle,
-            warnings=camera.warnings() if camera else (),
-            judged={"silence": silence, "no_result": frames.overdue() if frames else 0.0},
-            text={
-                "model": model.name if model else "",
-                "model_sha256": model.sha256 if model else "",
-                "told_model": self._told,
-                "precision": model.precision if model else "",
-                "backend": model.segmenter.backend if model else "",
-                "loading": slot.loading,
-                "progress": slot.progress,
-                "input": images.describe() if images else "",
-                "last_malformed": camera.malformed if camera else "",
-            },
-            figures={
-                "since_last_image_s": silence,
-                "clock_offset_s": camera.clock.offset if camera else 0.0,
-            },
-        )
+        options, name = self.options(), self.get_fully_qualified_name()
+        state = NodeState(self._slot, self._frames, self.failure, self._told, self._enabled)
+        return [camera_status(name, camera, state, options) for camera in (*self._cameras,) or (None,)]
 
 
 def _qos(policy: str) -> QoSProfile:

@@ -10,6 +10,7 @@ from hassod_ros.instances import Level
 from hassod_ros.nodes import health
 from hassod_ros.nodes.messages import MASK_ENCODINGS
 from hassod_ros.nodes.parameters import Parameter
+from hassod_ros.nodes.shared_parameters import DIAGNOSTICS_PERIOD, INPUT_RELIABILITY, OUTPUT_RELIABILITY
 from hassod_ros.runtime.backends import BACKENDS
 from hassod_ros.runtime.selection import Selection
 
@@ -100,21 +101,8 @@ PARAMETERS = (
         description="`raw` subscribes `image`, `compressed` subscribes `image/compressed`.",
         read_only=True,
     ),
-    Parameter(
-        name="input_reliability",
-        default="best_effort",
-        choices=("best_effort", "reliable"),
-        description="QoS of the image subscription, where `qos_overrides` does not say otherwise.",
-        read_only=True,
-    ),
-    Parameter(
-        name="output_reliability",
-        default="reliable",
-        choices=("best_effort", "reliable"),
-        description="QoS of what is published per image, where `qos_overrides` does not say otherwise; reliable also "
-        "serves best-effort subscribers.",
-        read_only=True,
-    ),
+    INPUT_RELIABILITY,
+    OUTPUT_RELIABILITY,
     *(
         Parameter(
             name=f"score_thresholds.{name}",
@@ -226,15 +214,7 @@ PARAMETERS = (
         high=100,
         description="Quality of `~/overlay/compressed`.",
     ),
-    Parameter(
-        name="diagnostics_period",
-        default=1.0,
-        low=0.05,
-        high=60.0,
-        unit="s",
-        description="Time between two diagnostics.",
-        read_only=True,
-    ),
+    DIAGNOSTICS_PERIOD,
     *health.PARAMETERS,
 )
 

@@ -22,7 +22,8 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 _METADATA_PROPS = 14  # field of ModelProto (onnx.proto)
 _LENGTH_DELIMITED, _VARINT = 2, 0
-_ADDED = ("cover", "color_weight", "evidence", "feature_stride")  # older files lack it: they take the default
+_RENAMED = {"cover": "parent_coverage"}  # of files that are older still
+_ADDED = ("parent_coverage", "color_weight", "evidence", "feature_stride")  # older files lack it: they take the default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class ModelInfo:
         score_thresholds: Recommended least score for each level, in [0, 1].
         mask_threshold: Probability from which a pixel belongs to the mask.
         level_source: "head", or "coverage" where the masks tell levels better than the level head does.
-        cover: Recommended share of a mask that its parent must contain, in (0, 1].
+        parent_coverage: Recommended share of a mask that its parent must contain, in (0, 1].
         color_weight: Recommended weight with which outlines follow the colours of the image, from 0.
         evidence: Constants of `Evidence`, for models whose scores, scenes and parents are judged by the picture.
         feature_stride: Pixels of the input a cell of the output `features`, the finest pyramid level, is wide; 0 where
@@ -74,7 +75,7 @@ class ModelInfo:
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)
     mask_threshold: float = 0.5
     level_source: str = "head"
-    cover: float = 0.75
+    parent_coverage: float = 0.75
     color_weight: float = 0.0
     evidence: Evidence | None = None
     feature_stride: int = 0
@@ -101,7 +102,7 @@ class ModelInfo:
             and all(0 <= value <= 1 for value in self.score_thresholds),
             "mask_threshold": 0 < self.mask_threshold < 1,
             "level_source": self.level_source in LEVEL_SOURCES,
-            "cover": 0 < self.cover <= 1,
+            "parent_coverage": 0 < self.parent_coverage <= 1,
             "color_weight": 0 <= self.color_weight < math.inf,
             "feature_stride": self.feature_stride >= 0,
             "nms_threshold": 0 < self.nms_threshold <= 1,
@@ -138,6 +139,9 @@ class ModelInfo:
         if schema != SCHEMA:
             raise InputError(f"{name} has metadata schema {schema}, this version reads {SCHEMA}; export it again")
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        for old, name_now in _RENAMED.items():
+            if old in values:
+                values.setdefault(name_now, values.pop(old))
         try:
             if values.get("evidence") is not None:
                 values["evidence"] = Evidence.from_mapping(values["evidence"])

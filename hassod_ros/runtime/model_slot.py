@@ -17,6 +17,7 @@ from hassod_ros.runtime.model_names import resolve_model
 from hassod_ros.runtime.segmenter import ImageSegmenter
 from hassod_ros.runtime.selection import Selection
 
+_CLOSE_LIMIT = 1.0  # s that an image may still take when the slot is closed
 _SELF_TEST_SIZE = (120, 160)  # H, W of the picture that a new model is tried on
 
 
@@ -145,21 +146,32 @@ class ModelSlot:
 
         """
         with self._lock:
-            if self._model is None:
+            model, life = self._model, self._lives
+            if model is None:
                 raise InputError("the node is not configured; configure it first")
-            segmenter = self._model.segmenter
-            segmenter.configure(selection)
-            orders = {order for _, order in images}
-            if len(orders) == 1:
-                found = segmenter.segment([pixels for pixels, _ in images], color_order=orders.pop())
-            else:
-                found = segmenter.segment([to_rgb(pixels, order) for pixels, order in images])
-            return found, self._model
+            try:
+                model.segmenter.configure(selection)
+                orders = {order for _, order in images}
+                if len(orders) == 1:
+                    found = model.segmenter.segment([pixels for pixels, _ in images], color_order=orders.pop())
+                else:
+                    found = model.segmenter.segment([to_rgb(pixels, order) for pixels, order in images])
+            finally:
+                if life != self._lives:  # closed without waiting for this image
+                    model.segmenter.close()
+            return found, model
 
     def close(self) -> None:
-        """Give the model back; one that is being loaded will not be taken. The slot can be used again."""
-        with self._lock:
-            self._lives += 1
-            old, self._model = self._model, None
-        if old is not None:
+        """Give the model back; one that is being loaded will not be taken. The slot can be used again.
+
+        A model that does not come back from an image is closed once it does.
+        """
+        lock, idle = self._lock, self._lock.acquire(timeout=_CLOSE_LIMIT)
+        self._lives += 1
+        old, self._model = self._model, None
+        if idle:
+            lock.release()
+        else:
+            self._lock = threading.Lock()
+        if old is not None and idle:
             old.segmenter.close()

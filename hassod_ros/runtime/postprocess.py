@@ -50,7 +50,8 @@ class PostprocessOptions:
     Attributes:
         score_thresholds: Least score for each level, in [0, 1].
         mask_threshold: Probability above which a pixel belongs to the mask, in (0, 1).
-        cover: Share of a mask that its parent must contain, in (0, 1]; 0.75 is the paper's value for predicted masks.
+        parent_coverage: Share of a mask that its parent must contain, in (0, 1]; 0.75 is the paper's value for
+            predicted masks.
         max_instances: The best so many are kept.
         level_source: "head": the level head decides. "coverage": the depth in the forest of the masks above the
             lowest threshold, as for pseudo-labels.
@@ -63,7 +64,7 @@ class PostprocessOptions:
 
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)
     mask_threshold: float = 0.5
-    cover: float = 0.75
+    parent_coverage: float = 0.75
     max_instances: int = 1000
     level_source: str = "head"
     color_weight: float = 0.0
@@ -74,8 +75,8 @@ class PostprocessOptions:
             raise ValueError(f"score_thresholds must be {len(Level)} numbers in [0, 1], got {self.score_thresholds}")
         if not 0 < self.mask_threshold < 1:
             raise ValueError(f"mask_threshold must lie between 0 and 1, got {self.mask_threshold}")
-        if not 0 < self.cover <= 1:
-            raise ValueError(f"cover must lie in (0, 1], got {self.cover}")
+        if not 0 < self.parent_coverage <= 1:
+            raise ValueError(f"parent_coverage must lie in (0, 1], got {self.parent_coverage}")
         if self.level_source not in LEVEL_SOURCES:
             raise ValueError(f"level_source must be one of {LEVEL_SOURCES}, got {self.level_source!r}")
         if not 0 <= self.color_weight < np.inf:
@@ -90,7 +91,7 @@ class PostprocessOptions:
             score_thresholds=info.score_thresholds,
             mask_threshold=info.mask_threshold,
             level_source=info.level_source,
-            cover=info.cover,
+            parent_coverage=info.parent_coverage,
             color_weight=info.color_weight,
             evidence=info.evidence,
         )
@@ -131,12 +132,12 @@ def to_instances(
     filled, masks = filled[: options.max_instances], masks[: options.max_instances]
     boxes, scores, scene, levels = boxes[filled], scores[filled], scene[filled], levels[filled]
     if allowed is None or options.evidence is None:
-        parents, levels = find_parents(boxes, masks, levels if by_head else None, options.cover)
+        parents, levels = find_parents(boxes, masks, levels if by_head else None, options.parent_coverage)
     else:
         parents, levels = coverage_forest(
             pixel_regions(boxes),
             masks,
-            cover=options.cover,
+            cover=options.parent_coverage,
             levels=levels if by_head else None,
             allowed=allowed[np.ix_(filled, filled)],
             same=options.evidence.same,

@@ -49,7 +49,7 @@ class Selection:
         return replace(
             own,
             score_thresholds=self.thresholds(own.score_thresholds),
-            cover=own.cover if self.parent_coverage is None else self.parent_coverage,
+            parent_coverage=own.parent_coverage if self.parent_coverage is None else self.parent_coverage,
             max_instances=min(own.max_instances, most) if set(self.levels) == set(Level) else own.max_instances,
         )
 

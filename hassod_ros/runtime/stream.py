@@ -97,10 +97,19 @@ class Worker(Generic[Item]):
         """Whether the thread runs; something worse than an Exception can end it."""
         return self._thread.is_alive()
 
-    def close(self) -> None:
-        """End the thread; what it is handling is finished first."""
+    def close(self, limit: float | None = None) -> bool:
+        """End the thread; what it is handling is finished first.
+
+        Args:
+            limit: s to wait for that. Default: however long it takes.
+
+        Returns:
+            False where the thread is still at work; it then ends by itself.
+
+        """
         self._mailbox.close()
-        self._thread.join()
+        self._thread.join(limit)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while items := self._mailbox.take(self._batch()):

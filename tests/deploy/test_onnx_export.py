@@ -65,7 +65,12 @@ def photos(tmp_path_factory, shared):
 @pytest.fixture(scope="module")
 def options(photos):
     return ExportOptions(
-        input_size=SIZE, proposals=PROPOSALS, detections=DETECTIONS, images=photos, cover=0.6, color_weight=2.5
+        input_size=SIZE,
+        proposals=PROPOSALS,
+        detections=DETECTIONS,
+        images=photos,
+        parent_coverage=0.6,
+        color_weight=2.5,
     )
 
 
@@ -112,7 +117,7 @@ def test_the_file_says_what_it_is(exported):
     path, info = exported
     assert read_model_info(path) == info
     assert (info.input_size, info.proposals, info.detections) == (SIZE, PROPOSALS, DETECTIONS)
-    assert (info.weights_sha256, info.cover, info.color_weight) == ("a" * 64, 0.6, 2.5)
+    assert (info.weights_sha256, info.parent_coverage, info.color_weight) == ("a" * 64, 0.6, 2.5)
     graph = onnx.load(path)
     assert [entry.version for entry in graph.opset_import] == [18]
     assert not {"NonMaxSuppression", "NonZero", "If", "Loop", "ConvTranspose"} & {n.op_type for n in graph.graph.node}
@@ -166,7 +171,7 @@ def test_a_failed_gate_leaves_no_file(exported, model, options, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("changes", [{"cover": 2.0}, {"color_weight": -1.0}])
+@pytest.mark.parametrize("changes", [{"parent_coverage": 2.0}, {"color_weight": -1.0}])
 def test_recommendations_that_cannot_be_are_named_before_the_work(model, changes, tmp_path):
     (name, value) = next(iter(changes.items()))
     options = ExportOptions(

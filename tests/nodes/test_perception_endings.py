@@ -2,13 +2,20 @@ import pytest
 
 pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: source scripts/env.sh")
 
+import threading
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
+from rclpy.lifecycle import TransitionCallbackReturn
 
+from hassod_msgs.msg import InstanceArray
 from hassod_msgs.srv import ReloadModel
+from hassod_ros.nodes import frames
+from hassod_ros.nodes.perception_node import PerceptionNode
+from hassod_ros.runtime import model_slot
 from tests.nodes.bench import NODE, Bench, image, plain, scene, set_parameters
+from tests.nodes.threshold_node import Threshold
 
 
 def test_a_model_that_hangs_is_an_error_and_does_not_hold_up_the_end(ros):
@@ -24,6 +31,48 @@ def test_a_model_that_hangs_is_an_error_and_does_not_hold_up_the_end(ros):
     assert bench.counts()["dropped.superseded"]
     assert "ended without it" in ros.stop(bench.child)
     assert bench.child.returncode == 0
+
+
+class Waits(Threshold):
+    """Answers its first picture, which is the self-test, and the others once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on, self.asked, self.closed = threading.Event(), 0, False
+
+    def __call__(self, image, **order):
+        self.asked += 1
+        assert self.asked == 1 or self.go_on.wait(120)
+        return super().__call__(image, **order)
+
+    def close(self):
+        self.closed = True
+
+
+def test_deactivation_does_not_wait_for_ever_and_the_node_can_be_used_again(ros, monkeypatch):
+    monkeypatch.setattr(frames, "END_LIMIT", 0.3)
+    monkeypatch.setattr(model_slot, "_CLOSE_LIMIT", 0.1)
+    models = []
+    node = PerceptionNode(lambda _: models.append(Waits()) or models[-1], context=ros.context)
+    try:
+        ros.collect(InstanceArray, f"/{NODE}/instances")
+        assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        (camera,) = node._cameras
+        ros.until(camera.outputs.wanted)
+        node._frames.receive(camera, image("rgb8", scene()))
+        ros.until(lambda: models[0].asked == 2)
+        assert node.trigger_deactivate() == TransitionCallbackReturn.ERROR
+        (status,) = node.statuses()
+        assert status.level == b"\2"
+        assert "cannot deactivate: the model has not come back from an image" in status.message
+        assert not models[0].closed  # it is still at work
+        models[0].go_on.set()
+        ros.until(lambda: models[0].closed)
+        assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    finally:
+        node.destroy_node()
+    assert models[1].closed
 
 
 def test_a_reload_that_hangs_does_not_hold_up_the_end(ros, tmp_path):

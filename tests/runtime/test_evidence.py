@@ -144,7 +144,11 @@ def test_scores_scene_and_parents_of_an_image_follow_evidence(picture):
     )
     placed = Letterbox.fit((160, 240), (160, 240))
     options = PostprocessOptions(
-        score_thresholds=(0.3,) * 3, level_source="coverage", cover=0.75, evidence=evidence, mask_threshold=0.3
+        score_thresholds=(0.3,) * 3,
+        level_source="coverage",
+        parent_coverage=0.75,
+        evidence=evidence,
+        mask_threshold=0.3,
     )
     plain = to_instances(raw, 0, placed, PostprocessOptions(score_thresholds=(0.3,) * 3, level_source="coverage"))
     assert plain.parents.tolist() == [-1, 2, 0]  # everything hangs on the frame

@@ -77,6 +77,8 @@ def test_a_foreign_model_is_refused(write_model):
 
 def test_an_older_file_takes_the_defaults_of_what_was_added(write_model, path):
     values = json.loads(read_model_info(path).to_metadata()[METADATA_KEY])
-    del values["cover"], values["color_weight"]
+    del values["parent_coverage"], values["color_weight"]
     info = read_model_info(write_model(metadata={METADATA_KEY: json.dumps(values)}))
-    assert (info.cover, info.color_weight) == (0.75, 0.0)
+    assert (info.parent_coverage, info.color_weight) == (0.75, 0.0)
+    info = read_model_info(write_model(metadata={METADATA_KEY: json.dumps(values | {"cover": 0.4})}))
+    assert info.parent_coverage == 0.4  # its name before

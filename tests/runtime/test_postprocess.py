@@ -157,7 +157,7 @@ def test_no_detection():
         {"score_thresholds": (0.5, 0.5)},
         {"score_thresholds": (0.5, 0.5, 1.5)},
         {"mask_threshold": 1.0},
-        {"cover": 0.0},
+        {"parent_coverage": 0.0},
         {"color_weight": -1.0},
         {"max_instances": 0},
     ],

@@ -32,8 +32,8 @@ def test_thresholds_come_from_the_model_and_may_change(bright, write_model):
 
 
 def test_coverage_of_a_parent_and_weight_of_colours_come_from_the_model(write_model):
-    options = Segmenter(write_model(cover=0.6, color_weight=2.5)).options
-    assert (options.cover, options.color_weight) == (0.6, 2.5)
+    options = Segmenter(write_model(parent_coverage=0.6, color_weight=2.5)).options
+    assert (options.parent_coverage, options.color_weight) == (0.6, 2.5)
 
 
 def test_each_image_of_a_batch_is_outlined_by_its_own_colours(write_model):

@@ -5,7 +5,7 @@ from hassod_ros.instances import Instances, Level
 from hassod_ros.runtime.postprocess import PostprocessOptions
 from hassod_ros.runtime.selection import Selection
 
-OWN = PostprocessOptions(score_thresholds=(0.5, 0.4, 0.3), cover=0.6, color_weight=1.0)
+OWN = PostprocessOptions(score_thresholds=(0.5, 0.4, 0.3), parent_coverage=0.6, color_weight=1.0)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_thresholds_replace_the_models_own_upwards_downwards_and_by_nothing_at_a
 
 
 def test_the_coverage_of_a_parent_replaces_the_models_own():
-    assert Selection(parent_coverage=0.9).options(OWN).cover == 0.9
+    assert Selection(parent_coverage=0.9).options(OWN).parent_coverage == 0.9
 
 
 def test_masks_that_cannot_be_among_the_best_are_not_drawn():

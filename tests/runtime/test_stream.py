@@ -92,6 +92,17 @@ def test_a_worker_that_hangs_or_died_is_overdue():
     until(lambda: worker.overdue() > 0.01)
 
 
+def test_a_worker_that_hangs_is_left_behind():
+    begun, go_on = threading.Event(), threading.Event()
+    worker = Worker("work", lambda items: begun.set() or go_on.wait(60), lambda error: None)
+    worker.put("front", 1)
+    assert begun.wait(60)
+    assert not worker.close(0.01)
+    go_on.set()
+    until(lambda: not worker.alive)
+    assert worker.close(0.01)
+
+
 def test_ages_where_the_clocks_agree():
     clock = CameraClock()
     found = [clock.judge(stamp, now, 0.0) for now, stamp in ((10.0, 9.9), (11.0, 10.5), (12.0, 9.0))]

@@ -111,7 +111,7 @@ def describe(
     recipe: str = "",
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5),
     level_source: str = "head",
-    cover: float = 0.75,
+    parent_coverage: float = 0.75,
     color_weight: float = 0.0,
     evidence: Evidence | None = None,
 ) -> ModelInfo:
@@ -132,7 +132,7 @@ def describe(
         std=tuple(config.pixel_std),
         score_thresholds=score_thresholds,
         level_source=level_source,
-        cover=cover,
+        parent_coverage=parent_coverage,
         color_weight=color_weight,
         evidence=evidence,
         feature_stride=STRIDES[0],

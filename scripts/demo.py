@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image
 
 from hassod_msgs.msg import InstanceArray
-from hassod_ros.children import start
+from hassod_ros.children import end, start
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, write_json, write_text
 from hassod_ros.nodes.convert import image_to_array, to_rgb
@@ -144,7 +143,7 @@ def record(source: Path, out: Path, *, model: str, seconds: float) -> dict[str, 
         recorder.spin_until(lambda: _settled(recorder.figures.get("perception_node", {})), 30)
     finally:
         for child in reversed(children):
-            end_node(child)
+            end(child)
         recorder.close()
     if not recorder.latencies:
         raise InputError(f"no instances arrived; see {out}/perception_node.log and {out}/camera_player.log")
@@ -184,17 +183,6 @@ def _start(name: str, domain: int, out: Path, **parameters: Any) -> subprocess.P
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def end_node(child: subprocess.Popen[bytes]) -> None:
-    """End a node so that it gives its shared memory back."""
-    if child.poll() is None:
-        child.send_signal(signal.SIGINT)
-    try:
-        child.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
 
 
 def write_pictures(overlays: list[tuple[float, bytes]], out: Path) -> None:
