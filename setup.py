@@ -82,6 +82,7 @@ setup(
             "pretrain_features = hassod_ros.train.pretrain_features:main",
             "average = hassod_ros.train.average:main",
             "relabel = hassod_ros.train.relabel:main",
+            "convert = hassod_ros.train.convert:main",
             "visualise = hassod_ros.train.visualise:main",
             "detector = hassod_ros.train.detector:main",
             "mean_teacher = hassod_ros.train.mean_teacher:main",

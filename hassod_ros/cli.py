@@ -44,6 +44,7 @@ VERBS = {
     "relabel": Verb(f"{_TRAIN}.relabel", "label photographs by a trained detector"),
     "default_model": Verb(f"{_TRAIN}.default_model", "all of that in one command, up to a model file"),
     "evaluate": Verb(f"{_TRAIN}.evaluate", "score predictions or a model on an annotated set"),
+    "convert": Verb(f"{_TRAIN}.convert", "annotations between COCO, YOLO and LabelMe"),
     "visualise": Verb(f"{_TRAIN}.visualise", "draw labels beside their images"),
     "prepare_data": Verb(f"{_TRAIN}.prepare_data", "check a public set and list its pictures"),
     "shrink_photos": Verb(f"{_TRAIN}.shrink_photos", "shrink photographs to what training sees"),

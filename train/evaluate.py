@@ -37,12 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def score(options: argparse.Namespace) -> None:
     """Read or make the predictions, score them, print the tables, write the report."""
-    annotated = load_annotations(options.annotations)
-    facts = {
-        "annotations": options.annotations,
-        "annotations sha256": sha256(options.annotations),
-        "code": revision(),
-    }
+    annotated = load_annotations(options.annotations, options.images)
+    facts = {"annotations": options.annotations, "code": revision()}
+    if Path(options.annotations).is_file():
+        facts["annotations sha256"] = sha256(options.annotations)
     if options.predictions:
         predictions = load_predictions(options.predictions, annotated)
         facts["predictions"] = options.predictions
@@ -96,7 +94,11 @@ def _open_checkpoint(options: argparse.Namespace) -> Finder:
 def build_parser() -> argparse.ArgumentParser:
     """The script's options."""
     parser = script_parser("evaluate", __doc__)
-    parser.add_argument("--annotations", required=True, help="ground truth in COCO format (.json or .json.gz)")
+    parser.add_argument(
+        "--annotations",
+        required=True,
+        help="ground truth: COCO (.json, .json.gz), YOLO (data.yaml or folder), LabelMe (folder)",
+    )
     parser.add_argument(
         "--images", help="folder that the file names are relative to (default: none; models and pictures need it)"
     )

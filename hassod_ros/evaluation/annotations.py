@@ -6,6 +6,7 @@ import os
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from hassod_ros.coco import areas_of, box_of, check_images, composition, is_list, label_files, stream, to_rle
 from hassod_ros.errors import InputError
+from hassod_ros.formats.convert import form_of, read_labels
 from hassod_ros.store import Groups, Store
 
 _SHOWN_AFTER = 2  # seconds: what is done sooner shows no progress bar
@@ -98,21 +100,31 @@ class AnnotatedSet:
     has_masks: bool
 
 
-def load_annotations(path: str | os.PathLike) -> AnnotatedSet:
-    """Read ground truth: COCO, LVIS or any set in COCO's format (`.json` or `.json.gz`), classes ignored.
+def load_annotations(path: str | os.PathLike, root: str | os.PathLike | None = None) -> AnnotatedSet:
+    """Read ground truth, classes ignored: COCO, LVIS or any set in COCO's format (`.json`, `.json.gz`), YOLO, LabelMe.
 
     The part/whole composition is read from `level` with `parent_id`, or from `part` with `whole_id`. Images marked
     `"annotated": false` are left out. The file is streamed, its masks stay on disk: SA-1B's fit as well.
+
+    Args:
+        path: COCO file; or YOLO's or LabelMe's files, see `formats.convert.read_labels`.
+        root: Folder of the images, which YOLO's files may need.
 
     Raises:
         InputError: No such file, no COCO format, or an annotation that contradicts its image.
 
     """
-    images = [] if is_list(path) else list(stream(path, "images"))
+    entries: Iterable[Mapping[str, Any]]
+    if form_of(path) == "coco":
+        images = [] if is_list(path) else list(stream(path, "images"))
+        entries = stream(path, "annotations")
+    else:
+        labels = read_labels(path, root)
+        images, entries = labels.images, chain.from_iterable(some for _, some in labels)
     if not images:
         raise InputError(f"{path} is not a COCO annotation file; it needs `images` and `annotations`")
     images = check_images(images, path, named=False)
-    groups = _group(stream(path, "annotations"), {image["id"] for image in images}, path)
+    groups = _group(entries, {image["id"] for image in images}, path)
     has_masks = groups.masks or not groups.count
     images = [image for image in images if image.get("annotated", True)]
     sizes = {image["id"]: (image["height"], image["width"]) for image in images}

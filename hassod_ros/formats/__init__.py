@@ -1,0 +1,1 @@
+"""Annotations of other tools: YOLO, LabelMe, and COCO as FiftyOne and CVAT read it."""
