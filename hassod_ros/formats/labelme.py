@@ -54,28 +54,26 @@ def read_labelme(source: Path, images: Path | None) -> Labels:
         picture = Path(os.path.normpath(file.parent / str(content.get("imagePath") or f"{file.stem}.jpg")))
         if not picture.is_file() and (root / picture.name).is_file():
             picture = root / picture.name  # labelled on another machine
-        sides = content.get("imageHeight"), content.get("imageWidth")
-        known = all(isinstance(side, int) and side > 0 for side in sides)
-        height, width = sides if known else read_size(picture)
-        rows.append({"id": image_id, "file_name": os.path.relpath(picture, root), "height": height, "width": width})
+        size = _size(content) or read_size(picture)
+        rows.append({"id": image_id, "file_name": os.path.relpath(picture, root), "height": size[0], "width": size[1]})
         entries[image_id] = []
-        known: dict[Any, int] = {}
+        ours: dict[Any, int] = {}
         for shapes in _things(content, file, passed):
             count += 1
             polygons = [points for shape in shapes if (points := _points(shape, file)) is not None]
             masks = [shape for shape in shapes if shape.get("shape_type") == "mask"]
             label = str(shapes[0].get("label", ""))
             name = f"{file}: the shape {label!r}"
-            entry = polygon_entry(polygons, (height, width), name) if polygons else _mask(masks, (height, width), name)
+            entry = polygon_entry(polygons, size, name) if polygons else _mask(masks, size, name)
             numbers.setdefault(label, len(numbers) + 1)
             entry |= {"id": count, "image_id": image_id, "category_id": numbers[label], "iscrowd": 0, "class": label}
             if label in LEVELS:
                 entry["level"] = LEVELS[label]
-            known[shapes[0].get("id")] = count
+            ours[shapes[0].get("id")] = count
             entry["parent_id"] = shapes[0].get("parent_id") or 0
             entries[image_id].append(entry)
         for entry in entries[image_id]:  # numbers that we wrote; LabelMe keeps them
-            entry["parent_id"] = known.get(entry["parent_id"], 0)
+            entry["parent_id"] = ours.get(entry["parent_id"], 0)
     if passed:
         listed = ", ".join(f"{number} {kind}" for kind, number in passed.most_common())
         logger.warning("%s: left out shapes without an area: %s", source, listed)
@@ -93,7 +91,7 @@ def write_labelme(labels: Labels, out: Path) -> int:
     for image, entries in labels:
         place = place_of(image)
         file = out / place.with_suffix(".json")
-        there = (labels.root or out) / place
+        there = labels.image_file(place) or out / place
         shapes = [_shape(entry, image) for entry in entries if not entry.get("iscrowd", 0)]
         content = {
             "version": _VERSION,
@@ -114,6 +112,12 @@ def is_labelme(file: Path) -> bool:
     with open(file, "rb") as opened:
         head = opened.read(_HEAD)
     return b'"shapes"' in head and b'"images"' not in head
+
+
+def _size(content: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(H, W) where a file says it."""
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    return (height, width) if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0 else None
 
 
 def _things(content: Mapping[str, Any], file: Path, passed: Counter[str]) -> list[list[Mapping[str, Any]]]:

@@ -40,6 +40,19 @@ class Labels:
         for image in self.images:
             yield image, self.entries(image["id"])
 
+    def image_file(self, place: PurePosixPath) -> Path | None:
+        """Where an image is, or None where no folder is known.
+
+        Raises:
+            InputError: It is not there.
+
+        """
+        if self.root is None:
+            return None
+        if not (file := self.root / place).is_file():
+            raise InputError(f"{file} does not exist; give --images the folder that file names are relative to")
+        return file
+
 
 def level_of(entry: Entry) -> int | None:
     """The level that an entry states."""

@@ -101,11 +101,11 @@ def write_yolo(labels: Labels, out: Path) -> int:
         lines = [_line(entry, image, index) for entry in entries if not entry.get("iscrowd", 0)]
         write_text(out / "labels" / label, "".join(f"{line}\n" for line in lines))
         written += len(lines)
-        if labels.root is not None:
+        if picture := labels.image_file(place):
             link = out / "images" / place
             link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.is_symlink():
-                link.symlink_to((labels.root / place).resolve())
+            link.unlink(missing_ok=True)
+            link.symlink_to(picture.resolve())
     names = dict(enumerate(labels.classes))
     content = {"path": str(out.resolve()), "train": "images", "val": "images", "names": names}
     write_text(out / DATA, yaml.safe_dump(content, sort_keys=False))

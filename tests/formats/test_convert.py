@@ -171,6 +171,13 @@ def test_a_faulty_line_of_yolo_is_named(yolo, line, message):
         read_labels(yolo)
 
 
+@pytest.mark.parametrize("form", ["yolo", "labelme"])
+def test_images_that_are_elsewhere_are_named(ours, tmp_path, form, capsys):
+    arguments = [str(ours), "--to", form, "--out", str(tmp_path / form), "--images", str(tmp_path)]
+    assert convert.main(arguments) == 2
+    assert "a.jpg does not exist; give --images the folder that file names are relative to" in capsys.readouterr().err
+
+
 def test_two_images_of_one_stem_have_no_two_label_files(ours, tmp_path, capsys):
     content = json.loads(ours.read_text())
     content["images"][1]["file_name"] = "a.png"
