@@ -231,7 +231,7 @@ def _support_found(view: View, truth: Instances, scene: Scene) -> bool:
     return any(p.normal @ normal > 0.9986 and abs(p.heights(middle)) < 0.01 for p in scene.grid.planes)
 
 
-def cue(shared: Path, names: Sequence[str] = ("handcrafted", "tiny")) -> None:
+def cue(shared: Path, names: Sequence[str] = ("handcrafted",)) -> None:
     """Table of recalls of discovery on rgbd/tabletop dev, with depth joined to the features and without."""
     from pycocotools import mask as rle
 

@@ -17,6 +17,7 @@ class CloudMaker:
     def __init__(self) -> None:
         self._cloud = np.zeros((0, 0), POINT)
         self._rgb = np.zeros((0, 0, 4), np.uint8)
+        self._xyz = np.zeros((3, 0, 0), np.float32)
 
     def __call__(
         self, depth: np.ndarray, rays: Rays, colors: np.ndarray | None, labels: np.ndarray, order: str = "RGB"
@@ -37,7 +38,12 @@ class CloudMaker:
         if self._cloud.shape != depth.shape:
             self._cloud = np.zeros(depth.shape, POINT)
             self._rgb = np.zeros((*depth.shape, 4), np.uint8)
-        z = cv2.add(depth, cv2.threshold(depth, 0, np.nan, cv2.THRESH_BINARY_INV)[1])
+            self._xyz = np.zeros((3, *depth.shape), np.float32)
+        x, y, z = self._xyz
+        cv2.threshold(depth, 0, np.nan, cv2.THRESH_BINARY_INV, dst=z)  # NaN where there is no depth, else 0
+        cv2.add(depth, z, dst=z)
+        cv2.multiply(z, rays.x, dst=x)
+        cv2.multiply(z, rays.y, dst=y)
         if colors is None:
             self._rgb[:] = 0
         else:  # little-endian 0x00RRGGBB
@@ -45,8 +51,8 @@ class CloudMaker:
             cv2.mixChannels([colors], [self._rgb], from_to)
         # One pass over the cloud: five strided ones take several times as long.
         parts = [
-            cv2.multiply(z, rays.x),
-            cv2.multiply(z, rays.y),
+            x,
+            y,
             z,
             self._rgb.view(np.float32)[..., 0],
             np.asarray(labels, np.uint32).view(np.float32),

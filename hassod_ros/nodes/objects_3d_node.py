@@ -8,6 +8,7 @@ import time
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -340,6 +341,7 @@ def _qos(policy: str) -> QoSProfile:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point."""
+    cv2.setNumThreads(1)  # its work is many small steps, on which threads cost more than they save
     return run(Objects3DNode, arguments)
 
 
