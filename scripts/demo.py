@@ -1,4 +1,4 @@
-"""demo: a camera of photographs, the perception node and a recorder as three processes over ROS 2."""
+"""demo: a camera of photographs or a video, the perception node and a recorder as three processes over ROS 2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,13 +24,16 @@ from hassod_msgs.msg import InstanceArray
 from hassod_ros.children import end, start
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, write_json, write_text
+from hassod_ros.footage.kinds import is_bag, is_video
+from hassod_ros.images import list_images
 from hassod_ros.nodes.convert import image_to_array, to_rgb
-from hassod_ros.photographs import PHOTOGRAPHS, bundled_photographs
+from hassod_ros.photographs import bundled_photographs
 
 SIZE = (480, 640)  # H, W of the camera's frames
 RATE = 30.0  # Hz
 VIDEO_RATE = 10.0  # Hz
 PICTURES = 8
+LEAST_STILL = 0.5  # s that a photograph is shown at least
 START_LIMIT = 600.0  # s; the first run compiles
 
 
@@ -100,11 +103,52 @@ class Recorder:
         self._context.try_shutdown()
 
 
-def record(source: Path, out: Path, *, model: str, seconds: float) -> dict[str, Any]:
+class Show(NamedTuple):
+    """What the camera shows.
+
+    Attributes:
+        source: Folder, list of photographs, video or recording.
+        still: Seconds that a window moves over each photograph; 0 for what moves by itself.
+        rate: Frames per second.
+
+    """
+
+    source: Path
+    still: float
+    rate: float
+
+
+def prepare(given: Path | None, out: Path, seconds: float) -> Show:
+    """The show of a source: a video in its own time, of photographs as many as the time suffices for.
+
+    Args:
+        given: Folder, list of photographs, one photograph, video or recording; None: photographs of scikit-image.
+        out: Folder for the list of photographs.
+        seconds: Of the show.
+
+    Raises:
+        InputError: There is nothing to show.
+
+    """
+    if given is not None and (is_video(given) or is_bag(given)):
+        if not given.exists():
+            raise InputError(f"{given} does not exist; check the path")
+        rate = cv2.VideoCapture(str(given)).get(cv2.CAP_PROP_FPS) if is_video(given) else 0.0
+        return Show(given.resolve(), 0.0, rate if 1 <= rate <= 60 else RATE)
+    photographs = bundled_photographs() if given is None else list_images(given)
+    most = max(1, int(seconds / LEAST_STILL))
+    if len(photographs) > most:  # evenly spread
+        photographs = [photographs[round(i)] for i in np.linspace(0, len(photographs) - 1, most)]
+    source = out / "photographs.txt"
+    write_text(source, "".join(f"{path.resolve()}\n" for path in photographs))
+    return Show(source, seconds / len(photographs), RATE)
+
+
+def record(show: Show, out: Path, *, model: str, seconds: float) -> dict[str, Any]:
     """Run the camera and the node for a while and record what the node publishes.
 
     Args:
-        source: What camera_player shows.
+        show: What camera_player shows.
         out: Folder that gets the two processes' logs.
         model: Parameter of perception_node.
         seconds: Of camera time.
@@ -130,10 +174,10 @@ def record(source: Path, out: Path, *, model: str, seconds: float) -> dict[str, 
             "camera_player",
             domain,
             out,
-            source=source,
-            rate=RATE,
-            count=round(seconds * RATE),
-            pan_zoom=seconds / len(PHOTOGRAPHS),
+            source=show.source,
+            rate=show.rate,
+            count=round(seconds * show.rate),
+            pan_zoom=show.still,
             wait=True,
             **size,
         )
@@ -217,15 +261,19 @@ def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for the results")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        help="folder or list of photographs, video or recording to show (default: photographs of scikit-image)",
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="camera time")
     parser.add_argument("--model", default="default", help="as the parameter of perception_node")
     options = parser.parse_args()
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        source = options.out / "photographs.txt"
-        write_text(source, "".join(f"{path}\n" for path in bundled_photographs()))
+        show = prepare(options.images, options.out, options.seconds)
         print("demo: starting the nodes; the first run compiles for a minute", flush=True)
-        result = record(source, options.out, model=options.model, seconds=options.seconds)
+        result = record(show, options.out, model=options.model, seconds=options.seconds)
         write_json(options.out / "summary.json", result["summary"], indent=2)
         write_pictures(result["overlays"], options.out)
         write_video(result["overlays"], options.out / "overlay.mp4")
