@@ -33,6 +33,7 @@ TRAIN = [
     "ray[data]>=2.40",
     "scipy>=1.10",
     "scikit-image>=0.24",
+    "scikit-learn>=1.4",  # mini-batch k-means
     "tqdm>=4.60",
     "onnx>=1.16",
     "onnxscript>=0.3",
@@ -50,6 +51,7 @@ DEV = [
     "mypy>=1.13",
     "types-PyYAML",
     "psutil>=5.9",
+    "pysodmetrics>=1.4",  # measures of saliency, to compare with
 ]
 
 setup(

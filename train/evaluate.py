@@ -1,7 +1,9 @@
-"""Score predictions, pseudo-labels or a model on a COCO-format set, class-agnostically.
+"""Score predictions, pseudo-labels or a model on a COCO-format set, class-agnostically; or foreground and its classes.
 
 Example:
     python train/evaluate.py --annotations instances.json --images images --predictions labels.json --report report
+    python train/evaluate.py --task saliency --annotations ECSSD --method tokencut --features vit_small_patch16_224.dino
+    python train/evaluate.py --task segmentation --annotations VOC2012 --method lightcluster --state voc.npz
 
 """
 
@@ -16,27 +18,36 @@ from pathlib import Path
 
 from hassod_ros.commands import run, script_parser
 from hassod_ros.errors import InputError
-from hassod_ros.files import revision, sha256
+from hassod_ros.files import revision, sha256, write_json
 from hassod_ros.packages import required
 
 with required("train"):
+    from hassod_ros.discovery.features import DEFAULT
+    from hassod_ros.discovery.method import parse_option
     from hassod_ros.evaluation.annotations import load_annotations, load_predictions, parse_predictions
     from hassod_ros.evaluation.evaluate import evaluate
+    from hassod_ros.evaluation.foreground_methods import NAMES, load, open_method
+    from hassod_ros.evaluation.foreground_tasks import TASKS, load_set, score_maps_of, score_method
     from hassod_ros.evaluation.predict import Finder, open_checkpoint, open_exported, predict, written
     from hassod_ros.evaluation.report import write_report
-    from hassod_ros.evaluation.tables import format_scores
+    from hassod_ros.evaluation.tables import format_scores, format_table
 
+MASKS = "masks"  # the task of instances
 _PICTURES_A_PROCESS = 200  # a process takes seconds to start
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; the status is that of `commands.run`."""
     options = build_parser().parse_args(arguments)
-    return run("evaluate", lambda: score(options), after_stop="what was predicted is kept")
+    if options.task == MASKS:
+        return run("evaluate", lambda: score(options), after_stop="what was predicted is kept")
+    return run("evaluate", lambda: score_foreground(options), after_stop="nothing was kept")
 
 
 def score(options: argparse.Namespace) -> None:
     """Read or make the predictions, score them, print the tables, write the report."""
+    if options.method:
+        raise InputError(f"--method is for --task {', '.join(TASKS)}; give --predictions, --model or --checkpoint")
     annotated = load_annotations(options.annotations, options.images)
     facts = {"annotations": options.annotations, "code": revision()}
     if Path(options.annotations).is_file():
@@ -77,6 +88,33 @@ def score(options: argparse.Namespace) -> None:
         print(f"report: {page}")
 
 
+def score_foreground(options: argparse.Namespace) -> None:
+    """Score a method or its maps in one of the foreground tasks; print the figures, write them with --report."""
+    if not (options.method or options.predictions):
+        raise InputError(f"--task {options.task} scores a --method or the maps of a folder, given with --predictions")
+    path = Path(options.annotations)
+    examples = load_set(options.task, path, Path(options.images) if options.images else None)
+    facts = {"task": options.task, "annotations": str(path), "images": len(examples.examples), "code": revision()}
+    if options.predictions:
+        scores = score_maps_of(options.task, examples, Path(options.predictions))
+        facts["predictions"] = str(options.predictions)
+    else:
+        features = load(options.features, options.weights)
+        settings = dict(map(parse_option, options.set))
+        find, classes = open_method(options.method, features, options.state, settings)
+        voc = options.task == "retrieval" and (path / "SegmentationClass").is_dir()
+        bank = load_set(options.task, path, split="train") if voc else None
+        scores = score_method(options.task, examples, find, classes=classes, bank=bank, label=options.method)
+        facts |= {"method": options.method, "features": features.name, "weights sha256": features.weights_sha256}
+        facts |= {"state sha256": sha256(options.state)} if options.state else {}
+    left_out = f"; {examples.left_out} without annotation were left out" if examples.left_out else ""
+    print(f"{options.task}: {len(examples.examples)} images of {path}{left_out}")
+    name = options.method or Path(options.predictions).name
+    print(format_table({name: scores}, scores))
+    if options.report:
+        write_json(Path(options.report) / "metrics.json", {"facts": facts, "scores": scores}, indent=1)
+
+
 def _open_checkpoint(options: argparse.Namespace) -> Finder:
     return open_checkpoint(
         options.checkpoint,
@@ -95,17 +133,35 @@ def build_parser() -> argparse.ArgumentParser:
     """The script's options."""
     parser = script_parser("evaluate", __doc__)
     parser.add_argument(
+        "--task",
+        choices=[MASKS, *TASKS],
+        default=MASKS,
+        help="what is scored: instances, or foreground maps, one box, embeddings of regions, classes of pixels",
+    )
+    parser.add_argument(
         "--annotations",
         required=True,
-        help="ground truth: COCO (.json, .json.gz), YOLO (data.yaml or folder), LabelMe (folder)",
+        help="ground truth: COCO (.json, .json.gz), YOLO (data.yaml or folder), LabelMe (folder); of foreground tasks "
+        "COCO or the folder of a published set",
     )
     parser.add_argument(
         "--images", help="folder that the file names are relative to (default: none; models and pictures need it)"
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--predictions", help="COCO results, pseudo-labels, or a folder of such files")
+    source.add_argument("--predictions", help="COCO results, pseudo-labels, a folder of such files or of maps")
     source.add_argument("--model", help="exported model (.onnx)")
     source.add_argument("--checkpoint", help="trained detector (.pth, .pkl, .safetensors)")
+    source.add_argument("--method", choices=NAMES, help="of the foreground tasks (default: none)")
+    parser.add_argument("--features", default=DEFAULT, help="that the method looks at, as in pseudo_label")
+    parser.add_argument("--weights", help="file of weights of the features (default: downloaded by name)")
+    parser.add_argument("--state", help="what the method has learned, .npz (default: none; methods that learn need it)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of the method, such as size=320 or crf=null; repeatable (default: none)",
+    )
     parser.add_argument("--published", action="store_true", help="the checkpoint is HASSOD's own: the paper's detector")
     parser.add_argument(
         "--network", choices=["student", "teacher"], default="student", help="of a checkpoint with both"

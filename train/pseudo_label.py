@@ -48,7 +48,13 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         help="COCO JSON file to write, LABELS.json; LABELS.failures.json lists failures",
     )
-    parser.add_argument("--method", default="hassod", help="discovery method")
+    parser.add_argument("--method", default="hassod", help="discovery method: hassod or lightcluster")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="STATE.npz",
+        help="what lightcluster has learned before (default: it learns from the images first, LABELS.lightcluster.npz)",
+    )
     parser.add_argument(
         "--features",
         default=DEFAULT,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import yaml
 
 from hassod_ros.discovery.features.base import Features
 from hassod_ros.discovery.hassod import Hassod, HassodConfig
+from hassod_ros.discovery.states import State, load_state
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 
@@ -44,13 +46,51 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class Learner(Method, Protocol):
+    """A method that learns from a set and knows what is foreground; its state is a `State`.
+
+    Attributes:
+        fixed: Names of settings that a state was made with: they cannot be changed afterwards.
+
+    """
+
+    fixed: tuple[str, ...]
+
+    def sample(self, prepared: Sequence[np.ndarray], features: Features) -> list[np.ndarray]:
+        """What `learn` needs of each prepared image, which is small; where the features are."""
+        ...
+
+    def learn(self, samples: Iterable[np.ndarray], features: Mapping[str, Any]) -> State:
+        """The state after one pass over the samples of a set; `features` as `states.describe` says."""
+        ...
+
+    def classes(self, state: State) -> int:
+        """How many classes regions have; they mean the same in all images."""
+        ...
+
+    def foreground(self, image: np.ndarray, partition: Any) -> np.ndarray:
+        """(H, W) float32 foreground of an image in [0, 1], given its entry of `partition`; on a CPU."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Entry:
     config: Any  # the paper's settings
     make: Any  # settings -> Method
 
 
-METHODS: Mapping[str, _Entry] = {"hassod": _Entry(HassodConfig(), Hassod)}
+def _lightcluster() -> _Entry:
+    from hassod_ros.discovery.lightcluster import LightCluster, LightClusterConfig  # scikit-learn loads slowly
+
+    return _Entry(LightClusterConfig(), LightCluster)
+
+
+METHODS: Mapping[str, Callable[[], _Entry]] = {
+    "hassod": lambda: _Entry(HassodConfig(), Hassod),
+    "lightcluster": _lightcluster,
+}
+LEARNERS = ("lightcluster",)
 
 
 def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
@@ -66,9 +106,52 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
     """
     if name not in METHODS:
         raise InputError(f"there is no method {name!r}; choose one of {', '.join(METHODS)}")
-    entry = METHODS[name]
+    entry = METHODS[name]()
     method: Method = entry.make(change(entry.config, options or {}))
     return method
+
+
+def open_learner(
+    name: str, state: str | os.PathLike, options: Mapping[str, Any] | None = None
+) -> tuple[Learner, State]:
+    """A method with the settings of what it has learned, some of them changed, and that state.
+
+    Args:
+        name: One of `LEARNERS`.
+        state: File of `states.save_state`.
+        options: See `change`.
+
+    Raises:
+        InputError: No such method or file, or an option that the state was made with another value of.
+
+    """
+    if name not in LEARNERS:
+        raise InputError(f"{name} has no state; choose one of {', '.join(LEARNERS)}, or leave {state} out")
+    learned = load_state(state, name)
+    entry = METHODS[name]()
+    written = _restored(entry.config, learned.config, str(state))
+    method = cast(Learner, entry.make(change(written, options or {})))
+    for setting in method.fixed:
+        if getattr(method.config, setting) != getattr(written, setting):
+            raise InputError(
+                f"{state} was made with {setting} {getattr(written, setting)}; leave the option out, or fit again"
+            )
+    return method, learned
+
+
+def _restored(config: Any, values: Mapping[str, Any], source: str) -> Any:
+    """A configuration with the values that a file holds as JSON."""
+    changed = {}
+    try:
+        for name, value in values.items():
+            default = getattr(config, name)
+            if isinstance(value, Mapping):
+                changed[name] = _restored(default, value, source)
+            else:
+                changed[name] = tuple(value) if isinstance(value, list) else value
+        return replace(config, **changed)
+    except (AttributeError, TypeError) as error:
+        raise InputError(f"{source} holds settings of another version ({error}); fit again") from error
 
 
 def parse_option(text: str) -> tuple[str, Any]:

@@ -14,7 +14,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,11 @@ from hassod_ros.discovery.cluster import probe as probe_cluster
 from hassod_ros.discovery.cluster import start_ray
 from hassod_ros.discovery.features import DEFAULT, load_features, suited_options
 from hassod_ros.discovery.features.base import HANDCRAFTED, HUB, Features
-from hassod_ros.discovery.method import Method, make_method
+from hassod_ros.discovery.method import LEARNERS, Learner, Method, make_method, open_learner
 from hassod_ros.discovery.shards import Shards, Summary, check_target, shards_of
+from hassod_ros.discovery.states import State, load_state, save_state
 from hassod_ros.errors import InputError
-from hassod_ros.files import revision
+from hassod_ros.files import revision, sha256
 from hassod_ros.images import name_images, read_image
 
 # What a stage reserves of a CPU: little, so that no stage starves another; the operating system shares the cores.
@@ -62,6 +63,8 @@ class Request:
         cpus: Number of CPUs to use on this machine. Default: all.
         batch: Images that share one pass through the features. Default: 8 on GPUs, 1 on CPUs.
         shard: Images per shard: at most so much work is lost when a run is killed.
+        state: What a method that learns has learned before. Default: it learns from these images first, and keeps what
+            it has learned beside `out`, see `state_of`.
 
     """
 
@@ -78,6 +81,7 @@ class Request:
     cpus: int | None = None
     batch: int | None = None
     shard: int = 32
+    state: Path | None = None
 
 
 @dataclass
@@ -92,6 +96,7 @@ class _Batch:
     partitions: list[Any] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[np.ndarray] = field(default_factory=list)
 
 
 def pseudo_label(request: Request) -> Summary:
@@ -107,7 +112,14 @@ def pseudo_label(request: Request) -> Summary:
     if request.shard < 1 or (request.batch or 1) < 1:
         raise InputError("a batch and a shard hold at least 1 image; give --batch and --shard accordingly")
     suited = {} if request.method != "hassod" else suited_options(request.features)
-    method = make_method(request.method, suited | dict(request.options))
+    file = request.state
+    if file is None and request.method in LEARNERS and state_of(request).is_file():
+        file = state_of(request)  # a run that was stopped after learning
+    method: Method
+    if file is None:
+        method, state = make_method(request.method, suited | dict(request.options)), None
+    else:
+        method, state = open_learner(request.method, file, request.options)
     probe_cluster(request.ray, request.ray_token)
     root, names = name_images(request.images)
     check_target(request.out)
@@ -119,6 +131,12 @@ def pseudo_label(request: Request) -> Summary:
     settings = {"features": request.features, "weights": request.weights, "device": device}
     probe = _probe(settings | {"precision": request.precision})
     batch = request.batch or (8 if device == "cuda" else 1)
+    plan = _Plan(method, root, settings | {"precision": probe["precision"]}, probe)
+    if state is not None:
+        state.require(_described(probe))
+    if state is None and isinstance(method, Learner):
+        file = state_of(request)
+        state = _learn(method, list(_cut(names, request.shard, batch)), plan, device, file)
     provenance = {
         "method": request.method,
         "config": asdict(method.config),
@@ -126,18 +144,44 @@ def pseudo_label(request: Request) -> Summary:
         "weights_sha256": probe["weights_sha256"],
         "precision": probe["precision"],
     }
+    if file is not None:
+        provenance["state_sha256"] = sha256(file)
     shards = Shards(request.out, {**provenance, "batch": batch, "shard": request.shard, "images": names}, revision())
     done = shards.done
     batches = [b for b in _cut(names, request.shard, batch) if b.shard not in done]
     with tqdm(total=len(names), initial=len(names) - sum(len(b.names) for b in batches), unit="image") as bar:
         if batches:
-            warm_up(method)  # the workers on this machine then only load what is compiled
-            plan = _Plan(method, root, settings | {"precision": probe["precision"]}, probe)
-            for shard, records in _by_shard(_run(batches, plan, device), batches, bar):
+            # The workers on this machine then only load what is compiled; learners compile nothing else.
+            warm_up(make_method("hassod") if state else method)
+            for shard, records in _by_shard(_run(batches, plan, device, state), batches, bar):
                 shards.write(shard, records)
                 reached(f"{len(shards.done) * request.shard} of {len(names)} images")
     info = {"description": "pseudo-labels of hassod_ros", **provenance, "revision": shards.revision}
     return shards.merge(info)
+
+
+def state_of(request: Request) -> Path:
+    """Where a method that learns from the images keeps what it has learned: labels.json -> labels.lightcluster.npz."""
+    return request.out.with_name(f"{request.out.stem}.{request.method}.npz")
+
+
+def _learn(method: Learner, batches: list[_Batch], plan: _Plan, device: str, path: Path) -> State:
+    """One pass over the features of all images, in parallel; what is learned is written to `path` and read again."""
+    failed: list[str] = []
+
+    def samples() -> Iterator[np.ndarray]:
+        with tqdm(total=sum(len(batch.names) for batch in batches), unit="image", desc="learning") as bar:
+            for batch in _finished(_parallel(batches, plan, device, _Sample, {"plan": plan})):
+                failed.extend(error for error in batch.errors if error)
+                yield from batch.samples
+                bar.update(len(batch.names))
+
+    try:
+        state = method.learn(samples(), _described(plan.probe))
+    except InputError as error:
+        raise InputError(f"{error}; the first image that failed: {failed[0]}" if failed else str(error)) from error
+    save_state(path, state)
+    return load_state(path, state.method)  # as a continued run has it
 
 
 def _cut(names: list[str], shard: int, batch: int) -> Iterator[_Batch]:
@@ -201,11 +245,30 @@ def _describe_features(settings: Mapping[str, Any]) -> dict[str, Any]:
     except InputError as error:
         return {"error": str(error)}
     precision = getattr(features, "precision", "fp32")
-    return {"weights_sha256": features.weights_sha256, "precision": precision, "patch_size": features.patch_size}
+    return {
+        "name": features.name,
+        "dim": features.dim,
+        "weights_sha256": features.weights_sha256,
+        "precision": precision,
+        "patch_size": features.patch_size,
+    }
+
+
+def _described(probe: Mapping[str, Any]) -> dict[str, Any]:
+    """The features as `states.describe` has them."""
+    return {key: probe[key] for key in ("name", "dim", "weights_sha256")}
 
 
 def _load(settings: Mapping[str, Any]) -> Features:
     return load_features(settings["features"], settings["weights"], settings["device"], settings["precision"])
+
+
+def _load_again(plan: _Plan) -> Features:
+    """The features in a worker, which may run on another machine."""
+    features = _load(plan.settings)
+    if features.weights_sha256 != plan.probe["weights_sha256"]:
+        raise InputError(f"{plan.settings['features']} has other weights on this machine; use the same everywhere")
+    return features
 
 
 @dataclass(frozen=True)
@@ -216,8 +279,16 @@ class _Plan:
     probe: Mapping[str, Any]
 
 
-def _run(batches: list[_Batch], plan: _Plan, device: str) -> Iterator[_Batch]:
-    """Finished batches, in order."""
+def _run(batches: list[_Batch], plan: _Plan, device: str, state: Any) -> Iterator[_Batch]:
+    """Labelled batches, in order."""
+    described = _parallel(batches, plan, device, _Partition, {"plan": plan, "state": state})
+    return _finished(described.map(_discover, fn_kwargs={"plan": plan}, num_cpus=2 * _SHARE))
+
+
+def _parallel(
+    batches: list[_Batch], plan: _Plan, device: str, worker: Callable[..., Any], arguments: Mapping[str, Any]
+) -> Any:
+    """A Ray data set: the images of each batch are read, then given to one of the workers that hold the features."""
     import ray
     import ray.data
 
@@ -236,17 +307,19 @@ def _run(batches: list[_Batch], plan: _Plan, device: str) -> Iterator[_Batch]:
     source: Any = ray.data.from_items(  # Ray types a stage as if it had no arguments of its own
         [{"batch": batch} for batch in batches], override_num_blocks=max(1, min(len(batches), 64 * cpus))
     )
-    described = source.map(_read, fn_kwargs={"plan": plan}, num_cpus=_SHARE).map(
-        _Partition,
-        fn_constructor_kwargs={"plan": plan},
+    return source.map(_read, fn_kwargs={"plan": plan}, num_cpus=_SHARE).map(
+        worker,
+        fn_constructor_kwargs=dict(arguments),
         compute=ray.data.ActorPoolStrategy(size=max(1, min(actors, len(batches)))),
         num_cpus=_SHARE,
         num_gpus=1 if on_gpu else 0,
     )
-    finished = described.map(_discover, fn_kwargs={"plan": plan}, num_cpus=2 * _SHARE)
-    # Ray's warnings, such as of a full object store, stand above the progress bar.
+
+
+def _finished(rows: Any) -> Iterator[_Batch]:
+    """The batches of a Ray data set, in order; Ray's warnings, such as of a full object store, stand above the bar."""
     with logging_redirect_tqdm([logging.getLogger(name) for name in ("ray", "ray.data")]):
-        for row in finished.iter_rows():
+        for row in rows.iter_rows():
             yield row["batch"]
 
 
@@ -266,20 +339,38 @@ def _read(row: dict[str, Any], plan: _Plan) -> dict[str, Any]:
     return {"batch": batch}
 
 
+class _Sample:
+    """The features, loaded once an actor, and what the method learns from: feature maps stay here."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self._features, self._plan = _load_again(plan), plan
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        batch, method = row["batch"], self._plan.method
+        assert isinstance(method, Learner)
+        for i, prepared in enumerate(batch.inputs):
+            if batch.errors[i]:
+                continue
+            try:
+                batch.samples += method.sample([prepared], self._features)
+            except Exception as failure:  # labelling lists it again
+                batch.errors[i] = reason(failure, self._plan.root)
+        batch.inputs, batch.pictures = [], []
+        return {"batch": batch}
+
+
 class _Partition:
     """The features, loaded once an actor, and what the method finds in them: feature maps stay here."""
 
-    def __init__(self, plan: _Plan) -> None:
-        self._features, self._plan = _load(plan.settings), plan
-        if self._features.weights_sha256 != plan.probe["weights_sha256"]:
-            raise InputError(f"{plan.settings['features']} has other weights on this machine; use the same everywhere")
+    def __init__(self, plan: _Plan, state: Any = None) -> None:
+        self._features, self._plan, self._state = _load_again(plan), plan, state
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         batch, method = row["batch"], self._plan.method
         whole = [i for i, error in enumerate(batch.errors) if not error]
         batch.partitions = [None] * len(batch.names)
         try:
-            found = method.partition([batch.inputs[i] for i in whole], self._features, None) if whole else []
+            found = method.partition([batch.inputs[i] for i in whole], self._features, self._state) if whole else []
             for i, each in zip(whole, found, strict=True):
                 batch.partitions[i] = each
         except Exception:  # of one image, maybe: each for itself shows which
@@ -290,7 +381,7 @@ class _Partition:
 
     def _alone(self, prepared: np.ndarray) -> tuple[Any, str]:
         try:
-            (partition,) = self._plan.method.partition([prepared], self._features, None)
+            (partition,) = self._plan.method.partition([prepared], self._features, self._state)
         except Exception as failure:
             return None, reason(failure, self._plan.root)
         return partition, ""

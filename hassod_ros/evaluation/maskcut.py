@@ -89,7 +89,7 @@ def cut_patches(features: np.ndarray, *, cuts: int = 3, tau: float = 0.15) -> li
         # A patch that is taken has no likeness to anything, itself included: only faint edges.
         taken = vectors * free.reshape(-1, 1)
         weights = np.where(taken @ taken.T > tau, np.float32(1), np.float32(_FAINT))
-        foreground = _foreground(_second_eigenvector(weights).reshape(height, width)) & free
+        foreground = _foreground(second_eigenvector(weights).reshape(height, width)) & free
         if not foreground.any():
             break
         found.append(foreground)
@@ -97,7 +97,7 @@ def cut_patches(features: np.ndarray, *, cuts: int = 3, tau: float = 0.15) -> li
     return found
 
 
-def _second_eigenvector(weights: np.ndarray) -> np.ndarray:
+def second_eigenvector(weights: np.ndarray) -> np.ndarray:
     """Second smallest solution x of (D - W) x = lambda D x, D the row sums of the symmetric (N, N) weights."""
     degree = weights.sum(axis=1, dtype=np.float64)
     scale = (1 / np.sqrt(degree)).astype(np.float32)

@@ -23,7 +23,9 @@ from hassod_ros.discovery.hassod import HassodConfig, discover
 from hassod_ros.discovery.method import change, make_method
 from hassod_ros.discovery.pseudo_label import Request, pseudo_label
 from hassod_ros.discovery.shards import Shards, failures_of
+from hassod_ros.discovery.states import State, load_state, save_state
 from hassod_ros.errors import InputError
+from hassod_ros.files import sha256
 from hassod_ros.images import read_image
 from hassod_ros.train import pseudo_label as script
 
@@ -137,7 +139,7 @@ def test_one_image_that_breaks_anything_does_not_take_its_batch_along(folder, la
     """The stages of the run in this process: their workers' code cannot be exchanged."""
     method = make_method("hassod", FAST)
     stage = object.__new__(pipeline._Partition)
-    stage._features = Fragile()
+    stage._features, stage._state = Fragile(), None
     stage._plan = pipeline._Plan(method, tmp_path, {}, {"patch_size": 8})
     names, pictures = [f"{i}.png" for i in range(5)], [picture(i) for i in range(5)]
     pictures[1][:], pictures[3][:] = (1, 2, 3), (9, 9, 9)
@@ -427,3 +429,33 @@ def test_offline_says_which_features_need_no_download(folder, tmp_path, monkeypa
 
 def test_each_run_has_its_own_list_of_failures():
     assert failures_of(Path("a/night.json")) == Path("a/night.failures.json")
+
+
+def test_lightcluster_learns_from_the_images_and_goes_on_with_what_it_has_learned(folder, tmp_path):
+    small = {"size": 64, "crf": None, "filters.min_area": 20, "dataset_clusters": 8, "categories": 2, "classes": 3}
+    first = request(folder, tmp_path / "first.json", method="lightcluster", options=small)
+    pseudo_label(first)
+    info = json.loads(first.out.read_text())["info"]
+    state = tmp_path / "first.lightcluster.npz"
+    assert (info["method"], info["config"]["classes"], info["state_sha256"]) == ("lightcluster", 3, sha256(state))
+    assert len(COCO(first.out).anns) > 5
+
+    # What is learned in parallel is what one process learns, and a state from elsewhere gives the same labels.
+    method = make_method("lightcluster", small)
+    names = [path for path in sorted(folder.rglob("*.*")) if path.name not in ("cut.jpg", "text.jpg")]
+    own = method.fit((method.prepare(read_image(path), 8) for path in names), load_features("handcrafted"))
+    for name, values in load_state(state, "lightcluster").arrays.items():
+        np.testing.assert_allclose(values, own.arrays[name], atol=1e-5)
+    second = request(folder, tmp_path / "second.json", method="lightcluster", options={}, state=state)
+    pseudo_label(second)
+    assert content(second.out) == content(first.out)
+    assert not (tmp_path / "second.lightcluster.npz").exists()
+
+
+def test_a_state_of_other_features_is_refused_before_the_work(folder, tmp_path):
+    path = tmp_path / "state.npz"
+    save_state(path, State("lightcluster", {}, {"name": "tiny", "dim": 192, "weights_sha256": "abc"}, {}))
+    with pytest.raises(InputError, match=r"made with tiny .* these features are handcrafted"):
+        pseudo_label(request(folder, tmp_path / "labels.json", method="lightcluster", options={}, state=path))
+    with pytest.raises(InputError, match="hassod has no state"):
+        pseudo_label(request(folder, tmp_path / "labels.json", state=path))

@@ -25,7 +25,7 @@ from hassod_ros.discovery.features.vit import ViTFeatures, choose_device, choose
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path
 
-SHIPPED = Path(__file__).resolve().parents[1] / "models" / "tiny_features.safetensors"
+SHIPPED = Path(__file__).resolve().parents[2] / "models" / "tiny_features.safetensors"
 METADATA_KEY = "hassod_ros_features"
 SCHEMA = 1
 MOST_BYTES = 12_000_000  # of a file: it ships inside the package

@@ -1,0 +1,435 @@
+"""LightCluster: foreground and classes from clusterings of the features at three levels, without training.
+
+After Cheung, Chen, Yang, Zhao, "Unsupervised semantic segmentation through multilevel clustering of attention features"
+(arXiv 2311.18628). What its abstract and figures say: features of a self-supervised ViT are clustered into few clusters
+over the whole set, within categories and within the image; where these agree is foreground; the masks are upsampled,
+refined, and the regions of objects clustered into classes. Its numbers of clusters, thresholds and rule of consistency
+are not public: those here are chosen by us.
+
+* Categories are clusters of image embeddings (the mean feature of an image); no label of an image is used.
+* A cluster's foreground score is how much rarer it is on the image's border than its share of the patches, from 0
+  (on the border alone) to 1 (never there); within an image, of the set, or of the category.
+* The levels are averaged; a patch is foreground where the mean reaches the image's Otsu threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import cv2
+import numpy as np
+from sklearn.cluster import KMeans, MiniBatchKMeans
+
+from hassod_ros.discovery.crf.config import PAPER, CRFConfig
+from hassod_ros.discovery.crf.config import Method as CRFMethod
+from hassod_ros.discovery.features.base import Features
+from hassod_ros.discovery.filters import FilterConfig
+from hassod_ros.discovery.hassod import HassodConfig, check_image, resize, working_size
+from hassod_ros.discovery.regions import (
+    Regions,
+    components,
+    foreground_map,
+    means_of,
+    on_the_border,
+    to_instances,
+    unit,
+)
+from hassod_ros.discovery.states import State, describe
+from hassod_ros.errors import InputError
+from hassod_ros.instances import Instances
+
+NAME = "lightcluster"
+LEVELS = ("image", "category", "dataset")
+_GRID = 16  # largest side of the pooled grid that fitting keeps of an image
+_BATCH = 4096  # patches a step of the mini-batch k-means of the set
+_MEMBERS = 32  # patches that a cluster needs on average: one of a few patches only tells where these lie
+_IMAGE_BATCH = 256  # image embeddings a step
+
+
+@dataclass(frozen=True)
+class LightClusterConfig:
+    """Settings of LightCluster; all chosen by us, the paper's are not public.
+
+    Raises:
+        InputError: A value is out of its range.
+
+    """
+
+    size: int = 480  # side of the square that an image is resized to, px
+    keep_aspect: bool = False  # instead a rectangle of the image's shape with as many pixels
+    levels: tuple[str, ...] = LEVELS  # whose foreground is averaged
+    dataset_clusters: int = 64  # of all patches
+    categories: int = 8  # of images
+    category_clusters: int = 32  # of the patches of a category
+    image_clusters: int = 6  # of the patches of an image
+    classes: int = 20  # of regions
+    min_region: float = 0.01  # share of the image that a region needs for a class
+    most_images: int = 1024  # kept while fitting for the levels below the set: memory does not grow beyond
+    cover: float = 0.9  # coverage that makes one mask a part of another
+    crf: CRFConfig | None = PAPER  # None: the foreground is upsampled alone
+    crf_method: CRFMethod = "native"
+    filters: FilterConfig = field(default_factory=FilterConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.working()  # checks size and CRF
+        if not self.levels or set(self.levels) - set(LEVELS) or len(set(self.levels)) < len(self.levels):
+            raise InputError(
+                f"levels are some of {', '.join(LEVELS)}, each once, got {', '.join(self.levels) or 'none'}"
+            )
+        for name in ("dataset_clusters", "category_clusters", "image_clusters"):
+            if getattr(self, name) < 2:
+                raise InputError(f"{name} must be at least 2: foreground and background, got {getattr(self, name)}")
+        for name in ("categories", "classes", "most_images"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.min_region < 1:
+            raise InputError(f"min_region is a share of the image, above 0 and below 1, got {self.min_region}")
+
+    def working(self) -> HassodConfig:
+        """The size at which features and CRF run."""
+        return HassodConfig(
+            size=self.size, keep_aspect=self.keep_aspect, cover=self.cover, crf=self.crf, crf_method=self.crf_method
+        )
+
+
+class LightCluster:
+    """LightCluster as a discovery method, see `method.Learner`.
+
+    Args:
+        config: Settings. Default: ours.
+
+    """
+
+    fixed = ("dataset_clusters", "categories", "category_clusters", "classes", "most_images", "seed")
+
+    def __init__(self, config: LightClusterConfig | None = None) -> None:
+        self.config = config or LightClusterConfig()
+
+    def prepare(self, image: np.ndarray, patch_size: int) -> np.ndarray:
+        """The image as the feature extractor sees it: (H', W', 3) uint8, sides multiples of `patch_size`."""
+        check_image(image)
+        return resize(image, working_size(image.shape[:2], self.config.working(), patch_size))
+
+    def sample(self, prepared: Sequence[np.ndarray], features: Features) -> list[np.ndarray]:
+        """What `learn` needs of each prepared image: (C, h', w') float16 features, pooled to at most 16 x 16."""
+        return [pooled(each) for each in features_of(prepared, features)]
+
+    def learn(self, samples: Iterable[np.ndarray], features: Mapping[str, Any]) -> State:
+        """One pass over samples of images -> what `partition` needs of the set.
+
+        Args:
+            samples: Of `sample`, one an image. A bounded number is kept, drawn evenly from all (Vitter's reservoir).
+            features: What `states.describe` says of the features.
+
+        Raises:
+            InputError: No sample, or NaN in one.
+
+        """
+        return _Learner(self.config, features).learn(samples)
+
+    def fit(self, images: Iterable[np.ndarray], features: Features) -> State:
+        """What is learned from a set of prepared images, one at a time; see `learn`."""
+        return self.learn((self.sample([image], features)[0] for image in images), describe(features))
+
+    def partition(self, prepared: Sequence[np.ndarray], features: Features, state: State | None) -> list[Regions]:
+        """Foreground, regions and classes of each prepared image.
+
+        Raises:
+            InputError: There is no state, or it was made with other features or cluster numbers.
+
+        """
+        if state is None:
+            raise InputError("lightcluster needs a state; fit it on a folder of images first")
+        state.require(describe(features))
+        codebooks = Codebooks.of(state)
+        return [self._regions(each, codebooks) for each in features_of(prepared, features)]
+
+    def classes(self, state: State) -> int:
+        """Number of classes that regions have."""
+        return len(Codebooks.of(state).class_centres)
+
+    def masks(self, image: np.ndarray, partition: Regions) -> Instances:
+        """Objects of an image and their parts; see `regions.to_instances`."""
+        return to_instances(image, partition, self.foreground(image, partition), self.config.filters, self.config.cover)
+
+    def foreground(self, image: np.ndarray, partition: Regions) -> np.ndarray:
+        """(H, W) float32 foreground of an image in [0, 1]; see `regions.foreground_map`."""
+        return foreground_map(image, partition, self.config.working())
+
+    def _regions(self, features: np.ndarray, codebooks: Codebooks) -> Regions:
+        grid = features.shape[1:]
+        vectors = vectors_of(features)
+        mean, parts = _levels(vectors, grid, codebooks, self.config)
+        chosen = above_otsu(mean).reshape(grid)
+        labels = components(chosen, self.config.min_region)
+        embeddings = means_of(vectors, labels.ravel(), int(labels.max()) + 1)
+        clusters = nearest(embeddings, codebooks.class_centres)[0].astype(np.int32)
+        return Regions(chosen.astype(np.float32), labels, parts.reshape(grid), embeddings, clusters)
+
+
+@dataclass(frozen=True, eq=False)
+class Codebooks:
+    """Cluster centres and foreground scores of the set, see `State.arrays`.
+
+    Attributes:
+        dataset_centres: (K, C) float32 of length 1.
+        dataset_scores: (K,) float32 foreground in [0, 1].
+        category_images: (G, C) float32, centres of image embeddings.
+        category_centres: (G, K', C) float32; a category of few patches repeats its last centre.
+        category_scores: (G, K') float32.
+        class_centres: (L, C) float32.
+
+    """
+
+    dataset_centres: np.ndarray
+    dataset_scores: np.ndarray
+    category_images: np.ndarray
+    category_centres: np.ndarray
+    category_scores: np.ndarray
+    class_centres: np.ndarray
+
+    @classmethod
+    def of(cls, state: State) -> Codebooks:
+        """The codebooks of a state; InputError where some are missing."""
+        try:
+            return cls(**{each.name: state.arrays[each.name] for each in fields(cls)})
+        except KeyError as error:
+            raise InputError(f"the state of lightcluster has no {error}; fit again") from error
+
+
+class _Learner:
+    """Fits the codebooks while samples pass by."""
+
+    def __init__(self, config: LightClusterConfig, features: Mapping[str, Any]) -> None:
+        self._config, self._features = config, features
+        self._rng = np.random.default_rng(config.seed)
+        self._kept: list[np.ndarray] = []
+        self._seen = 0
+
+    def learn(self, samples: Iterable[np.ndarray]) -> State:
+        config = self._config
+        dataset = MiniBatchKMeans(config.dataset_clusters, random_state=config.seed, n_init=3, batch_size=_BATCH)
+        categories = MiniBatchKMeans(config.categories, random_state=config.seed, n_init=3, batch_size=_IMAGE_BATCH)
+        feeds = (
+            _Feed(dataset, max(_BATCH, config.dataset_clusters), _MEMBERS),
+            _Feed(categories, max(_IMAGE_BATCH, config.categories), 1),
+        )
+        for sample in samples:
+            vectors = vectors_of(sample.astype(np.float32))
+            if not np.isfinite(vectors).all():
+                raise InputError("the features hold NaN or infinity; check the weights and the image they come from")
+            feeds[0].add(vectors)
+            feeds[1].add(_embedding(vectors)[None])
+            self._keep(sample)
+        if not self._kept:
+            raise InputError("there is no image to fit; give a folder of images")
+        centres, images = (unit(feed.centres()) for feed in feeds)
+        return self._finish(centres, images)
+
+    def _keep(self, sample: np.ndarray) -> None:
+        """Algorithm R: every image stays with the same probability."""
+        self._seen += 1
+        if len(self._kept) < self._config.most_images:
+            self._kept.append(sample)
+        elif (place := int(self._rng.integers(self._seen))) < len(self._kept):
+            self._kept[place] = sample
+
+    def _finish(self, dataset: np.ndarray, images: np.ndarray) -> State:
+        config = self._config
+        group = nearest(np.stack([_embedding(vectors) for vectors in self._vectors()]), images)[0]
+        width = config.category_clusters
+        shape = (len(images), width, dataset.shape[1])
+        centres, scores = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
+        for number in range(len(images)):
+            members = [vectors for vectors, own in zip(self._vectors(), group, strict=True) if own == number]
+            grids = [sample.shape[1:] for sample, own in zip(self._kept, group, strict=True) if own == number]
+            if not members:  # of images that have left: what the set knows serves
+                found, score = dataset[:1], np.full(1, 0.5, np.float32)
+            else:
+                found = cluster(np.concatenate(members), width, config.seed)
+                score = _scores([nearest(vectors, found)[0] for vectors in members], grids, len(found))
+            centres[number], scores[number] = _padded(found, width), _padded(score, width)
+        every = [nearest(vectors, dataset)[0] for vectors in self._vectors()]
+        arrays = {
+            "dataset_centres": dataset,
+            "dataset_scores": _scores(every, [sample.shape[1:] for sample in self._kept], len(dataset)),
+            "category_images": images,
+            "category_centres": centres,
+            "category_scores": scores,
+        }
+        arrays["class_centres"] = self._classes(Codebooks(**arrays, class_centres=dataset[:0]))
+        return State(NAME, asdict(config), self._features, arrays)
+
+    def _classes(self, codebooks: Codebooks) -> np.ndarray:
+        """Centres of the embeddings of the regions in the images that were kept."""
+        found = [np.zeros((0, codebooks.dataset_centres.shape[1]), np.float32)]
+        for sample, vectors in zip(self._kept, self._vectors(), strict=True):
+            mean, _ = _levels(vectors, sample.shape[1:], codebooks, self._config)
+            labels = components(above_otsu(mean).reshape(sample.shape[1:]), self._config.min_region).ravel()
+            found.append(means_of(vectors, labels, int(labels.max(initial=-1)) + 1))
+        regions = np.concatenate(found)
+        if not len(regions):  # nothing stands out in any image
+            return codebooks.dataset_centres[:1]
+        return cluster(regions, self._config.classes, self._config.seed, least=1)
+
+    def _vectors(self) -> Iterator[np.ndarray]:
+        for sample in self._kept:
+            yield vectors_of(sample.astype(np.float32))
+
+
+class _Feed:
+    """Collects rows into steps of a mini-batch k-means: its first step needs at least as many rows as clusters."""
+
+    def __init__(self, kmeans: MiniBatchKMeans, step: int, least: int) -> None:
+        self._kmeans, self._step, self._least = kmeans, step, least
+        self._rows: list[np.ndarray] = []
+        self._count = 0
+        self._begun = False
+
+    def add(self, rows: np.ndarray) -> None:
+        self._rows.append(rows)
+        self._count += len(rows)
+        if self._count >= self._step:
+            self._learn()
+
+    def centres(self) -> np.ndarray:
+        """(K, C); of fewer rows than one step, plain k-means."""
+        if not self._begun:
+            rows = np.concatenate(self._rows)
+            return cluster(rows, self._kmeans.n_clusters, self._kmeans.random_state, least=self._least)
+        if self._rows:
+            self._learn()
+        return np.asarray(self._kmeans.cluster_centers_, np.float32)
+
+    def _learn(self) -> None:
+        self._kmeans.partial_fit(np.concatenate(self._rows))
+        self._rows, self._count, self._begun = [], 0, True
+
+
+def cluster(vectors: np.ndarray, count: int, seed: int, *, starts: int = 2, least: int = _MEMBERS) -> np.ndarray:
+    """(K, C) float32 centres of length 1 of k-means, K at most `count` and the number of different vectors.
+
+    Args:
+        vectors: (n, C) float32, at least one.
+        count: Clusters wanted.
+        seed: Of the start.
+        starts: Tries, of which the best is kept.
+        least: Vectors for each cluster, on average; with fewer there are fewer clusters.
+
+    """
+    count = max(1, min(count, len(vectors) // least))
+    different = np.unique(vectors.round(5), axis=0) if len(vectors) <= 2 * count or _flat(vectors) else None
+    if different is not None and len(different) <= count:
+        return unit(different)
+    kmeans: Any
+    if len(vectors) > 4 * _BATCH:
+        kmeans = MiniBatchKMeans(count, random_state=seed, n_init=starts, batch_size=_BATCH)
+    else:
+        kmeans = KMeans(count, random_state=seed, n_init=starts, max_iter=50)
+    return unit(kmeans.fit(vectors).cluster_centers_)
+
+
+def nearest(vectors: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index (n,) int64 of the nearest centre by cosine, and that cosine (n,); without centres index -1, cosine -1."""
+    if not len(centres):
+        return np.full(len(vectors), -1, np.int64), np.full(len(vectors), -1, np.float32)
+    alike = vectors @ centres.T
+    best = alike.argmax(axis=1)
+    return best, np.take_along_axis(alike, best[:, None], axis=1)[:, 0]
+
+
+def above_otsu(values: np.ndarray) -> np.ndarray:
+    """(n,) bool, which values lie above Otsu's threshold; none where all are equal."""
+    low, high = float(values.min()), float(values.max())
+    if high - low < 1e-6:
+        return np.zeros(len(values), bool)
+    steps = ((values - low) / (high - low) * 255).astype(np.uint8)
+    threshold, _ = cv2.threshold(steps[None], 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return np.asarray(steps > threshold)
+
+
+def vectors_of(features: np.ndarray) -> np.ndarray:
+    """(C, h, w) -> (h w, C) float32 of length 1."""
+    return unit(features.reshape(len(features), -1).T)
+
+
+def border_scores(labels: np.ndarray, border: np.ndarray, count: int) -> np.ndarray:
+    """(count,) float32 foreground of clusters in [0, 1]: 1 - share on the border / share of all, at least 0.
+
+    Half of what the border rule of C2AM (Xie et al., CVPR 2022) says yes or no to; a cluster without patches has 0.
+
+    Args:
+        labels: (n,) clusters of patches.
+        border: (n,) bool, which patches lie on their image's border.
+        count: Number of clusters.
+
+    """
+    everywhere = np.bincount(labels, minlength=count) / max(len(labels), 1)
+    there = np.bincount(labels[border], minlength=count) / max(np.count_nonzero(border), 1)
+    ratio = there / np.maximum(everywhere, 1e-12)
+    return np.where(everywhere > 0, 1 / (1 + ratio), 0).astype(np.float32)
+
+
+def _levels(
+    vectors: np.ndarray, grid: tuple[int, ...], codebooks: Codebooks, config: LightClusterConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean foreground of the chosen levels (n,) float32, and the cluster of the set of each patch (n,) int32."""
+    scores = []
+    dataset, _ = nearest(vectors, codebooks.dataset_centres)
+    if "image" in config.levels:
+        own, _ = nearest(vectors, cluster(vectors, config.image_clusters, config.seed, starts=1, least=1))
+        scores.append(border_scores(own, on_the_border((grid[0], grid[1])).ravel(), config.image_clusters)[own])
+    if "category" in config.levels:
+        (group,), _ = nearest(_embedding(vectors)[None], codebooks.category_images)
+        own, _ = nearest(vectors, codebooks.category_centres[group])
+        scores.append(codebooks.category_scores[group][own])
+    if "dataset" in config.levels:
+        scores.append(codebooks.dataset_scores[dataset])
+    return np.mean(scores, axis=0, dtype=np.float32), dataset.astype(np.int32)
+
+
+def _scores(labels: list[np.ndarray], grids: list[tuple[int, ...]], count: int) -> np.ndarray:
+    borders = [on_the_border((grid[0], grid[1])).ravel() for grid in grids]
+    return border_scores(np.concatenate(labels), np.concatenate(borders), count)
+
+
+def _embedding(vectors: np.ndarray) -> np.ndarray:
+    return unit(vectors.mean(axis=0)[None])[0]
+
+
+def _flat(vectors: np.ndarray) -> bool:
+    """Whether all vectors are nearly one: k-means would warn and return copies."""
+    return float(np.ptp(vectors, axis=0).max()) < 1e-5
+
+
+def _padded(values: np.ndarray, length: int) -> np.ndarray:
+    return np.concatenate([values, np.repeat(values[-1:], length - len(values), axis=0)])
+
+
+def pooled(features: np.ndarray) -> np.ndarray:
+    """(C, h, w) float32 -> (C, h', w') float16, averaged to at most 16 a side."""
+    down, across = (_averaging(side, min(side, _GRID)) for side in features.shape[1:])
+    return (down @ features @ across.T).astype(np.float16)
+
+
+def _averaging(source: int, target: int) -> np.ndarray:
+    """(target, source) float32 weights that average over equal stretches, as OpenCV's INTER_AREA does."""
+    edges = np.arange(target + 1) * (source / target)
+    places = np.arange(source)
+    low = np.maximum(edges[:-1, None], places)
+    high = np.minimum(edges[1:, None], places + 1)
+    return (np.maximum(high - low, 0) * (target / source)).astype(np.float32)
+
+
+def features_of(prepared: Sequence[np.ndarray], features: Features) -> list[np.ndarray]:
+    """(C, h, w) of each image; images of one size share a pass."""
+    if len({picture.shape for picture in prepared}) == 1:
+        found = list(features(np.stack(prepared)))
+    else:
+        found = [features(picture[None])[0] for picture in prepared]
+    if any(not np.isfinite(each).all() for each in found):
+        raise InputError("the features hold NaN or infinity; check the weights and the image they come from")
+    return found

@@ -1,0 +1,202 @@
+"""Foreground and classes of an image on the patch grid, and what follows from them at full size.
+
+What HEAP and LightCluster find in an image has one form: which patches are foreground, which regions they form, and
+what each region looks like. From it come a foreground map, a map of classes, and instances: connected pieces of
+foreground are wholes, the regions inside them their parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from hassod_ros.discovery.crf import refine
+from hassod_ros.discovery.crf.config import CRFConfig
+from hassod_ros.discovery.filters import FilterConfig
+from hassod_ros.discovery.hassod import HassodConfig, check_image, resize, working_size
+from hassod_ros.hierarchy import coverage_forest
+from hassod_ros.instances import Instances
+from hassod_ros.masks import fill_holes
+from hassod_ros.visibility import visible
+
+_SURE = 0.73  # certainty that the CRF is told, as CutLER does it: it may then move outlines
+_HALF = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """What is known of an image on its grid of h x w patches; some kilobytes.
+
+    Attributes:
+        foreground: (h, w) float32 in [0, 1].
+        labels: (h, w) int32 numbers of regions from 0, -1 = of no region.
+        parts: (h, w) int32 from 0: what divides the foreground into parts.
+        embeddings: (R, C) float32, one a region.
+        clusters: (R,) int32, equal numbers mean the same in all images; -1 = of none.
+
+    """
+
+    foreground: np.ndarray
+    labels: np.ndarray
+    parts: np.ndarray
+    embeddings: np.ndarray
+    clusters: np.ndarray
+
+
+def foreground_map(image: np.ndarray, regions: Regions, working: HassodConfig) -> np.ndarray:
+    """(H, W) float32 foreground in [0, 1], upsampled bilinearly and refined by the CRF where `working` has one.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        regions: Of this image.
+        working: Size at which the CRF runs, its constants and kind.
+
+    """
+    check_image(image)
+    size = (image.shape[1], image.shape[0])
+    if working.crf is None:
+        return np.clip(cv2.resize(regions.foreground, size, interpolation=cv2.INTER_LINEAR), 0, 1)
+    small = resize(image, working_size(image.shape[:2], working))
+    return np.clip(cv2.resize(_refined(small, regions.foreground, working.crf, working), size), 0, 1)
+
+
+def class_map(image: np.ndarray, regions: Regions, foreground: np.ndarray) -> np.ndarray:
+    """(H, W) int32: 1 + cluster of the region at each foreground pixel, 0 = background.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        regions: Of this image.
+        foreground: Its `foreground_map`.
+
+    """
+    clusters = np.append(regions.clusters, -1)[regions.labels]  # (h, w)
+    return np.where(foreground >= _HALF, 1 + spread_into(clusters, image.shape[:2]), 0)
+
+
+def region_map(image: np.ndarray, regions: Regions, foreground: np.ndarray) -> np.ndarray:
+    """(H, W) int32: number of the region at each foreground pixel, -1 = background; arguments as in `class_map`."""
+    return np.where(foreground >= _HALF, spread_into(regions.labels, image.shape[:2]), -1)
+
+
+def to_instances(
+    image: np.ndarray, regions: Regions, foreground: np.ndarray, filters: FilterConfig, cover: float
+) -> Instances:
+    """Connected pieces of foreground as wholes, their regions as parts.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        regions: Of this image.
+        foreground: Its `foreground_map`.
+        filters: `min_area` and `min_share` of a mask.
+        cover: Coverage that makes one mask a part of another.
+
+    Returns:
+        Instances with levels and parents, wholes first, the larger the earlier. The score is the mean foreground in the
+        mask. None where nothing is foreground, or the picture is blank (see `visibility`).
+
+    """
+    size = (image.shape[0], image.shape[1])
+    least = max(filters.min_area, filters.min_share * size[0] * size[1])
+    inside = (foreground >= _HALF).astype(np.uint8)
+    parts = spread_into(regions.parts, size)
+    rectangles: list[tuple[int, int, int, int]] = []
+    crops: list[np.ndarray] = []
+    pieces = _pieces(inside, least)
+    for whole, (x0, y0, x1, y1) in pieces:
+        rectangles.append((x0, y0, x1, y1))
+        crops.append(fill_holes(whole))
+    for whole, (x0, y0, x1, y1) in pieces:
+        window = parts[y0:y1, x0:x1]
+        for part in np.unique(window[whole > 0]).tolist():
+            for mask, (a, b, c, d) in _pieces(((window == part) & (whole > 0)).astype(np.uint8), least):
+                if np.count_nonzero(mask) < cover * np.count_nonzero(whole):
+                    rectangles.append((x0 + a, y0 + b, x0 + c, y0 + d))
+                    crops.append(mask)
+    boxes = np.array(rectangles, np.int64).reshape(-1, 4)
+    keep = np.flatnonzero(visible(image, boxes, crops, size))
+    boxes, crops = boxes[keep], [crops[i] for i in keep.tolist()]
+    scores = np.array(
+        [
+            foreground[y0:y1, x0:x1][crop > 0].mean()
+            for crop, (x0, y0, x1, y1) in zip(crops, boxes.tolist(), strict=True)
+        ],
+        np.float32,
+    )
+    parents, levels = coverage_forest(boxes, crops, cover=cover)
+    return Instances(
+        image_size=size, boxes=boxes, masks=crops, scores=np.clip(scores, 0, 1), levels=levels, parents=parents
+    )
+
+
+def on_the_border(shape: tuple[int, int]) -> np.ndarray:
+    """(h, w) bool, the outermost patches: more of them are background than elsewhere."""
+    ring = np.zeros(shape, bool)
+    ring[[0, -1]] = ring[:, [0, -1]] = True
+    return ring
+
+
+def spread_into(labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Labels of patches (h, w) at each pixel of (H, W), as int32."""
+    return cv2.resize(labels.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_NEAREST).astype(np.int32)
+
+
+def components(foreground: np.ndarray, least: float) -> np.ndarray:
+    """(h, w) int32 numbers of the connected pieces of a bool grid from 0, largest first; -1 elsewhere.
+
+    Args:
+        foreground: (h, w) bool.
+        least: Share of the grid that a piece must have.
+
+    """
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(foreground.astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    order = np.argsort(-areas, kind="stable")
+    order = order[areas[order] >= least * foreground.size]
+    number = np.full(len(stats), -1, np.int32)
+    number[1 + order] = np.arange(len(order))
+    return np.asarray(number[pieces])
+
+
+def means_of(vectors: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """(count, C) float32 of length 1: mean vector of each label; zeros where there is none.
+
+    Args:
+        vectors: (n, C).
+        labels: (n,) integers from 0, or -1 for what counts nowhere.
+        count: Number of labels.
+
+    """
+    sums = (labels == np.arange(count)[:, None]).astype(np.float32) @ vectors
+    return unit(sums)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """(n, C) float32 rows of length 1; rows of zeros stay."""
+    vectors = np.asarray(vectors, np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+
+
+def without_crf(working: HassodConfig) -> HassodConfig:
+    """The same size without the CRF."""
+    return replace(working, crf=None)
+
+
+def _refined(small: np.ndarray, foreground: np.ndarray, crf: CRFConfig, working: HassodConfig) -> np.ndarray:
+    map_ = np.clip(cv2.resize(foreground, (small.shape[1], small.shape[0]), interpolation=cv2.INTER_LINEAR), 0, 1)
+    inside = (1 - _SURE) + (2 * _SURE - 1) * map_
+    (groups,) = refine(small, [np.stack([1 - inside, inside])], crf, method=working.crf_method)
+    return groups[1]
+
+
+def _pieces(mask: np.ndarray, least: float) -> list[tuple[np.ndarray, tuple[int, int, int, int]]]:
+    """Connected pieces of a 0/1 picture with at least so many pixels, largest first, with their rectangles."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    found = []
+    for i in (1 + np.argsort(-areas, kind="stable")).tolist():
+        x, y, width, height, area = stats[i].tolist()
+        if area >= least:
+            found.append(((labels[y : y + height, x : x + width] == i).astype(np.uint8), (x, y, x + width, y + height)))
+    return found

@@ -1,0 +1,80 @@
+"""Foreground of an image from its patch features alone: what HEAP and LightCluster have to be better than.
+
+Each takes (C, h, w) features and gives (h, w) float32, 1 = foreground.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+from scipy.ndimage import label
+
+from hassod_ros.discovery.lightcluster import above_otsu, cluster, vectors_of
+from hassod_ros.discovery.regions import on_the_border
+from hassod_ros.evaluation.maskcut import second_eigenvector
+
+_FAINT = 1e-5  # weight of an edge between unlike patches, as in TokenCut
+_ALIKE = 0.2  # cosine of like patches, as in TokenCut
+_NEAREST = 8  # border patches that a patch is compared with
+
+
+def whole_image(features: np.ndarray) -> np.ndarray:
+    """Everything is foreground."""
+    return np.ones(features.shape[1:], np.float32)
+
+
+def border_prior(features: np.ndarray) -> np.ndarray:
+    """What is unlike the border: Otsu on one minus the mean cosine with the 8 most similar patches of the border.
+
+    The boundary prior of Wei et al., "Geodesic saliency using background priors", ECCV 2012, on features.
+    """
+    grid = (features.shape[1], features.shape[2])
+    vectors = vectors_of(features)
+    alike = vectors @ vectors[on_the_border(grid).ravel()].T
+    best = np.sort(alike, axis=1)[:, -_NEAREST:].mean(axis=1)
+    return above_otsu(1 - best).reshape(grid).astype(np.float32)
+
+
+def principal_component(features: np.ndarray) -> np.ndarray:
+    """Otsu on the first principal component; the side that holds more than half of the border is background."""
+    grid = (features.shape[1], features.shape[2])
+    vectors = vectors_of(features)
+    left, _, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    side = above_otsu(left[:, 0]).reshape(grid)
+    if side[on_the_border(grid)].mean() > 0.5:
+        side = ~side
+    return side.astype(np.float32)
+
+
+def tokencut(features: np.ndarray) -> np.ndarray:
+    """The object of one normalised cut: Wang et al., "Self-supervised transformers for unsupervised object discovery
+    using normalized cut", CVPR 2022, section 3.
+
+    Patches are alike above a cosine of 0.2. The second eigenvector is split at its mean; the side of its largest
+    absolute entry is foreground, of it the connected part around that entry.
+    """
+    grid = (features.shape[1], features.shape[2])
+    vectors = vectors_of(features)
+    weights = np.where(vectors @ vectors.T > _ALIKE, np.float32(1), np.float32(_FAINT))
+    vector = second_eigenvector(weights).reshape(grid)
+    side = vector > vector.mean()
+    seed = np.unravel_index(np.abs(vector).argmax(), grid)
+    if not side[seed]:
+        side = ~side
+    parts, _ = label(side)
+    return np.asarray(parts == parts[seed], np.float32)
+
+
+BASELINES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "whole": whole_image,
+    "border": border_prior,
+    "otsu": principal_component,
+    "tokencut": tokencut,
+}
+
+
+def plain_kmeans(samples: Iterable[np.ndarray], clusters: int, *, most_images: int = 1024, seed: int = 0) -> np.ndarray:
+    """(clusters, C) centres of patches of (C, h, w) samples: classes without any notion of foreground."""
+    vectors = [vectors_of(sample.astype(np.float32)) for _, sample in zip(range(most_images), samples, strict=False)]
+    return cluster(np.concatenate(vectors), clusters, seed)
