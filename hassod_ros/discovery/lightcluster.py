@@ -368,7 +368,7 @@ def border_scores(labels: np.ndarray, border: np.ndarray, count: int) -> np.ndar
 
     """
     everywhere = np.bincount(labels, minlength=count) / max(len(labels), 1)
-    there = np.bincount(labels[border], minlength=count) / max(np.count_nonzero(border), 1)
+    there = np.bincount(labels[border], minlength=count) / max(int(np.count_nonzero(border)), 1)
     ratio = there / np.maximum(everywhere, 1e-12)
     return np.where(everywhere > 0, 1 / (1 + ratio), 0).astype(np.float32)
 
@@ -388,7 +388,7 @@ def _levels(
         scores.append(codebooks.category_scores[group][own])
     if "dataset" in config.levels:
         scores.append(codebooks.dataset_scores[dataset])
-    return np.mean(scores, axis=0, dtype=np.float32), dataset.astype(np.int32)
+    return np.asarray(np.mean(scores, axis=0), np.float32), dataset.astype(np.int32)
 
 
 def _scores(labels: list[np.ndarray], grids: list[tuple[int, ...]], count: int) -> np.ndarray:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ _ALPHA = 0.5  # weight of objects against regions in the S-measure
 _TINY = np.finfo(np.float64).eps
 
 
-def score_map(found: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray | float]:
+def score_map(found: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     """The measures of one image.
 
     Args:
@@ -76,7 +77,7 @@ def f_curve(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
     steps = (np.clip(found, 0, 1) * (LEVELS - 1)).astype(np.uint8)
     hits = np.bincount(steps[truth], minlength=LEVELS)[::-1].cumsum()[::-1].astype(np.float64)
     chosen = np.bincount(steps.ravel(), minlength=LEVELS)[::-1].cumsum()[::-1]
-    precision, recall = hits / np.maximum(chosen, 1), hits / max(np.count_nonzero(truth), 1)
+    precision, recall = hits / np.maximum(chosen, 1), hits / max(int(np.count_nonzero(truth)), 1)
     weighted = BETA2 * precision + recall
     return np.where(weighted > 0, (1 + BETA2) * precision * recall / np.where(weighted > 0, weighted, 1), 0.0)
 
