@@ -51,7 +51,6 @@ DEV = [
     "mypy>=1.13",
     "types-PyYAML",
     "psutil>=5.9",
-    "pysodmetrics>=1.4",  # measures of saliency, to compare with
 ]
 
 setup(

@@ -7,15 +7,17 @@ refined, and the regions of objects clustered into classes. Its numbers of clust
 are not public: those here are chosen by us.
 
 * Categories are clusters of image embeddings (the mean feature of an image); no label of an image is used.
-* A cluster's foreground score is how much rarer it is on the image's border than its share of the patches, from 0
-  (on the border alone) to 1 (never there); within an image, of the set, or of the category.
-* The levels are averaged; a patch is foreground where the mean reaches the image's Otsu threshold.
+* A cluster's foreground score is how unlike the border of their images its patches are on average (see
+  `regions.unlike_border`); within an image, of the set, or of the category.
+* The levels are added, each weighted by the share of the variance of that unlikeness that its clusters explain over the
+  set: a level whose clusters mean nothing has no say. A patch is foreground where the sum reaches the image's Otsu
+  threshold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import cv2
@@ -35,6 +37,7 @@ from hassod_ros.discovery.regions import (
     on_the_border,
     to_instances,
     unit,
+    unlike_border,
 )
 from hassod_ros.discovery.states import State, describe
 from hassod_ros.errors import InputError
@@ -59,7 +62,7 @@ class LightClusterConfig:
 
     size: int = 480  # side of the square that an image is resized to, px
     keep_aspect: bool = False  # instead a rectangle of the image's shape with as many pixels
-    levels: tuple[str, ...] = LEVELS  # whose foreground is averaged
+    levels: tuple[str, ...] = LEVELS  # whose foreground scores are added
     dataset_clusters: int = 64  # of all patches
     categories: int = 8  # of images
     category_clusters: int = 32  # of the patches of a category
@@ -162,8 +165,8 @@ class LightCluster:
     def _regions(self, features: np.ndarray, codebooks: Codebooks) -> Regions:
         grid = features.shape[1:]
         vectors = vectors_of(features)
-        mean, parts = _levels(vectors, grid, codebooks, self.config)
-        chosen = above_otsu(mean).reshape(grid)
+        scores, parts = _levels(vectors, grid, codebooks, self.config)
+        chosen = above_otsu(_together(scores, codebooks.level_weights)).reshape(grid)
         labels = components(chosen, self.config.min_region)
         embeddings = means_of(vectors, labels.ravel(), int(labels.max()) + 1)
         clusters = nearest(embeddings, codebooks.class_centres)[0].astype(np.int32)
@@ -180,6 +183,7 @@ class Codebooks:
         category_images: (G, C) float32, centres of image embeddings.
         category_centres: (G, K', C) float32; a category of few patches repeats its last centre.
         category_scores: (G, K') float32.
+        level_weights: (3,) float32 of `LEVELS`.
         class_centres: (L, C) float32.
 
     """
@@ -189,6 +193,7 @@ class Codebooks:
     category_images: np.ndarray
     category_centres: np.ndarray
     category_scores: np.ndarray
+    level_weights: np.ndarray
     class_centres: np.ndarray
 
     @classmethod
@@ -240,40 +245,57 @@ class _Learner:
     def _finish(self, dataset: np.ndarray, images: np.ndarray) -> State:
         config = self._config
         group = nearest(np.stack([_embedding(vectors) for vectors in self._vectors()]), images)[0]
+        unlike = [unlike_border(vectors, _border(sample)) for sample, vectors in self._pairs()]
         width = config.category_clusters
         shape = (len(images), width, dataset.shape[1])
         centres, scores = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
         for number in range(len(images)):
             members = [vectors for vectors, own in zip(self._vectors(), group, strict=True) if own == number]
-            grids = [sample.shape[1:] for sample, own in zip(self._kept, group, strict=True) if own == number]
             if not members:  # of images that have left: what the set knows serves
-                found, score = dataset[:1], np.full(1, 0.5, np.float32)
+                found, score = dataset[:1], np.zeros(1, np.float32)
             else:
-                found = cluster(np.concatenate(members), width, config.seed)
-                score = _scores([nearest(vectors, found)[0] for vectors in members], grids, len(found))
+                patches = np.concatenate(members)
+                found = cluster(patches, width, config.seed)
+                values = np.concatenate([each for each, own in zip(unlike, group, strict=True) if own == number])
+                score = cluster_scores(nearest(patches, found)[0], values, len(found))
             centres[number], scores[number] = _padded(found, width), _padded(score, width)
-        every = [nearest(vectors, dataset)[0] for vectors in self._vectors()]
+        every = np.concatenate([nearest(vectors, dataset)[0] for vectors in self._vectors()])
         arrays = {
             "dataset_centres": dataset,
-            "dataset_scores": _scores(every, [sample.shape[1:] for sample in self._kept], len(dataset)),
+            "dataset_scores": cluster_scores(every, np.concatenate(unlike), len(dataset)),
             "category_images": images,
             "category_centres": centres,
             "category_scores": scores,
         }
-        arrays["class_centres"] = self._classes(Codebooks(**arrays, class_centres=dataset[:0]))
+        codebooks = Codebooks(**arrays, level_weights=np.ones(len(LEVELS), np.float32), class_centres=dataset[:0])
+        arrays["level_weights"] = self._weights(codebooks, np.concatenate(unlike))
+        codebooks = replace(codebooks, level_weights=arrays["level_weights"])
+        arrays["class_centres"] = self._classes(codebooks)
         return State(NAME, asdict(config), self._features, arrays)
+
+    def _weights(self, codebooks: Codebooks, unlike: np.ndarray) -> np.ndarray:
+        """(3,) share of the variance of unlikeness that the clusters of each level explain; in [0, 1]."""
+        every = replace(self._config, levels=LEVELS)
+        pieces = [_levels(vectors, sample.shape[1:], codebooks, every)[0] for sample, vectors in self._pairs()]
+        total = max(float(np.square(unlike).mean()), 1e-12)  # its mean in an image is 0
+        explained = [np.square(np.concatenate([piece[level] for piece in pieces])).mean() / total for level in LEVELS]
+        return np.clip(np.array(explained, np.float32), 0, 1)
 
     def _classes(self, codebooks: Codebooks) -> np.ndarray:
         """Centres of the embeddings of the regions in the images that were kept."""
         found = [np.zeros((0, codebooks.dataset_centres.shape[1]), np.float32)]
-        for sample, vectors in zip(self._kept, self._vectors(), strict=True):
-            mean, _ = _levels(vectors, sample.shape[1:], codebooks, self._config)
-            labels = components(above_otsu(mean).reshape(sample.shape[1:]), self._config.min_region).ravel()
+        for sample, vectors in self._pairs():
+            scores, _ = _levels(vectors, sample.shape[1:], codebooks, self._config)
+            chosen = above_otsu(_together(scores, codebooks.level_weights)).reshape(sample.shape[1:])
+            labels = components(chosen, self._config.min_region).ravel()
             found.append(means_of(vectors, labels, int(labels.max(initial=-1)) + 1))
         regions = np.concatenate(found)
         if not len(regions):  # nothing stands out in any image
             return codebooks.dataset_centres[:1]
         return cluster(regions, self._config.classes, self._config.seed, least=1)
+
+    def _pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return zip(self._kept, self._vectors(), strict=True)
 
     def _vectors(self) -> Iterator[np.ndarray]:
         for sample in self._kept:
@@ -356,44 +378,38 @@ def vectors_of(features: np.ndarray) -> np.ndarray:
     return unit(features.reshape(len(features), -1).T)
 
 
-def border_scores(labels: np.ndarray, border: np.ndarray, count: int) -> np.ndarray:
-    """(count,) float32 foreground of clusters in [0, 1]: 1 - share on the border / share of all, at least 0.
-
-    Half of what the border rule of C2AM (Xie et al., CVPR 2022) says yes or no to; a cluster without patches has 0.
-
-    Args:
-        labels: (n,) clusters of patches.
-        border: (n,) bool, which patches lie on their image's border.
-        count: Number of clusters.
-
-    """
-    everywhere = np.bincount(labels, minlength=count) / max(len(labels), 1)
-    there = np.bincount(labels[border], minlength=count) / max(int(np.count_nonzero(border)), 1)
-    ratio = there / np.maximum(everywhere, 1e-12)
-    return np.where(everywhere > 0, 1 / (1 + ratio), 0).astype(np.float32)
+def cluster_scores(labels: np.ndarray, unlike: np.ndarray, count: int) -> np.ndarray:
+    """(count,) float32 mean of `unlike` (n,) of the patches of each cluster; 0 for a cluster without patches."""
+    members = np.bincount(labels, minlength=count)
+    return (np.bincount(labels, weights=unlike, minlength=count) / np.maximum(members, 1)).astype(np.float32)
 
 
 def _levels(
     vectors: np.ndarray, grid: tuple[int, ...], codebooks: Codebooks, config: LightClusterConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean foreground of the chosen levels (n,) float32, and the cluster of the set of each patch (n,) int32."""
-    scores = []
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Foreground scores (n,) float32 of the patches at each level, and their clusters of the set (n,) int32."""
     dataset, _ = nearest(vectors, codebooks.dataset_centres)
+    scores = {"dataset": codebooks.dataset_scores[dataset]}
     if "image" in config.levels:
         own, _ = nearest(vectors, cluster(vectors, config.image_clusters, config.seed, starts=1, least=1))
-        scores.append(border_scores(own, on_the_border((grid[0], grid[1])).ravel(), config.image_clusters)[own])
+        unlike = unlike_border(vectors, on_the_border((grid[0], grid[1])).ravel())
+        scores["image"] = cluster_scores(own, unlike, config.image_clusters)[own]
     if "category" in config.levels:
         (group,), _ = nearest(_embedding(vectors)[None], codebooks.category_images)
         own, _ = nearest(vectors, codebooks.category_centres[group])
-        scores.append(codebooks.category_scores[group][own])
-    if "dataset" in config.levels:
-        scores.append(codebooks.dataset_scores[dataset])
-    return np.asarray(np.mean(scores, axis=0), np.float32), dataset.astype(np.int32)
+        scores["category"] = codebooks.category_scores[group][own]
+    return {level: scores[level] for level in config.levels}, dataset.astype(np.int32)
 
 
-def _scores(labels: list[np.ndarray], grids: list[tuple[int, ...]], count: int) -> np.ndarray:
-    borders = [on_the_border((grid[0], grid[1])).ravel() for grid in grids]
-    return border_scores(np.concatenate(labels), np.concatenate(borders), count)
+def _together(scores: dict[str, np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Weighted sum (n,) of the levels; a single level needs no weight."""
+    if len(scores) == 1:
+        return next(iter(scores.values()))
+    return np.asarray(sum(weights[LEVELS.index(level)] * values for level, values in scores.items()), np.float32)
+
+
+def _border(sample: np.ndarray) -> np.ndarray:
+    return on_the_border((sample.shape[1], sample.shape[2])).ravel()
 
 
 def _embedding(vectors: np.ndarray) -> np.ndarray:

@@ -23,6 +23,8 @@ from hassod_ros.visibility import visible
 
 _SURE = 0.73  # certainty that the CRF is told, as CutLER does it: it may then move outlines
 _HALF = 0.5
+_NEAR = 8  # patches of the border that a patch is compared with
+_FLAT = 1e-4  # deviation of cosines below which an image shows nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +137,26 @@ def on_the_border(shape: tuple[int, int]) -> np.ndarray:
     ring = np.zeros(shape, bool)
     ring[[0, -1]] = ring[:, [0, -1]] = True
     return ring
+
+
+def unlike_border(vectors: np.ndarray, border: np.ndarray) -> np.ndarray:
+    """(n,) float32, how unlike the border of their image patches are, in standard deviations around the image's mean.
+
+    Minus the mean cosine with the 8 most similar patches of the border (the boundary prior of Wei et al., "Geodesic
+    saliency using background priors", ECCV 2012, on features); zeros where all patches are alike.
+
+    Args:
+        vectors: (n, C) of length 1, all patches of one image.
+        border: (n,) bool, which of them lie on its border.
+
+    """
+    alike = vectors @ vectors[border].T
+    near = min(_NEAR, alike.shape[1])
+    values = -np.partition(alike, alike.shape[1] - near, axis=1)[:, -near:].mean(axis=1)
+    spread = float(values.std())
+    if spread < _FLAT:
+        return np.zeros(len(vectors), np.float32)
+    return np.asarray((values - values.mean()) / spread, np.float32)
 
 
 def spread_into(labels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

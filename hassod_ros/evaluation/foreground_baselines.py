@@ -11,12 +11,11 @@ import numpy as np
 from scipy.ndimage import label
 
 from hassod_ros.discovery.lightcluster import above_otsu, cluster, vectors_of
-from hassod_ros.discovery.regions import on_the_border
+from hassod_ros.discovery.regions import on_the_border, unlike_border
 from hassod_ros.evaluation.maskcut import second_eigenvector
 
 _FAINT = 1e-5  # weight of an edge between unlike patches, as in TokenCut
 _ALIKE = 0.2  # cosine of like patches, as in TokenCut
-_NEAREST = 8  # border patches that a patch is compared with
 
 
 def whole_image(features: np.ndarray) -> np.ndarray:
@@ -25,15 +24,10 @@ def whole_image(features: np.ndarray) -> np.ndarray:
 
 
 def border_prior(features: np.ndarray) -> np.ndarray:
-    """What is unlike the border: Otsu on one minus the mean cosine with the 8 most similar patches of the border.
-
-    The boundary prior of Wei et al., "Geodesic saliency using background priors", ECCV 2012, on features.
-    """
+    """What is unlike the border, see `regions.unlike_border`, above Otsu's threshold."""
     grid = (features.shape[1], features.shape[2])
-    vectors = vectors_of(features)
-    alike = vectors @ vectors[on_the_border(grid).ravel()].T
-    best = np.sort(alike, axis=1)[:, -_NEAREST:].mean(axis=1)
-    return above_otsu(1 - best).reshape(grid).astype(np.float32)
+    unlike = unlike_border(vectors_of(features), on_the_border(grid).ravel())
+    return above_otsu(unlike).reshape(grid).astype(np.float32)
 
 
 def principal_component(features: np.ndarray) -> np.ndarray:

@@ -10,11 +10,12 @@ from hassod_ros.discovery.lightcluster import (
     LightCluster,
     LightClusterConfig,
     above_otsu,
-    border_scores,
     cluster,
+    cluster_scores,
     pooled,
 )
 from hassod_ros.discovery.method import change, make_method, open_learner
+from hassod_ros.discovery.regions import unlike_border
 from hassod_ros.discovery.states import State, describe, load_state, save_state
 from hassod_ros.errors import InputError
 
@@ -215,12 +216,35 @@ def test_pooling_is_that_of_opencv():
     assert pooled(np.ones((300, 40, 12), np.float32)).shape == (300, 16, 12)
 
 
-def test_border_scores_by_hand():
-    labels = np.array([0, 0, 0, 1, 1, 1, 1, 1])
-    border = np.array([1, 1, 0, 1, 0, 0, 0, 0], bool)
-    # Cluster 0: 2/3 of the border, 3/8 of all. Cluster 1: 1/3 and 5/8. Cluster 2 does not occur.
-    wanted = [1 / (1 + (2 / 3) / (3 / 8)), 1 / (1 + (1 / 3) / (5 / 8)), 0]
-    np.testing.assert_allclose(border_scores(labels, border, 3), wanted, rtol=1e-6)
+def test_scores_by_hand():
+    labels = np.array([0, 0, 1, 1, 1])
+    assert cluster_scores(labels, np.array([1.0, 0, -1, -2, 0]), 3).tolist() == [0.5, -1, 0]
+    vectors = np.array([[1, 0], [1, 0], [0, 1], [0.6, 0.8]], np.float32)
+    border = np.array([True, True, False, False])
+    cosines = np.array([1, 1, 0, 0.6])
+    wanted = (cosines.mean() - cosines) / cosines.std()
+    np.testing.assert_allclose(unlike_border(vectors, border), wanted, rtol=1e-5)
+    assert not unlike_border(np.ones((4, 2), np.float32), border).any()
+
+
+def test_a_level_that_explains_nothing_has_no_say(learned):
+    image, category, dataset = learned.arrays["level_weights"]
+    assert min(image, category, dataset) > 0.8  # grass and square are told at every level
+    # Where each image has its own colours, clusters of the set say nothing about a patch's place.
+    rng = np.random.default_rng(0)
+    made = method(categories=1, dataset_clusters=2, category_clusters=2)
+    state = made.learn((_alone(rng) for _ in range(40)), describe(Colours()))
+    image, category, dataset = state.arrays["level_weights"]
+    assert image > 0.8
+    assert max(category, dataset) < 0.4
+
+
+def _alone(rng: np.random.Generator) -> np.ndarray:
+    """(4, 12, 12) float16 of a square in the direction opposite to its background's, which is any."""
+    direction = rng.normal(size=4)
+    sample = np.tile(direction[:, None, None], (1, 12, 12))
+    sample[:, 4:9, 4:9] *= -1
+    return (sample + rng.normal(0, 0.05, sample.shape)).astype(np.float16)
 
 
 def test_otsu_and_clusters_of_few_vectors():
