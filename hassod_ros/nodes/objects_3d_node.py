@@ -39,6 +39,7 @@ from hassod_ros.runtime.stream import FrameStatistics, Worker
 
 TRANSFORM_WAIT = 0.1  # s for a transform at the stamp
 _WAITING = 2  # instance arrays that may wait for their turn: a burst is worked off, and results stay fresh
+_GIVE_WAY = 0.05  # s that grasps wait for the next objects, of each thing
 _EXPIRY = 0.2  # s between two looks at what has left the planning scene
 
 
@@ -68,6 +69,8 @@ class Objects3DNode(ManagedNode):
         self._expiry: Any = None
         self._latest: Located | Arrived | None = None
         self._making = threading.Lock()
+        self._idle = threading.Event()  # nothing urgent is being made
+        self._idle.set()
         self._markers, self._boxes, self._make_cloud = Markers(), moveit.PlanningSceneBoxes(), CloudMaker()
         self._heard = 0.0
         self._slot = 0
@@ -191,6 +194,13 @@ class Objects3DNode(ManagedNode):
             self._statistics.drop("failed")
 
     def _handle(self, items: list[tuple[str, Arrived]]) -> None:
+        self._idle.clear()
+        try:
+            self._place(items)
+        finally:
+            self._idle.set()
+
+    def _place(self, items: list[tuple[str, Arrived]]) -> None:
         outputs = self._outputs
         for _, arrived in items:
             if outputs is None:
@@ -261,6 +271,7 @@ class Objects3DNode(ManagedNode):
                 colors=view.colors,
                 options=options,
                 started=started,
+                give_way=partial(self._idle.wait, _GIVE_WAY),
             )
             self._latest = result
             return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -50,6 +51,7 @@ class Located:
         colors: (H, W, 3) uint8 of the image and their order; None where it was not received.
         options: The node's parameters by name.
         started: When the node began to work on it, s, time.perf_counter.
+        give_way: Called before the grasps of each thing, which take milliseconds: waits for what is more urgent.
 
     """
 
@@ -61,6 +63,7 @@ class Located:
     colors: tuple[np.ndarray, str] | None
     options: dict[str, Any]
     started: float
+    give_way: Callable[[], object] = lambda: None
 
     @cached_property
     def published(self) -> np.ndarray:
@@ -85,7 +88,11 @@ class Located:
         objects = self.scene.objects
         # A part of a part is held as little as a mask of two things.
         held = (objects.levels < Level.SUBPART) & (objects.flags & Flag.MIXED == 0)
-        return {int(i): find_grasps(self.scene, int(i), fingers) for i in self.published if held[i]}
+        result = {}
+        for i in self.published[held[self.published]].tolist():
+            self.give_way()
+            result[i] = find_grasps(self.scene, i, fingers)
+        return result
 
     @cached_property
     def poses(self) -> list[Pose]:

@@ -8,13 +8,17 @@ from dataclasses import replace
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from benchmarks.rendered_scenes import CALIBRATION, look_at, render
 from hassod_msgs.msg import Object3D
 from hassod_msgs.srv import GetCloud, Select
 from hassod_ros.geometry.cloud import POINT
+from hassod_ros.geometry.objects import locate
 from hassod_ros.instances import Instances
+from hassod_ros.nodes.objects_3d_parameters import PARAMETERS
+from hassod_ros.nodes.objects_messages import Located
 from tests.nodes.objects_bench import BOX, CAN, EYE, NODE, SCENE, UNITS, Bench, camera_info, check, header, matrix
 
 
@@ -55,6 +59,18 @@ def test_grasps_come_on_a_topic_of_their_own(bench):
         own = [each for each in grasps if each.id == wanted]
         assert [each.score for each in own] == sorted((each.score for each in own), reverse=True)
         assert abs(own[0].width - width) < 0.01
+
+
+def test_grasps_give_way_before_each_thing():
+    instances, waits = SCENE.instances(table=True), []
+    scene = locate(instances, SCENE.depth, SCENE.rays)
+    options = {parameter.name: parameter.default for parameter in PARAMETERS}
+    result = Located(Header(), Header(), np.eye(4), instances, scene, None, options, 0.0, lambda: waits.append(0))
+    assert not waits
+    assert set(result.grasps) == {0, 1, 2}
+    assert len(waits) == 3
+    assert all(result.grasps[i] for i in (1, 2))
+    assert len(waits) == 3  # made once
 
 
 @pytest.mark.parametrize("padding", [0, 6])
