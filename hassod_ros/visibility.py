@@ -60,7 +60,9 @@ def changes(image: np.ndarray, side: int) -> np.ndarray:
     """(h', w') float32, how much the colours change around each pixel of a copy with the longer side `side`."""
     size = _size(image, side)
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    return cv2.morphologyEx(cv2.GaussianBlur(small, (0, 0), _SMOOTH), cv2.MORPH_GRADIENT, _NEAR).max(axis=2)
+    red, green, blue = cv2.split(cv2.morphologyEx(cv2.GaussianBlur(small, (0, 0), _SMOOTH), cv2.MORPH_GRADIENT, _NEAR))
+    change: np.ndarray = np.maximum(np.maximum(red, green), blue)  # along the last axis numpy takes ten times as long
+    return change
 
 
 def _size(image: np.ndarray, side: int) -> tuple[int, int]:

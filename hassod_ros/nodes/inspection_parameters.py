@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hassod_ros.errors import InputError
@@ -32,7 +33,12 @@ PARAMETERS = (
         "pixels and colours only. Later changes: `~/reload_model`.",
         read_only=True,
     ),
-    *(parameter for parameter in PERCEPTION if parameter.name in _SHARED),
+    # Each part that was looked at is drawn.
+    *(
+        replace(parameter, default=0.0) if parameter.name == "overlay.max_rate" else parameter
+        for parameter in PERCEPTION
+        if parameter.name in _SHARED
+    ),
     Parameter(
         name="mode",
         default="triggered",

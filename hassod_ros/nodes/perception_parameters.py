@@ -191,7 +191,7 @@ PARAMETERS = (
     ),
     Parameter(
         name="overlay.max_rate",
-        default=0.0,
+        default=10.0,
         low=0.0,
         high=1000.0,
         unit="Hz",
