@@ -1,7 +1,9 @@
 """Where a picture lies over the reference picture.
 
-SIFT keypoints and RANSAC (Lowe, 2004) where there is texture enough; elsewhere enhanced correlation (ECC, Evangelidis
-and Psarakis, 2008) from several starts. A placement counts where enough keypoints agree or the pictures correlate.
+SIFT keypoints and RANSAC (Lowe, 2004), finer ones where few agree; where there is no texture, the middle of the picture
+is sought at all angles, and enhanced correlation begins there (ECC, Evangelidis and Psarakis, 2008). Blocks are then
+laid over each other to a fraction of a pixel. A placement counts where enough keypoints agree or the pictures
+correlate.
 """
 
 from __future__ import annotations
@@ -9,19 +11,30 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 
-_KEYPOINT_SIDE = 384  # pixels of the longer side that keypoints are sought at
+_SIDES = (384, 640)  # pixels of the longer side that keypoints are sought at; the second where the first are too few
 _SMALL_SIDE = 128  # ... that pictures are correlated at
+_FINE_SIDE = 320  # ... and where it matters
 _RATIO = 0.8  # of the distances of the best and the second best match (Lowe)
-_INLIER = 2.5  # pixels at _KEYPOINT_SIDE
-_LEAST_INLIERS = 6  # below it a placement is not even tried; of photographs by hand none with more was wrong
+_INLIER = 2.5  # pixels at the side that keypoints are sought at
+_LEAST_INLIERS = 6  # below it a placement is not even tried
 _SURE = 25  # inliers from which no other placement is sought
 _SCALES = (0.7, 1.4)  # a placement beyond them is a mistake
-_STARTS = (0.0, -12.0, 12.0)  # degrees that ECC is started from
+_ANGLES = range(-45, 46, 3)  # degrees at which the middle of the picture is sought
+_MIDDLE = 0.6  # of each side of the picture
+_TRIED = 3  # of the angles, the best, that ECC starts from
 _LEAST_COVER = 0.4  # share of the reference that a placement must cover
+_OUTSIDE = -1000.0  # where a moved picture ends
+_SHADE = 16.0  # standard deviation, in pixels at _SMALL_SIDE, of what is taken for a shade
+_BLOCK, _SEARCH = 48, 6  # pixels of a block, and how far around it is sought
+_GRID = 6  # blocks along the longer side
+_ALIKE = 0.6  # correlation from which a block counts
+_LEAST_BLOCKS = 6
+_BLOCK_INLIER = 1.0  # pixels
 
 
 @dataclass(frozen=True)
@@ -47,40 +60,58 @@ class Alignment:
 
     @property
     def trust(self) -> float:
-        """How sure the placement is: the correlation, and 0.01 for each keypoint up to 50."""
-        return self.correlation + 0.01 * min(self.inliers, 50)
+        """How sure the placement is: the correlation, 0.03 for each of the first ten keypoints, 0.01 for others to 100.
+
+        Ten keypoints that agree are enough. Of 918 placements of hand-held photographs none that was wrong had any.
+        """
+        return self.correlation + 0.03 * min(self.inliers, 10) + 0.01 * min(max(self.inliers - 10, 0), 90)
 
 
-@dataclass(frozen=True)
 class Keypoints:
-    """What a picture is aligned by.
+    """What a picture is aligned by; what is needed rarely is found when it is.
 
-    Attributes:
-        places: (N, 2) float32 x y in picture pixels.
-        descriptors: (N, 128) float32 RootSIFT, or None where there are none.
-        small: (h, w) float32 grey picture, to correlate.
-        scale: Of `small` to the picture.
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        mask: (H, W) uint8, not 0 where keypoints are sought.
 
     """
 
-    places: np.ndarray
-    descriptors: np.ndarray | None
-    small: np.ndarray
-    scale: float
+    def __init__(self, picture: np.ndarray, mask: np.ndarray | None = None) -> None:
+        self.grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        self._mask = mask
+        self._found: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
 
+    def found(self, side: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Places (N, 2) float32 x y in picture pixels, and (N, 128) float32 RootSIFT, sought at a longer side."""
+        if side not in self._found:
+            scale = min(1.0, side / max(self.grey.shape))
+            work = cv2.createCLAHE(3.0, (8, 8)).apply(_shrunk(self.grey, scale))
+            count = round(600 * side * side / _SIDES[0] ** 2)
+            sift = cv2.SIFT_create(nfeatures=count, contrastThreshold=0.02)  # type: ignore[attr-defined]
+            points, descriptors = sift.detectAndCompute(
+                work, None if self._mask is None else _shrunk(self._mask, scale)
+            )
+            if descriptors is not None:  # RootSIFT (Arandjelovic and Zisserman, 2012)
+                descriptors = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6))
+            places = np.array([point.pt for point in points], np.float32).reshape(-1, 2) / np.float32(scale)
+            self._found[side] = places, descriptors
+        return self._found[side]
 
-def find_keypoints(picture: np.ndarray, mask: np.ndarray | None = None) -> Keypoints:
-    """Keypoints of (H, W, 3) uint8 RGB where `mask` (H, W) uint8 is not 0; contrast is evened out first."""
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    scale = min(1.0, _KEYPOINT_SIDE / max(grey.shape))
-    work = cv2.createCLAHE(3.0, (8, 8)).apply(_shrunk(grey, scale))
-    sift = cv2.SIFT_create(nfeatures=600, contrastThreshold=0.02)  # type: ignore[attr-defined]
-    points, descriptors = sift.detectAndCompute(work, None if mask is None else _shrunk(mask, scale))
-    places = np.array([point.pt for point in points], np.float32).reshape(-1, 2) / np.float32(scale)
-    if descriptors is not None:  # RootSIFT (Arandjelovic and Zisserman, 2012)
-        descriptors = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6))
-    scale = min(1.0, _SMALL_SIDE / max(grey.shape))
-    return Keypoints(places, descriptors, _shrunk(grey, scale).astype(np.float32), scale)
+    @property
+    def scale(self) -> float:
+        """Of `small` to the picture."""
+        return min(1.0, _SMALL_SIDE / max(self.grey.shape))
+
+    @cached_property
+    def small(self) -> np.ndarray:
+        """(h, w) float32 grey picture."""
+        return _shrunk(self.grey, self.scale).astype(np.float32)
+
+    @cached_property
+    def even(self) -> np.ndarray:
+        """(h, w) float32 grey picture without what shades it as a whole."""
+        evened: np.ndarray = self.small - cv2.GaussianBlur(self.small, (0, 0), _SHADE)
+        return evened
 
 
 class Aligner:
@@ -93,39 +124,45 @@ class Aligner:
     """
 
     def __init__(self, reference: np.ndarray, mask: np.ndarray) -> None:
-        self.reference = find_keypoints(reference, mask)
+        self.reference = Keypoints(reference, mask)
         ys, xs = np.nonzero(mask)
         self._middle = np.array([xs.mean(), ys.mean()])
         self._mask = _shrunk(mask, self.reference.scale) > 0
-        self._tolerance = _INLIER / min(1.0, _KEYPOINT_SIDE / max(reference.shape[:2]))
+        self._corners = _blocks(self.reference.grey, mask)
 
     def __call__(self, picture: np.ndarray) -> Alignment:
         """The best placement of (H, W, 3) uint8 RGB; `trust` tells whether it is one."""
-        return self.place(find_keypoints(picture))
+        return self.place(Keypoints(picture))
 
     def place(self, picture: Keypoints) -> Alignment:
         """The best placement of a picture whose keypoints are known."""
-        matrix, inliers = self._by_keypoints(picture)
-        if matrix is not None and inliers >= _SURE:
-            return self._describe(picture, matrix, inliers)
-        tried = [self._describe(picture, np.eye(2, 3), 0)]
-        tried += [self._describe(picture, each, 0) for each in self._by_correlation(picture)]
-        if matrix is not None:
-            tried.append(self._describe(picture, matrix, inliers))
-        return max(tried, key=lambda each: each.trust)
+        tried = []
+        for side in _SIDES:
+            matrix, inliers = self._by_keypoints(picture, side)
+            if matrix is not None:
+                tried.append(self._describe(picture, matrix, inliers))
+            if inliers >= _SURE:
+                break
+        else:
+            tried.append(self._describe(picture, np.eye(2, 3), 0))
+            tried += [self._describe(picture, each, 0) for each in self._by_correlation(picture)]
+        best = max(tried, key=lambda each: each.trust)
+        finer = self._describe(picture, self._refine(picture, best.matrix), best.inliers)
+        return finer if finer.correlation > best.correlation - 0.02 else best
 
-    def _by_keypoints(self, picture: Keypoints) -> tuple[np.ndarray | None, int]:
-        known = self.reference
-        if known.descriptors is None or picture.descriptors is None or min(len(picture.places), len(known.places)) < 2:
+    def _by_keypoints(self, picture: Keypoints, side: int) -> tuple[np.ndarray | None, int]:
+        (places, descriptors), (known_places, known) = picture.found(side), self.reference.found(side)
+        if known is None or descriptors is None or min(len(places), len(known_places)) < 2:
             return None, 0
-        pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(picture.descriptors, known.descriptors, k=2)
+        pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(descriptors, known, k=2)
         good = [first for first, second in pairs if first.distance < _RATIO * second.distance]
         if len(good) < _LEAST_INLIERS:
             return None, 0
-        source = picture.places[[match.queryIdx for match in good]]
-        target = known.places[[match.trainIdx for match in good]]
+        source = places[[match.queryIdx for match in good]]
+        target = known_places[[match.trainIdx for match in good]]
+        tolerance = _INLIER * max(1.0, max(self.reference.grey.shape) / side)
         matrix, inliers = cv2.estimateAffinePartial2D(
-            source, target, method=cv2.RANSAC, ransacReprojThreshold=self._tolerance, maxIters=2000, confidence=0.999
+            source, target, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=2000, confidence=0.999
         )
         if matrix is None or inliers.sum() < _LEAST_INLIERS:
             return None, 0
@@ -134,22 +171,59 @@ class Aligner:
         return matrix, int(inliers.sum())
 
     def _by_correlation(self, picture: Keypoints) -> Iterator[np.ndarray]:
-        """ECC at the small size, from several turns about the middle."""
+        """ECC at the small size, from the turns at which the middle of the picture correlates best."""
         target, source = self.reference.small, picture.small
-        middle = (source.shape[1] / 2, source.shape[0] / 2)
-        criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
-        for start in _STARTS:
-            turn = cv2.getRotationMatrix2D(middle, start, 1.0).astype(np.float32)
-            try:
-                _, found = cv2.findTransformECC(
-                    target, source, turn, cv2.MOTION_EUCLIDEAN, criteria, np.ones(source.shape, np.uint8), 5
-                )
-            except cv2.error:  # it does not converge from here
+        height, width = source.shape
+        rows, columns = round(height * _MIDDLE), round(width * _MIDDLE)
+        left, top = (width - columns) // 2, (height - rows) // 2
+        coarse = _shrunk(target, 0.5)
+        starts = []
+        for angle in _ANGLES:
+            turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
+            middle = cv2.warpAffine(source, turn, (width, height))[top : top + rows, left : left + columns]
+            middle = _shrunk(middle, 0.5)
+            if min(coarse.shape[0] - middle.shape[0], coarse.shape[1] - middle.shape[1]) < 0 or middle.std() < 1:
                 continue
-            matrix = np.array(cv2.invertAffineTransform(found.astype(np.float64)), np.float64)
-            matrix[:, :2] *= picture.scale / self.reference.scale
-            matrix[:, 2] /= self.reference.scale
-            yield matrix
+            _, peak, _, place = cv2.minMaxLoc(cv2.matchTemplate(coarse, middle, cv2.TM_CCOEFF_NORMED))
+            turn[:, 2] += 2 * place[0] - left, 2 * place[1] - top
+            starts.append((peak, turn))
+        for _, start in sorted(starts, key=lambda each: -each[0])[:_TRIED]:
+            found = _by_ecc(source, target, start)
+            if found is not None:
+                found[:, :2] *= picture.scale / self.reference.scale
+                found[:, 2] /= self.reference.scale
+                yield found
+
+    def _refine(self, picture: Keypoints, matrix: np.ndarray) -> np.ndarray:
+        """The placement by which blocks of the reference lie over the picture best, to a fraction of a pixel.
+
+        Where there are too few blocks, that of the best correlation at a larger size.
+        """
+        grey = self.reference.grey
+        moved = cv2.warpAffine(picture.grey, matrix, grey.shape[::-1], flags=cv2.INTER_LINEAR)
+        known = cv2.warpAffine(np.full(picture.grey.shape, 255, np.uint8), matrix, grey.shape[::-1])
+        source, target = [], []
+        for x, y in self._corners:
+            around = slice(y - _SEARCH, y + _BLOCK + _SEARCH), slice(x - _SEARCH, x + _BLOCK + _SEARCH)
+            if known[around].min() < 255:
+                continue
+            likeness = cv2.matchTemplate(moved[around], grey[y : y + _BLOCK, x : x + _BLOCK], cv2.TM_CCOEFF_NORMED)
+            _, value, _, (column, row) = cv2.minMaxLoc(likeness)
+            if value < _ALIKE or not (0 < column < 2 * _SEARCH and 0 < row < 2 * _SEARCH):
+                continue
+            at = np.array([x, y]) + _BLOCK / 2
+            off = np.array([_peak(likeness[row, column - 1 : column + 2]), _peak(likeness[row - 1 : row + 2, column])])
+            source.append(at + off + (column - _SEARCH, row - _SEARCH))
+            target.append(at)
+        if len(source) < _LEAST_BLOCKS:
+            return self._refine_by_ecc(picture, matrix)
+        step, inliers = cv2.estimateAffinePartial2D(
+            np.array(source, np.float32), np.array(target, np.float32), ransacReprojThreshold=_BLOCK_INLIER
+        )
+        if step is None or inliers.sum() < _LEAST_BLOCKS:
+            return self._refine_by_ecc(picture, matrix)
+        finer: np.ndarray = (np.vstack([step, (0, 0, 1)]) @ np.vstack([matrix, (0, 0, 1)]))[:2]
+        return finer
 
     def _describe(self, picture: Keypoints, matrix: np.ndarray, inliers: int) -> Alignment:
         back = cv2.invertAffineTransform(matrix)
@@ -164,18 +238,63 @@ class Aligner:
         )
 
     def _correlate(self, picture: Keypoints, matrix: np.ndarray) -> float:
-        small = self.reference.small
+        known = self.reference.even
         inside = matrix.copy()
         inside[:, :2] *= self.reference.scale / picture.scale
         inside[:, 2] *= self.reference.scale
-        moved = cv2.warpAffine(picture.small, inside, small.shape[::-1], flags=cv2.INTER_LINEAR, borderValue=-1)
-        valid = self._mask & (moved >= 0)
+        moved = cv2.warpAffine(picture.even, inside, known.shape[::-1], flags=cv2.INTER_LINEAR, borderValue=_OUTSIDE)
+        valid = self._mask & (moved > _OUTSIDE / 2)
         covered = int(np.count_nonzero(valid)) / max(1, int(np.count_nonzero(self._mask)))
         if covered < _LEAST_COVER:
             return -1.0
-        a, b = small[valid] - small[valid].mean(), moved[valid] - moved[valid].mean()
+        a, b = known[valid] - known[valid].mean(), moved[valid] - moved[valid].mean()
         spread = math.sqrt(float(a @ a) * float(b @ b))
         return float(a @ b) / spread if spread > 0 else 0.0
+
+    def _refine_by_ecc(self, picture: Keypoints, matrix: np.ndarray) -> np.ndarray:
+        scale = min(1.0, _FINE_SIDE / max(self.reference.grey.shape))
+        start = matrix.copy()
+        start[:, 2] *= scale
+        source, target = (_shrunk(each.grey, scale).astype(np.float32) for each in (picture, self.reference))
+        found = _by_ecc(source, target, start)
+        if found is None:
+            return matrix
+        found[:, 2] /= scale
+        return found
+
+
+def _by_ecc(source: np.ndarray, target: np.ndarray, start: np.ndarray) -> np.ndarray | None:
+    """(2, 3) float64 that lays one picture (h, w) float32 over another, sought from `start`; None: not found."""
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
+    guess = cv2.invertAffineTransform(start).astype(np.float32)
+    inside = np.ones(source.shape, np.uint8)
+    try:
+        _, found = cv2.findTransformECC(target, source, guess, cv2.MOTION_EUCLIDEAN, criteria, inside, 5)
+    except cv2.error:  # it does not converge from here
+        return None
+    return np.array(cv2.invertAffineTransform(found.astype(np.float64)), np.float64)
+
+
+def _blocks(grey: np.ndarray, mask: np.ndarray) -> list[tuple[int, int]]:
+    """Upper left corners x y of the blocks that have contrast enough, on a grid, away from the border."""
+    height, width = grey.shape
+    rim = _SEARCH
+    across, down = ((each - 2 * rim - _BLOCK) for each in (width, height))
+    if min(across, down) < 0:
+        return []
+    step = max(1, round(max(across, down) / (_GRID - 1)))
+    places = [(x, y) for y in range(rim, rim + down + 1, step) for x in range(rim, rim + across + 1, step)]
+    return [
+        (x, y)
+        for x, y in places
+        if mask[y : y + _BLOCK, x : x + _BLOCK].all() and grey[y : y + _BLOCK, x : x + _BLOCK].std() > 4
+    ]
+
+
+def _peak(three: np.ndarray) -> float:
+    """Where the parabola through three values is highest, from the middle one."""
+    bend = float(three.ravel()[0] - 2 * three.ravel()[1] + three.ravel()[2])
+    return float(three.ravel()[0] - three.ravel()[2]) / (2 * bend) if bend < 0 else 0.0
 
 
 def lay_over(picture: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

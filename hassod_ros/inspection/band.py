@@ -38,8 +38,9 @@ class PixelBand:
     def learn(cls, good: Sequence[np.ndarray], covered: Sequence[np.ndarray], tolerance: int) -> PixelBand:
         """From K pictures (H, W, 3) uint8 that lie over each other, looked at where `covered` (H, W) bool.
 
-        Where a picture does not cover the reference it takes no part.
+        Where a picture does not cover the reference it takes no part; where fewer than two do, nothing is told.
         """
+        told = np.sum(covered, axis=0) >= 2
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * tolerance + 1, 2 * tolerance + 1))
         lows = [_where(cv2.erode(each, kernel), here, 255) for each, here in zip(good, covered, strict=True)]
         highs = [_where(cv2.dilate(each, kernel), here, 0) for each, here in zip(good, covered, strict=True)]
@@ -47,15 +48,14 @@ class PixelBand:
         for k, each in enumerate(good):
             low = np.minimum.reduce(lows[:k] + lows[k + 1 :])
             high = np.maximum.reduce(highs[:k] + highs[k + 1 :])
-            excesses.append(_excess(each, low, high) * covered[k])
+            excesses.append(_excess(each, low, high) * (covered[k] & told))
         wide = [cv2.GaussianBlur(cv2.dilate(each, np.ones((5, 5))), (0, 0), 2) for each in excesses]
         scores = []
         for k, excess in enumerate(excesses):
             scale = np.maximum.reduce(wide[:k] + wide[k + 1 :])
             scores.append(float((excess / (_FLOOR + scale)).max()))
-        return cls(
-            np.minimum.reduce(lows), np.maximum.reduce(highs), np.maximum.reduce(wide), np.array(scores, np.float32)
-        )
+        low, high = _where(np.minimum.reduce(lows), told, 0), _where(np.maximum.reduce(highs), told, 255)
+        return cls(low, high, np.maximum.reduce(wide), np.array(scores, np.float32))
 
     def measure(self, pixels: np.ndarray, covered: np.ndarray) -> np.ndarray:
         """(H, W) float32: how far each pixel is off, in what is usual there."""
@@ -78,7 +78,7 @@ class CellBand:
     """Cells near one of the good pictures' cells at about the same place (after PatchCore, Roth et al., 2022).
 
     Attributes:
-        bank: (K, C, h, w) float32, what the cells of the good pictures look like.
+        bank: (K, C, h, w) float32, what the cells of the good pictures look like; NaN where they are not covered.
         scale: (h, w) float32, distance that is usual there.
         blur: Standard deviation in cells that distances are smoothed with.
         scores: (K,) float32, largest distance of each good picture to the others, in `scale`.
@@ -103,7 +103,7 @@ class CellBand:
             common: Weight of what is usual everywhere against what is usual at a place.
 
         """
-        bank = np.stack(good)
+        bank = np.stack([np.where(here, each, np.float32(np.nan)) for each, here in zip(good, covered, strict=True)])
         distances = [
             _smooth(_nearest(each, np.delete(bank, k, axis=0)), blur) * covered[k] for k, each in enumerate(good)
         ]
@@ -121,17 +121,20 @@ class CellBand:
 
 def usual_limit(scores: np.ndarray, margin: float, least: float = 0.0) -> float:
     """The limit that follows from what good pictures score: the largest of those that are not odd, times `margin`."""
-    return max(least, margin * float(scores[~odd(scores)].max()))
+    return max(least, margin * float(scores[~odd(scores, least)].max()))
 
 
-def odd(scores: np.ndarray) -> np.ndarray:
-    """Which of the good pictures (K,) disagree with the rest: far worse than usual."""
-    unlike: np.ndarray = scores > _ODD * np.median(scores)
+def odd(scores: np.ndarray, least: float = 0.0) -> np.ndarray:
+    """Which of the good pictures (K,) disagree with the rest: far worse than usual, and than `least`."""
+    unlike: np.ndarray = scores > max(_ODD * float(np.median(scores)), least)
     return unlike
 
 
 def _nearest(cells: np.ndarray, bank: np.ndarray) -> np.ndarray:
-    """(h, w) distance of each cell of (C, h, w) to the nearest of (K, C, h, w) at most `_REACH` cells away."""
+    """(h, w) distance of each cell of (C, h, w) to the nearest of (K, C, h, w) at most `_REACH` cells away.
+
+    0 where none of those is known.
+    """
     height, width = cells.shape[1:]
     side = ((_REACH, _REACH), (_REACH, _REACH))
     best = np.full((height, width), np.inf, np.float32)
@@ -140,8 +143,8 @@ def _nearest(cells: np.ndarray, bank: np.ndarray) -> np.ndarray:
         for y in range(2 * _REACH + 1):
             for x in range(2 * _REACH + 1):
                 difference = cells - padded[:, y : y + height, x : x + width]
-                np.minimum(best, np.einsum("chw,chw->hw", difference, difference), out=best)
-    return np.sqrt(best)
+                np.fmin(best, np.einsum("chw,chw->hw", difference, difference), out=best)
+    return np.sqrt(np.where(np.isfinite(best), best, 0))
 
 
 def _smooth(values: np.ndarray, deviation: float) -> np.ndarray:

@@ -7,6 +7,8 @@ import numpy as np
 
 from hassod_ros.inspection import judge
 from hassod_ros.inspection.align import Aligner
+from hassod_ros.inspection.inventory import Detector
+from hassod_ros.inspection.look import agreements
 from hassod_ros.inspection.reference import LEAST_TRUST, Reference, even_out
 from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.verdict import Finding, Kind, Result, Verdict, undecided
@@ -14,6 +16,7 @@ from hassod_ros.inspection.view import Observe, View, see
 
 _BLANK = 3.0  # grey levels of deviation
 _COVER = 0.7  # share of what is looked at that must be in the picture
+_SHOWN = 0.5  # share of a component that must be
 _UNLIT = (4.0, 1.25)  # percent, and times what the good pictures have, of changed light from which there is a warning
 _DARK = (12.0, 2.0)  # likewise, from which a part is not judged
 
@@ -57,6 +60,9 @@ class Inspector:
         cover = np.count_nonzero(view.covered) / np.count_nonzero(self.reference.mask)
         if cover < _COVER:
             return undecided(f"Only {cover:.0%} of the part are in the picture", alignment, view.light)
+        outside = self._outside(view)
+        if outside:
+            return undecided(f"Component {outside} lies outside the picture", alignment, view.light)
         usual = float(self.reference.light.max(initial=0.0))
         if view.light.change > _DARK[0] + _DARK[1] * usual:
             return undecided(f"The light is {view.light.change:.0f} % off what was taught", alignment, view.light)
@@ -65,8 +71,17 @@ class Inspector:
             warning = f"the light is {view.light.change:.0f} % off what was taught"
         return self._judge(view, warning)
 
+    def _outside(self, view: View) -> int:
+        """The first component, counted from 1, of which the picture shows less than half; 0 where there is none."""
+        for number, component in enumerate(self.reference.components, start=1):
+            x0, y0, x1, y1 = component.box
+            looked_at = component.mask & (self.reference.mask[y0:y1, x0:x1] > 0)
+            if np.count_nonzero(looked_at & view.covered[y0:y1, x0:x1]) < _SHOWN * np.count_nonzero(looked_at):
+                return number
+        return 0
+
     def _judge(self, view: View, warning: str) -> Verdict:
-        pixels, cells, looks = self._measure(view)
+        pixels, cells, looks, unlike = self._measure(view)
         settings = self.settings
         findings = judge.find(
             view,
@@ -74,6 +89,7 @@ class Inspector:
             pixels,
             cells,
             looks,
+            unlike,
             margin=settings.margin,
             position=settings.position,
             least_area=settings.least_area,
@@ -96,25 +112,31 @@ class Inspector:
             score, result, sentence = min(most, 1.0), Result.OK, "As taught"
         return Verdict(result, sentence, score, tuple(findings), view.alignment, view.light, warning, heat)
 
-    def _measure(self, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """How far pixels and cells are off, each (H, W) float32 over its limit, and the N components, (N,) float32."""
+    def _measure(self, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """How far off everything is, over its limit.
+
+        Returns:
+            Pixels and cells, each (H, W) float32, and the components: (N,) float32 by all means, and by `Likeness`.
+
+        """
         reference, limits = self.reference, self._limits
         assert reference.pixels is not None  # a texture is judged elsewhere
         assert reference.colours is not None
         pixels = reference.pixels.measure(view.pixels, view.covered) / np.float32(limits["pixels"])
         covered = view.covered_cells
+        height, width = view.covered.shape
         cells = reference.colours.measure(view.colours, covered) / limits["colours"]
-        looks: list[np.ndarray] = [np.zeros(len(reference.components), np.float32)]
+        looks = unlike = np.zeros(len(reference.components), np.float32)
         if reference.colour_looks is not None:
-            looks.append(reference.colour_looks.measure(view.colours) / limits["colour_looks"])
+            looks = reference.colour_looks.measure(view.colours) / limits["colour_looks"]
         if reference.network is not None and view.network is not None:
             features = even_out(view.network, reference.channels)
             cells = np.maximum(cells, reference.network.measure(features, covered) / limits["network"])
-            if reference.network_looks is not None:
-                looks.append(reference.network_looks.measure(features) / limits["network_looks"])
-        height, width = view.covered.shape
+            if reference.likeness is not None:
+                seen = agreements(Detector(view.instances), reference.components, (height, width))
+                unlike = reference.likeness.measure(view.network, seen) / limits["likeness"]
         wide = cv2.resize(cells.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-        return pixels, wide * view.covered, np.max(looks, axis=0)
+        return pixels, wide * view.covered, np.maximum(looks, unlike), unlike
 
     def _judge_texture(self, picture: np.ndarray) -> Verdict:
         texture = self.reference.texture

@@ -19,7 +19,7 @@ _PRESENT = 0.8  # share of the good pictures that a component is found in
 _LARGEST = 0.6  # share of the reference that a component may fill; beyond it, it is the background
 _RIM = 0.15  # share of the picture's border that a component may touch; likewise
 _SMALLEST = 40  # pixels
-_SEEN = 0.6  # of the IoU that is usual for a component, below which the detector does not see it
+_SEEN = 0.7  # of the IoU that is usual for a component, below which the detector does not see it
 _VISIBLE = 12.0  # grey levels (L*a*b*) that tell a thing from what surrounds it
 _AGREED = 0.55  # share of pixels that must vote for "looks like its surroundings"
 _RING = 0.06  # width of the surroundings, of the longer side of the reference
@@ -143,9 +143,13 @@ class Detector:
 
     def sees(self, component: np.ndarray, usual: float) -> bool:
         """Whether something covers a component's mask (H, W) bool about as usual."""
-        if self._things is None:
-            return False
-        return any(_iou(thing, component) >= _SEEN * usual for thing in self._things)
+        return self.agreement(component, usual) >= _SEEN
+
+    def agreement(self, component: np.ndarray, usual: float) -> float:
+        """How well something covers a component's mask (H, W) bool: IoU over the usual one, 0 to 1."""
+        if not self._things:
+            return 0.0
+        return min(1.0, max(_iou(thing, component) for thing in self._things) / max(usual, 1e-6))
 
     def lacks(self, place: np.ndarray, component: np.ndarray) -> bool:
         """Whether the thing that is most like a component leaves out `place` (H, W) bool, a piece of the component."""

@@ -58,6 +58,7 @@ def find(
     pixels: np.ndarray,
     cells: np.ndarray,
     looks: np.ndarray,
+    unlike: np.ndarray,
     *,
     margin: float,
     position: float,
@@ -70,7 +71,8 @@ def find(
         known: The good ones.
         pixels: (H, W) float32, how far each pixel is off over its limit.
         cells: (H, W) float32, likewise for what its cell looks like.
-        looks: (N,) float32, likewise for what each component looks like as a whole.
+        looks: (N,) float32, likewise for what each component looks like as a whole, the worst of all ways to tell.
+        unlike: (N,) float32, likewise by features and detector alone; see `Likeness`.
         margin: The limit in what good pictures show.
         position: Pixels that a component may have moved.
         least_area: Pixels that a spot must have.
@@ -101,10 +103,13 @@ def find(
             continue
         value = max(float(heat[mask].max()), float(looks[i])) * margin
         votes = compare_surroundings(lab, ideal, mask, usable)
-        if votes.missing and value > margin and not detector.sees(mask, component.overlap):
+        seen = detector.sees(mask, component.overlap)
+        if votes.missing and value > margin and not seen:
             found.append(_Told(Kind.MISSING, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is missing"))
         elif share >= _CHANGED and (offset := _nearby(view, known, component, position)) is not None:
             found.append(_moved(i + 1, mask, offset, position))
+        elif unlike[i] > 1 and not seen:
+            found.append(_Told(Kind.MISSING, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is missing"))
         elif value > margin and votes.gone < 0.3 and share >= _WHOLE:
             found.append(_Told(Kind.CHANGED, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is changed"))
         else:

@@ -12,9 +12,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hassod_ros.inspection.inventory import Component
+from hassod_ros.inspection.inventory import Component, Detector
 
 _RING = 0.5  # width of the surroundings, of the square root of the component's area
+_SEEN = 0.2  # weight of what the detector sees against what the features look like
+_USUAL = 0.2 / 1.5  # unlikeness that a component may always have, before the margin
+_ODD = 3.0  # a good picture so many times as unlike as is usual is odd, and not learned from
+_COVERED = 0.9  # share of a component that a picture must show to say how it looks
 _SHIFTS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # cells that a component may lie off
 
 
@@ -40,16 +44,7 @@ class ComponentBand:
     @classmethod
     def learn(cls, good: Sequence[np.ndarray], components: Sequence[Component], size: tuple[int, int]) -> ComponentBand:
         """From K maps (C, h, w) and at least one component of a reference of `size` (H, W)."""
-        shape = (good[0].shape[2], good[0].shape[1])
-        inside, around = [], []
-        for component in components:
-            mask = component.full(size).view(np.uint8)
-            width = max(3, round(_RING * np.sqrt(component.area)))
-            kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
-            ring = cv2.dilate(mask, kernel) - mask
-            inside.append(_weights(mask, shape))
-            around.append(_weights(ring if ring.any() else mask, shape))
-        weights = np.stack(inside), np.stack(around)
+        weights = _places(components, size, (good[0].shape[2], good[0].shape[1]))
         bank = np.stack([_describe(each, *weights) for each in good])
         distances = np.stack(
             [_distances(each, *weights, np.delete(bank, k, axis=0)) for k, each in enumerate(good)]
@@ -62,6 +57,109 @@ class ComponentBand:
         """(N,) float32: how far each component of a map (C, h, w) is from the nearest good one, in what is usual."""
         measured: np.ndarray = _distances(cells, self.inside, self.around, self.bank) / self.scale
         return measured
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Whether the N components of K good pictures are there, by the network's features and by what the detector sees.
+
+    Unlikeness is 1 less the cosine of the features of a component with those of the good picture most like it (the mean
+    of two: of what it looks like, and of what tells it from its surroundings), and 0.2 of what the detector does not
+    see of it. It is 0 for what looks as taught, and means the same for every component, so that a few good pictures
+    need not show how far off is too far.
+
+    Attributes:
+        inside: See `ComponentBand`.
+        around: Likewise.
+        bank: (K, N, 2, C) float32 unit vectors, how they look; NaN where a picture does not show or is odd.
+        scale: (N,) float32, unlikeness that is usual, at least `_USUAL`.
+        scores: (K,) float32, largest unlikeness of each good picture to the others, in `scale`.
+
+    """
+
+    inside: np.ndarray
+    around: np.ndarray
+    bank: np.ndarray
+    scale: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def learn(
+        cls,
+        good: Sequence[np.ndarray],
+        covered: Sequence[np.ndarray],
+        seen: Sequence[np.ndarray],
+        components: Sequence[Component],
+        size: tuple[int, int],
+    ) -> Likeness:
+        """From K maps (C, h, w) as the network gives them.
+
+        Args:
+            good: The maps.
+            covered: K of (H, W) bool, what the pictures show.
+            seen: K of (N,) float32, see `agreements`.
+            components: At least one.
+            size: (H, W) of the reference.
+
+        """
+        weights = _places(components, size, (good[0].shape[2], good[0].shape[1]))
+        masks = [component.full(size) for component in components]
+        shown = np.array([[here[mask].mean() >= _COVERED for mask in masks] for here in covered])  # (K, N)
+        bank = np.stack([_directions(each, *weights) for each in good])
+        bank[~shown] = np.nan
+        unlike = np.stack(
+            [_unlikeness(each, *weights, np.delete(bank, k, axis=0), seen[k]) for k, each in enumerate(good)]
+        )
+        unlike = np.where(shown, unlike, 0)
+        strange = unlike > np.maximum(_ODD * np.median(unlike, axis=0), 1.5 * _USUAL)
+        if not (strange & shown).all(axis=0).any():
+            bank[strange] = np.nan
+        scale = np.maximum(np.where(strange, 0, unlike).max(axis=0), _USUAL).astype(np.float32)
+        return cls(*weights, bank.astype(np.float32), scale, (unlike / scale).max(axis=1).astype(np.float32))
+
+    def measure(self, cells: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """(N,) float32: how unlike each component of a map (C, h, w) is, in `scale`; `seen` (N,) from `agreements`."""
+        measured: np.ndarray = _unlikeness(cells, self.inside, self.around, self.bank, seen) / self.scale
+        return measured
+
+
+def agreements(detector: Detector, components: Sequence[Component], size: tuple[int, int]) -> np.ndarray:
+    """(N,) float32, 0 to 1: how well the detector sees each component of a reference of `size` (H, W)."""
+    return np.array([detector.agreement(each.full(size), each.overlap) for each in components], np.float32)
+
+
+def _unlikeness(
+    cells: np.ndarray, inside: np.ndarray, around: np.ndarray, bank: np.ndarray, seen: np.ndarray
+) -> np.ndarray:
+    """(N,) of a map (C, h, w) to a bank (K, N, 2, C); 0 where the bank knows nothing of a component."""
+    cosines = np.einsum("npc,knpc->knp", _directions(cells, inside, around), bank)
+    best = np.fmax.reduce(cosines, axis=0).mean(axis=1)
+    unlike = 1 - best + _SEEN * (1 - np.minimum(seen, 1))
+    return np.where(np.isfinite(unlike), unlike, 0).astype(np.float32)
+
+
+def _directions(cells: np.ndarray, inside: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """(N, 2, C) unit vectors: the mean of each component, and that less the mean of its surroundings."""
+    flat = cells.reshape(len(cells), -1).T
+    own = inside.reshape(len(inside), -1) @ flat
+    both = np.stack([own, own - around.reshape(len(around), -1) @ flat], axis=1)
+    unit: np.ndarray = both / np.maximum(np.linalg.norm(both, axis=2, keepdims=True), 1e-9)
+    return unit
+
+
+def _places(
+    components: Sequence[Component], size: tuple[int, int], shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (N, h, w) of the cells of components and of their surroundings; `shape` is w, h."""
+    inside, around = [], []
+    for component in components:
+        mask = component.full(size).view(np.uint8)
+        width = max(3, round(_RING * np.sqrt(component.area)))
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
+        ring = cv2.dilate(mask, kernel) - mask
+        inside.append(_weights(mask, shape))
+        around.append(_weights(ring if ring.any() else mask, shape))
+    return np.stack(inside), np.stack(around)
 
 
 def _weights(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

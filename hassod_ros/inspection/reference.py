@@ -19,15 +19,15 @@ import numpy as np
 
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path
-from hassod_ros.inspection.align import Aligner, find_keypoints
+from hassod_ros.inspection.align import Aligner, Keypoints
 from hassod_ros.inspection.band import CellBand, PixelBand, odd, usual_limit
-from hassod_ros.inspection.inventory import Component, seen_share, take_inventory
-from hassod_ros.inspection.look import ComponentBand
+from hassod_ros.inspection.inventory import Component, Detector, seen_share, take_inventory
+from hassod_ros.inspection.look import ComponentBand, Likeness, agreements
 from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.texture import Texture
 from hassod_ros.inspection.view import Observe, see
 
-SCHEMA = 1
+SCHEMA = 2
 KEY = "hassod_ros_reference"
 LEAST = 3  # good pictures
 MOST = 100
@@ -36,16 +36,17 @@ LEAST_TRUST = 0.3  # of an alignment (see `Alignment.trust`)
 _BLANK = 3.0  # grey levels of deviation
 _BLUR, _COMMON = 1.0, 4.0  # of the bands of cells
 _RANGE = 1e-3
-_LEAST_PIXELS = 3.0  # in the floor of the band: noise, JPEG and half a pixel make up to that
-# Of the margin: colours change with the light, and a few good pictures rarely show how far; means of features over a
-# component hardly do.
-_SHARES = {"colours": 1.5, "colour_looks": 1.5, "network_looks": 0.5}
+# Limits are at least: of pixels, in the floor of the band, what noise, JPEG and half a pixel make; of components, in the
+# unlikeness that they may always have, how far off they look in other light.
+_LEAST = {"pixels": 3.0, "likeness": 1.5}
+# Of the margin: colours change with the light, and a few good pictures rarely show how far.
+_SHARES = {"colours": 1.5, "colour_looks": 3.0}
 _BANDS = {
     "pixels": PixelBand,
     "colours": CellBand,
     "network": CellBand,
     "colour_looks": ComponentBand,
-    "network_looks": ComponentBand,
+    "likeness": Likeness,
 }
 
 
@@ -65,7 +66,7 @@ class Reference:
         colours: Band of the colours of cells.
         network: Band of the features of cells; None without a detector that gives them.
         colour_looks: How the components look by colour; None where there are none.
-        network_looks: How they look by features; None likewise.
+        likeness: Whether they are there, by features and the detector; None likewise.
         channels: (2, C) float32 mean and deviation that features are evened out with.
         components: The inventory, the largest first.
         seen: See `seen_share`.
@@ -87,7 +88,7 @@ class Reference:
     colours: CellBand | None
     network: CellBand | None
     colour_looks: ComponentBand | None
-    network_looks: ComponentBand | None
+    likeness: Likeness | None
     channels: np.ndarray
     components: tuple[Component, ...]
     seen: np.ndarray
@@ -114,7 +115,7 @@ class Reference:
         limits = {}
         for name, scores in self.scores().items():
             share = 1 + (margin - 1) * _SHARES.get(name, 1.0)
-            limits[name] = usual_limit(scores, share, _LEAST_PIXELS if name == "pixels" else 0.0)
+            limits[name] = usual_limit(scores, share, _LEAST.get(name, 0.0))
         return limits
 
     def false_alarm_rate(self, margin: float) -> tuple[float, float]:
@@ -124,7 +125,8 @@ class Reference:
         with a chance of 1 in K + 1. The second takes the logarithms of the scores as normal and counts the margin,
         with Student's distribution for what K pictures leave unknown.
         """
-        relative = np.max([each / max(float(each[~odd(each)].max()), 1e-9) for each in self.scores().values()], axis=0)
+        limits = self.limits(margin)
+        relative = np.max([each * margin / max(limits[name], 1e-9) for name, each in self.scores().items()], axis=0)
         logs = np.log(np.maximum(relative, _RANGE))
         k = len(logs)
         spread = max(float(logs.std(ddof=1)) * math.sqrt(1 + 1 / k), 1e-6)
@@ -207,10 +209,13 @@ def learn(
     found = [view.instances for view in views if view.instances is not None]
     size = (mask.shape[0], mask.shape[1])
     components = take_inventory(found, size) if found else []
-    looks: list[ComponentBand | None] = [None, None]
+    colour_looks, likeness = None, None
     if components:
-        looks[0] = ComponentBand.learn([view.colours for view in views], components, size)
-        looks[1] = ComponentBand.learn(maps, components, size) if maps else None
+        colour_looks = ComponentBand.learn([view.colours for view in views], components, size)
+    if components and maps:
+        seen = [agreements(Detector(view.instances), components, size) for view in views]
+        raw = [view.network for view in views if view.network is not None]
+        likeness = Likeness.learn(raw, covered, seen, components, size)
     reference = Reference(
         **common,
         ideal=ideal,
@@ -219,8 +224,8 @@ def learn(
         colours=colours,
         network=network,
         channels=channels,
-        colour_looks=looks[0],
-        network_looks=looks[1],
+        colour_looks=colour_looks,
+        likeness=likeness,
         components=tuple(components),
         seen=seen_share(found, size),
         trust=np.array([each.trust for each in placed], np.float32),
@@ -228,7 +233,7 @@ def learn(
         texture=None,
         disagree=(),
     )
-    unlike = np.logical_or.reduce([odd(each) for each in reference.scores().values()])
+    unlike = np.logical_or.reduce([odd(each, _LEAST.get(name, 0.0)) for name, each in reference.scores().items()])
     return replace(reference, disagree=tuple(names[i] for i in np.flatnonzero(unlike)))
 
 
@@ -257,7 +262,7 @@ def _check(pictures: Sequence[np.ndarray], names: Sequence[str], settings: Setti
 
 def _align(pictures: Sequence[np.ndarray], names: Sequence[str], settings: Settings) -> tuple[int, list[Any]]:
     """The index of the medoid, and how all pictures lie over it."""
-    keypoints = [find_keypoints(each) for each in pictures]
+    keypoints = [Keypoints(each) for each in pictures]
     size = (pictures[0].shape[0], pictures[0].shape[1])
     x, y, columns, rows = settings.window(size)
     mask = settings.mask(size)
