@@ -36,8 +36,8 @@ LEAST_TRUST = 0.3  # of an alignment (see `Alignment.trust`)
 _BLANK = 3.0  # grey levels of deviation
 _BLUR, _COMMON = 1.0, 4.0  # of the bands of cells
 _RANGE = 1e-3
-# Limits are at least: of pixels, in the floor of the band, what noise, JPEG and half a pixel make; of components, in the
-# unlikeness that they may always have, how far off they look in other light.
+# Limits are at least: of pixels, in the floor of the band, what noise, JPEG and half a pixel make; of components, in
+# the unlikeness that they may always have, how far off they look in other light.
 _LEAST = {"pixels": 3.0, "likeness": 1.5}
 # Of the margin: colours change with the light, and a few good pictures rarely show how far.
 _SHARES = {"colours": 1.5, "colour_looks": 3.0}
