@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Empty
 
@@ -170,5 +170,5 @@ def test_the_diagnostics_count(cell):
     lines = [line for file in (cell.folder / "log").glob("*.jsonl") for line in file.read_text().splitlines()]
     assert len(lines) >= 5
     assert list((cell.folder / "log").glob("*.jpg"))
-    assert cell.diagnostics[-1].status[0].level in (DiagnosticStatus.OK, DiagnosticStatus.WARN)
+    assert "camera moved" not in cell.diagnostics[-1].status[0].message
     assert np.isfinite(float(found["drift_px"]))
