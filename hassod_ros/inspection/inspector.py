@@ -126,7 +126,8 @@ class Inspector:
         covered = view.covered_cells
         height, width = view.covered.shape
         cells = reference.colours.measure(view.colours, covered) / limits["colours"]
-        looks = unlike = np.zeros(len(reference.components), np.float32)
+        looks: np.ndarray = np.zeros(len(reference.components), np.float32)
+        unlike: np.ndarray = looks
         if reference.colour_looks is not None:
             looks = reference.colour_looks.measure(view.colours) / limits["colour_looks"]
         if reference.network is not None and view.network is not None:
