@@ -89,6 +89,7 @@ setup(
             "mean_teacher = hassod_ros.train.mean_teacher:main",
             "prepare_data = hassod_ros.train.prepare_data:main",
             "evaluate = hassod_ros.train.evaluate:main",
+            "heap = hassod_ros.train.heap:main",
             "fetch_model = hassod_ros.export.fetch_model:main",
             "features_to_onnx = hassod_ros.export.features_to_onnx:main",
             "gate = hassod_ros.export.gate:main",

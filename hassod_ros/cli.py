@@ -39,6 +39,7 @@ VERBS = {
     "extract": Verb(f"{_TRAIN}.extract", "select frames worth labelling from recordings and videos"),
     "retrain": Verb(f"{_TRAIN}.retrain", "last night's recordings in, a better model out"),
     "pseudo_label": Verb(f"{_TRAIN}.pseudo_label", "label photographs without supervision"),
+    "heap": Verb(f"{_TRAIN}.heap", "train HEAP's head: what is foreground, which regions belong together"),
     "detector": Verb(f"{_TRAIN}.detector", "train a detector on labels (burn-in)"),
     "mean_teacher": Verb(f"{_TRAIN}.mean_teacher", "let it go on learning from itself"),
     "relabel": Verb(f"{_TRAIN}.relabel", "label photographs by a trained detector"),

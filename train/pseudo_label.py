@@ -48,12 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         help="COCO JSON file to write, LABELS.json; LABELS.failures.json lists failures",
     )
-    parser.add_argument("--method", default="hassod", help="discovery method: hassod or lightcluster")
+    parser.add_argument("--method", default="hassod", help="discovery method: hassod, lightcluster or heap")
     parser.add_argument(
         "--state",
         type=Path,
         metavar="STATE.npz",
-        help="what lightcluster has learned before (default: it learns from the images first, LABELS.lightcluster.npz)",
+        help="what lightcluster or heap has learned (default: learns from the images first, LABELS.METHOD.npz)",
     )
     parser.add_argument(
         "--features",

@@ -86,11 +86,18 @@ def _lightcluster() -> _Entry:
     return _Entry(LightClusterConfig(), LightCluster)
 
 
+def _heap() -> _Entry:
+    from hassod_ros.discovery.heap import Heap, HeapConfig
+
+    return _Entry(HeapConfig(), Heap)
+
+
 METHODS: Mapping[str, Callable[[], _Entry]] = {
     "hassod": lambda: _Entry(HassodConfig(), Hassod),
     "lightcluster": _lightcluster,
+    "heap": _heap,
 }
-LEARNERS = ("lightcluster",)
+LEARNERS = ("lightcluster", "heap")
 
 
 def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:

@@ -1,0 +1,242 @@
+"""HEAP: objects and their regions from group tokens that a light head has learned on frozen features.
+
+After Zhang, Xie, Yuan, Mi, Tan, "HEAP: Unsupervised Object Discovery and Localization with Contrastive Grouping" (AAAI
+2024); see `heap_head` for what is the paper's and what is chosen by us. A trained head runs in NumPy, without torch.
+
+patch -> region: each patch belongs to the group whose token it is most like. region -> image: each group has a
+foreground score; connected foreground is a whole, the groups inside it are its parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import erf, expit, softmax
+
+from hassod_ros.discovery.crf.config import PAPER, CRFConfig
+from hassod_ros.discovery.crf.config import Method as CRFMethod
+from hassod_ros.discovery.features.base import Features
+from hassod_ros.discovery.filters import FilterConfig
+from hassod_ros.discovery.hassod import HassodConfig, check_image, resize, working_size
+from hassod_ros.discovery.heap_head.config import HeadConfig
+from hassod_ros.discovery.lightcluster import above_otsu, cluster, features_of, nearest, pooled, vectors_of
+from hassod_ros.discovery.regions import Regions, foreground_map, on_the_border, to_instances, unit, unlike_border
+from hassod_ros.discovery.states import State, describe
+from hassod_ros.errors import InputError
+from hassod_ros.instances import Instances
+
+if TYPE_CHECKING:
+    from hassod_ros.discovery.heap_head.network import Head
+
+NAME = "heap"
+_HEAD = "head."  # before the names of the head's arrays in a state
+_EPS = 1e-6
+_USED = 0.01  # share of the patches from which a group is a region
+
+
+@dataclass(frozen=True)
+class HeapConfig:
+    """Settings of HEAP; chosen by us, the paper's are not public.
+
+    Raises:
+        InputError: A value is out of its range.
+
+    """
+
+    size: int = 480  # side of the square that an image is resized to, px
+    classes: int = 20  # clusters of regions over all images
+    head: HeadConfig = field(default_factory=HeadConfig)
+    cover: float = 0.9  # coverage that makes one mask a part of another
+    crf: CRFConfig | None = PAPER  # None: the foreground is upsampled alone
+    crf_method: CRFMethod = "native"
+    filters: FilterConfig = field(default_factory=FilterConfig)
+
+    def __post_init__(self) -> None:
+        self.working()  # checks size and CRF
+        if self.classes < 1:
+            raise InputError(f"classes must be at least 1, got {self.classes}")
+
+    def working(self) -> HassodConfig:
+        """The size at which features and CRF run."""
+        return HassodConfig(size=self.size, cover=self.cover, crf=self.crf, crf_method=self.crf_method)
+
+
+class Heap:
+    """HEAP as a discovery method, see `method.Learner`.
+
+    Args:
+        config: Settings. Default: ours.
+
+    """
+
+    fixed = ("classes", "head")
+
+    def __init__(self, config: HeapConfig | None = None) -> None:
+        self.config = config or HeapConfig()
+
+    def prepare(self, image: np.ndarray, patch_size: int) -> np.ndarray:
+        """The image as the feature extractor sees it: (S, S, 3) uint8, S a multiple of `patch_size`."""
+        check_image(image)
+        return resize(image, working_size(image.shape[:2], self.config.working(), patch_size))
+
+    def sample(self, prepared: Sequence[np.ndarray], features: Features) -> list[np.ndarray]:
+        """What training needs of each prepared image: (C, h', w') float16 features, pooled to at most 16 x 16."""
+        return [pooled(each) for each in features_of(prepared, features)]
+
+    def learn(self, samples: Iterable[np.ndarray], features: Mapping[str, Any]) -> State:
+        """Train a head on samples of images, which are held in memory; `train/heap.py` keeps them in a file instead.
+
+        Raises:
+            InputError: See `heap_head.training.train_head`.
+
+        """
+        held = list(samples)
+        if not held:
+            raise InputError("there is no image to fit; give a folder of images")
+        vectors = np.stack([vectors_of(sample.astype(np.float32)).astype(np.float16) for sample in held])
+        grid = held[0].shape[1:]
+        from hassod_ros.discovery.heap_head.training import train_head  # torch: not where a head is only used
+
+        if not np.isfinite(vectors).all():
+            raise InputError("the features hold NaN or infinity; check the weights and the image they come from")
+        head = train_head(vectors, on_the_border((grid[0], grid[1])).ravel(), self.config.head)
+        return self.state(head, vectors, (grid[0], grid[1]), features)
+
+    def fit(self, images: Iterable[np.ndarray], features: Features) -> State:
+        """What is learned from a set of prepared images; see `learn`."""
+        return self.learn((self.sample([image], features)[0] for image in images), describe(features))
+
+    def state(self, head: Head, vectors: np.ndarray, grid: tuple[int, int], features: Mapping[str, Any]) -> State:
+        """The state of a trained head, with clusters of the regions of its images.
+
+        Args:
+            head: Trained.
+            vectors: (images, N, C) of length 1, that it was trained on.
+            grid: (h, w) with h w = N.
+            features: What `states.describe` says of the features.
+
+        """
+        arrays = {_HEAD + name: value.detach().cpu().numpy() for name, value in head.state_dict().items()}
+        runner = NumpyHead(arrays, self.config.head)
+        border = on_the_border(grid).ravel()
+        regions = []
+        for each in vectors:
+            _, groups, _, sizes = runner(each.astype(np.float32), border)
+            regions.append(groups[sizes > _USED])
+        arrays["class_centres"] = cluster(np.concatenate(regions), self.config.classes, self.config.head.seed, least=1)
+        return State(NAME, asdict(self.config), dict(features), arrays)
+
+    def classes(self, state: State) -> int:
+        """Number of clusters that regions belong to."""
+        return len(_centres(state))
+
+    def partition(self, prepared: Sequence[np.ndarray], features: Features, state: State | None) -> list[Regions]:
+        """Foreground, regions and their clusters of each prepared image.
+
+        Raises:
+            InputError: There is no state, or it was made with other features.
+
+        """
+        if state is None:
+            raise InputError("heap needs a trained head; train one with train/heap.py and give its state")
+        state.require(describe(features))
+        runner, centres = NumpyHead(state.arrays, self.config.head), _centres(state)
+        return [self.regions(each, runner, centres) for each in features_of(prepared, features)]
+
+    def masks(self, image: np.ndarray, partition: Regions) -> Instances:
+        """Objects of an image and their regions as parts; see `regions.to_instances`."""
+        return to_instances(image, partition, self.foreground(image, partition), self.config.filters, self.config.cover)
+
+    def foreground(self, image: np.ndarray, partition: Regions) -> np.ndarray:
+        """(H, W) float32 foreground of an image in [0, 1]; see `regions.foreground_map`."""
+        return foreground_map(image, partition, self.config.working())
+
+    @staticmethod
+    def regions(features: np.ndarray, head: NumpyHead, centres: np.ndarray) -> Regions:
+        """What a head makes of (C, h, w) features."""
+        grid = (features.shape[1], features.shape[2])
+        assignment, groups, scores, _ = head(vectors_of(features), on_the_border(grid).ravel())
+        labels = assignment.argmax(axis=1).astype(np.int32).reshape(grid)
+        chosen = above_otsu(assignment @ scores).reshape(grid).astype(np.float32)
+        clusters = nearest(groups, centres)[0].astype(np.int32)
+        return Regions(chosen, labels, labels, groups, clusters)
+
+
+class NumpyHead:
+    """`heap_head.network.Head` without torch.
+
+    Args:
+        arrays: Its parameters, each name after `head.`.
+        config: Settings that it was trained with.
+
+    Raises:
+        InputError: Parameters are missing.
+
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], config: HeadConfig) -> None:
+        self._w = {name.removeprefix(_HEAD): value for name, value in arrays.items() if name.startswith(_HEAD)}
+        self._config = config
+        needed = {"tokens", "look", "place", "bias", "norm.weight", f"blocks.{config.blocks - 1}.mlp.2.bias"}
+        if missing := needed - self._w.keys():
+            raise InputError(f"the state of heap has no {', '.join(sorted(missing))}; train the head again")
+        dim = self._w["tokens"].shape[1]
+        self._heads = next(heads for heads in (6, 4, 3, 2, 1) if dim % heads == 0)
+
+    def __call__(
+        self, features: np.ndarray, border: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Group the patches of one image.
+
+        Args:
+            features: (N, C) float32 of length 1.
+            border: (N,) bool, the patches on the image's border.
+
+        Returns:
+            assignment (N, K), groups (K, C) of length 1, scores (K,), sizes (K,), see `network.Grouped`.
+
+        """
+        tokens = self._w["tokens"]
+        for number in range(self._config.blocks):
+            tokens = self._block(tokens, features, f"blocks.{number}.")
+        centres = unit(self._norm(tokens, "norm."))
+        assignment = softmax(features @ centres.T / self._config.temperature, axis=1)
+        groups, sizes = unit(assignment.T @ features), assignment.mean(axis=0)
+        cues = self._cues(features, border, assignment, sizes)
+        scores = expit(groups @ self._w["look"] + cues @ self._w["place"] + self._w["bias"])
+        return assignment, groups, scores, sizes
+
+    @staticmethod
+    def _cues(features: np.ndarray, border: np.ndarray, assignment: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        there = assignment[border].mean(axis=0)
+        rare = 0.5 - there / (there + sizes + _EPS)
+        unlike = unlike_border(features, border)
+        of_group = unlike @ assignment / (assignment.sum(axis=0) + _EPS)
+        return np.stack([rare, of_group / 2], axis=1)
+
+    def _block(self, tokens: np.ndarray, patches: np.ndarray, name: str) -> np.ndarray:
+        query = self._linear(self._norm(tokens, f"{name}before."), f"{name}query.")
+        key, value = self._linear(patches, f"{name}key."), self._linear(patches, f"{name}value.")
+        query, key, value = (part.reshape(len(part), self._heads, -1).swapaxes(0, 1) for part in (query, key, value))
+        seen = softmax(query @ key.swapaxes(1, 2) / query.shape[2] ** 0.5, axis=2) @ value  # (heads, K, C / heads)
+        tokens = tokens + self._linear(seen.swapaxes(0, 1).reshape(tokens.shape), f"{name}out.")
+        hidden = self._linear(self._norm(tokens, f"{name}between."), f"{name}mlp.0.")
+        hidden = hidden * (1 + erf(hidden / 2**0.5)) / 2
+        return np.asarray(tokens + self._linear(hidden, f"{name}mlp.2."))
+
+    def _linear(self, values: np.ndarray, name: str) -> np.ndarray:
+        return np.asarray(values @ self._w[f"{name}weight"].T + self._w[f"{name}bias"])
+
+    def _norm(self, values: np.ndarray, name: str) -> np.ndarray:
+        centred = values - values.mean(axis=1, keepdims=True)
+        scaled = centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + 1e-5)
+        return np.asarray(scaled * self._w[f"{name}weight"] + self._w[f"{name}bias"])
+
+
+def _centres(state: State) -> np.ndarray:
+    if "class_centres" not in state.arrays:
+        raise InputError("the state of heap has no class_centres; train the head again")
+    return state.arrays["class_centres"]

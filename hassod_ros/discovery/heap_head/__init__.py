@@ -1,0 +1,1 @@
+"""The head of HEAP: settings, network, three losses, cache of features and training (all but settings need torch)."""

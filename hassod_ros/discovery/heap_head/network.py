@@ -1,0 +1,130 @@
+"""HEAP's head: learnable group tokens gather the patches of an image into regions; each gets a foreground score.
+
+After Zhang, Xie, Yuan, Mi, Tan, "HEAP: Unsupervised Object Discovery and Localization with Contrastive Grouping" (AAAI
+2024). What its abstract and figures say: a light cross-attention head on frozen features, group tokens that cluster
+patches by the similarity of embeddings, regions gathered into a foreground and a background embedding of the image.
+Sizes, temperature and the form of the foreground score are not public: those here are chosen by us.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_EPS = 1e-6
+NEAR, FLAT = 8, 1e-4  # as `regions.unlike_border` has them
+CUES = 2  # what a region's place tells: see `Head.cues`
+START = (1.0, 4.0)  # weights of the cues before training: the border is background
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """What the head makes of B images of N patches.
+
+    Attributes:
+        assignment: (B, N, K), share of each patch in each group; adds up to 1 over K.
+        groups: (B, K, C) of length 1, mean feature of each group.
+        scores: (B, K) in (0, 1), how much each group is foreground.
+        sizes: (B, K) in [0, 1], share of the patches in each group; adds up to 1.
+
+    """
+
+    assignment: Tensor
+    groups: Tensor
+    scores: Tensor
+    sizes: Tensor
+
+    @property
+    def foreground(self) -> Tensor:
+        """(B, N) in (0, 1), foreground of each patch."""
+        return (self.assignment @ self.scores[..., None])[..., 0]
+
+    def embeddings(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Foreground and background embedding (B, C) of each image, of length 1; features (B, N, C)."""
+        inside = self.foreground[:, None]  # (B, 1, N)
+        return F.normalize((inside @ features)[:, 0], dim=1), F.normalize(((1 - inside) @ features)[:, 0], dim=1)
+
+
+class Head(nn.Module):
+    """Group tokens, blocks of cross-attention, and a linear foreground score.
+
+    Args:
+        dim: Channels C of the features.
+        tokens: Groups K.
+        blocks: Of cross-attention.
+        temperature: Of the assignment by cosine.
+
+    """
+
+    def __init__(self, dim: int, tokens: int = 8, blocks: int = 2, temperature: float = 0.1) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.tokens = nn.Parameter(torch.randn(tokens, dim) * dim**-0.5)
+        self.blocks = nn.ModuleList(Block(dim) for _ in range(blocks))
+        self.norm = nn.LayerNorm(dim)
+        self.look = nn.Parameter(torch.zeros(dim))  # of the score: how a region looks ...
+        self.place = nn.Parameter(torch.tensor(START))  # ... and where it lies
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, features: Tensor, border: Tensor, *, hard: bool = False) -> Grouped:
+        """Group patches.
+
+        Args:
+            features: (B, N, C) of length 1.
+            border: (N,) bool, the patches on the image's border.
+            hard: Each patch belongs to one group; gradients pass as if it were soft (straight through).
+
+        """
+        queries = self.tokens.expand(len(features), -1, -1)
+        for block in self.blocks:
+            queries = block(queries, features)
+        centres = F.normalize(self.norm(queries), dim=2)
+        assignment = torch.softmax(features @ centres.transpose(1, 2) / self.temperature, dim=2)  # (B, N, K)
+        if hard:
+            chosen = F.one_hot(assignment.argmax(dim=2), assignment.shape[2]).to(assignment.dtype)
+            assignment = chosen + assignment - assignment.detach()
+        sums = assignment.transpose(1, 2) @ features  # (B, K, C)
+        groups = F.normalize(sums, dim=2)
+        sizes = assignment.mean(dim=1)
+        scores = torch.sigmoid(groups @ self.look + self.cues(features, border, assignment) @ self.place + self.bias)
+        return Grouped(assignment, groups, scores, sizes)
+
+    @staticmethod
+    def cues(features: Tensor, border: Tensor, assignment: Tensor) -> Tensor:
+        """(B, K, 2) of each group, above 0 for foreground.
+
+        How much rarer it is on the border than elsewhere (0.5 - its share of the border / (that + its share of all)),
+        and how unlike the border its patches are, against the mean of the image.
+        """
+        sizes = assignment.mean(dim=1)  # (B, K)
+        there = assignment[:, border].mean(dim=1)
+        rare = 0.5 - there / (there + sizes + _EPS)
+        near = min(NEAR, int(border.sum()))
+        alike = (features @ features[:, border].transpose(1, 2)).topk(near, dim=2).values.mean(dim=2)  # (B, N)
+        spread = alike.std(dim=1, keepdim=True, unbiased=False)
+        unlike = torch.where(spread < FLAT, 0.0, (alike.mean(dim=1, keepdim=True) - alike) / spread.clamp_min(FLAT))
+        of_group = (unlike[:, None] @ assignment)[:, 0] / (assignment.sum(dim=1) + _EPS)  # (B, K)
+        return torch.stack([rare, of_group / 2], dim=2).detach()
+
+
+class Block(nn.Module):
+    """Tokens look at patches: cross-attention and a small MLP, each added to the tokens."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.heads = next(heads for heads in (6, 4, 3, 2, 1) if dim % heads == 0)
+        self.before = nn.LayerNorm(dim)
+        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        self.between = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+
+    def forward(self, tokens: Tensor, patches: Tensor) -> Tensor:
+        """(B, K, C) tokens and (B, N, C) patches -> (B, K, C)."""
+        parts = (self.query(self.before(tokens)), self.key(patches), self.value(patches))
+        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
+        seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        tokens = tokens + self.out(seen)
+        return tokens + self.mlp(self.between(tokens))
