@@ -79,7 +79,8 @@ def train_head(
             torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            for name, value in {**losses, "loss": total, **_health(grouped, ring)}.items():
+            values: dict[str, Any] = {**losses, "loss": total, **_health(grouped, ring)}
+            for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
             done = iteration + 1
             due = done % config.every == 0 or done == config.iterations
