@@ -16,6 +16,7 @@ from hassod_ros.errors import InputError
 
 _PROBE_SECONDS = 5.0
 _PORT = 6379  # Ray's own
+_WORTH_SAYING = r"/dev/shm|[Oo]bject store|[Mm]emory|[Dd]isk"  # of what Ray warns of at its start
 # What Ray and the system say, and what it means.
 _CAUSES = (
     (r"Unauthenticated|InvalidAuthToken|[Aa]uthentication", "it asks for another token; give it with --ray-token FILE"),
@@ -55,21 +56,25 @@ def start_ray(address: str | None, *, cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     local = address in (None, "", "local")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else native lines tear the progress bar
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # at "error" native code prints its stack at SIGTERM
     with _native_errors() as said:
         try:
             ray.init(
                 address="local" if local else address,
                 num_cpus=cpus if local else None,
                 include_dashboard=False if local else None,
-                logging_level=logging.ERROR,
+                logging_level=logging.WARNING,
                 log_to_driver=False,
             )
-            return
+            warnings = [line for line in said().splitlines() if re.search(_WORTH_SAYING, line)]
         except Exception as error:  # Ray raises plain ones
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             cause = f"{error}\n{said()}"
+        else:
+            reason = cause = ""
+    if not cause:
+        print("".join(f"Ray: {line}\n" for line in warnings), end="", file=sys.stderr, flush=True)
+        return
     remedy = next(
         (remedy for pattern, remedy in _CAUSES if re.search(pattern, cause)), "see /tmp/ray/session_latest/logs"
     )

@@ -398,6 +398,20 @@ def test_each_cause_has_its_own_remedy_not_only_less_busy(said, remedy):
     assert remedy in done.stdout
 
 
+def test_what_ray_warns_of_memory_at_its_start_is_passed_on_and_nothing_else():
+    shared_memory = "WARNING services.py:2249 -- The object store is using /tmp instead of /dev/shm"
+    program = (
+        "import logging, os, ray\n"
+        f"said = {shared_memory!r} + '\\nToken authentication is enabled\\n'\n"
+        "def init(logging_level, **_): assert logging_level == logging.WARNING; os.write(2, said.encode())\n"
+        "ray.init, ray.is_initialized = init, lambda: False\n"
+        "from hassod_ros.discovery.cluster import start_ray\n"
+        "start_ray(None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == f"Ray: {shared_memory}\n"
+
+
 def test_a_stale_ray_address_is_not_taken(folder, tmp_path):
     """A new process, so that Ray starts anew; the first line comes first, and no raw line of Ray's."""
     command = [sys.executable, "-m", "hassod_ros.train.pseudo_label", "--images", str(folder), "--cpus", "1"]
