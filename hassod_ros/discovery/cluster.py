@@ -17,6 +17,7 @@ from hassod_ros.errors import InputError
 _PROBE_SECONDS = 5.0
 _PORT = 6379  # Ray's own
 _WORTH_SAYING = r"/dev/shm|[Oo]bject store|[Mm]emory|[Dd]isk"  # of what Ray warns of at its start
+_TOKENS_ARE_ON = "authentication is enabled"
 # What Ray and the system say, and what it means.
 _CAUSES = (
     (r"Unauthenticated|InvalidAuthToken|[Aa]uthentication", "it asks for another token; give it with --ray-token FILE"),
@@ -69,7 +70,8 @@ def start_ray(address: str | None, *, cpus: int | None = None) -> None:
             warnings = [line for line in said().splitlines() if re.search(_WORTH_SAYING, line)]
         except Exception as error:  # Ray raises plain ones
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            cause = f"{error}\n{said()}"
+            lines = [line for line in said().splitlines() if _TOKENS_ARE_ON not in line]  # no cause of anything
+            cause = "\n".join([str(error), *lines])
         else:
             reason = cause = ""
     if not cause:

@@ -379,6 +379,7 @@ def test_a_token_is_handed_to_ray(tmp_path, monkeypatch):
         ("Version mismatch: The cluster was started with Ray: 2.40", "another version of Ray"),
         ("[Errno 28] No space left on device", "free /tmp"),
         ("The current node timed out during startup", "less busy"),
+        ("Token authentication is enabled for this Ray cluster.\nThe current node timed out", "less busy"),
         ("something new", "session_latest/logs"),
     ],
 )
