@@ -88,23 +88,33 @@ def common_pixels(first: np.ndarray, mask: np.ndarray, second: np.ndarray, other
 
 
 def without_duplicates(regions: np.ndarray, masks: Sequence[np.ndarray], iou: float) -> list[int]:
-    """Indices of the masks whose IoU with every earlier one that stays is below `iou`."""
-    areas = [int(np.count_nonzero(mask)) for mask in masks]
-    spans = np.asarray(regions, np.int64)
-    sides = np.minimum(spans[:, None, 2:], spans[None, :, 2:]) - np.maximum(spans[:, None, :2], spans[None, :, :2])
-    limits = np.prod(np.maximum(sides, 0), axis=2)  # (N, N); the common rectangle bounds the intersection
+    """Indices of the masks whose IoU with every earlier one that stays is below `iou`.
+
+    Masks are compared with those of a like area only, where their rectangles allow so much overlap.
+    """
+    areas = np.array([np.count_nonzero(mask) for mask in masks], np.int64)
+    spans = np.asarray(regions, np.int64).reshape(-1, 4)
+    order = np.argsort(areas, kind="stable")
+    ascending = areas[order]
+    ends = np.searchsorted(ascending, ascending / iou + 1, side="right")
+    near: list[list[int]] = [[] for _ in masks]  # earlier masks that may be alike
+    for at, (i, end) in enumerate(zip(order.tolist(), ends.tolist(), strict=True)):
+        others = order[at + 1 : end]
+        sides = np.minimum(spans[i, 2:], spans[others, 2:]) - np.maximum(spans[i, :2], spans[others, :2])
+        most = np.minimum(np.prod(np.maximum(sides, 0), axis=1), areas[i])
+        for j in others[most >= iou * areas[others]].tolist():  # the common rectangle bounds the intersection
+            near[max(i, j)].append(min(i, j))
     boxes = spans.tolist()
-    kept: list[int] = []
-    for i, mask in enumerate(masks):
-        for j in kept:
-            if min(int(limits[i, j]), areas[i], areas[j]) < iou * max(areas[i], areas[j]):
+    stays = np.ones(len(masks), bool)
+    for i, earlier in enumerate(near):
+        for j in earlier:
+            if not stays[j]:
                 continue
-            common = common_pixels(boxes[i], mask, boxes[j], masks[j])
+            common = common_pixels(boxes[i], masks[i], boxes[j], masks[j])
             if common >= iou * (areas[i] + areas[j] - common):
+                stays[i] = False
                 break
-        else:
-            kept.append(i)
-    return kept
+    return np.flatnonzero(stays).tolist()
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:

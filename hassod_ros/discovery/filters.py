@@ -70,7 +70,12 @@ class Masks:
 
 
 def select_masks(
-    label_map: np.ndarray, probabilities: np.ndarray, image_size: tuple[int, int], config: FilterConfig
+    label_map: np.ndarray,
+    probabilities: np.ndarray,
+    image_size: tuple[int, int],
+    config: FilterConfig,
+    *,
+    first: int = 0,
 ) -> Masks:
     """Filter the regions of one partition, in the order of HASSOD's code.
 
@@ -85,6 +90,7 @@ def select_masks(
         probabilities: (R, H, W) float32 of any memory layout; they add up to 1 at each pixel.
         image_size: Height and width of the original image.
         config: Limits.
+        first: Regions from this one on are candidates; those before it are the rest of the picture.
 
     Returns:
         Masks in the order of the regions. The score is the mean probability over a mask's pixels at (H, W).
@@ -97,6 +103,7 @@ def select_masks(
     union = area_before + area_after - common
     # Written as a product: what has vanished is not kept.
     kept = np.flatnonzero((area_after > 0) & (common >= config.min_overlap * union))
+    kept = kept[kept >= first]
 
     least = max(config.min_area, config.min_share * image_size[0] * image_size[1])
     regions, crops, scores = [], [], []

@@ -12,6 +12,7 @@ import yaml
 
 from hassod_ros.discovery.features.base import Features
 from hassod_ros.discovery.hassod import Hassod, HassodConfig
+from hassod_ros.discovery.sohes import Sohes, SohesConfig
 from hassod_ros.discovery.states import State, load_state
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
@@ -94,6 +95,7 @@ def _heap() -> _Entry:
 
 METHODS: Mapping[str, Callable[[], _Entry]] = {
     "hassod": lambda: _Entry(HassodConfig(), Hassod),
+    "sohes": lambda: _Entry(SohesConfig(), Sohes),
     "lightcluster": _lightcluster,
     "heap": _heap,
 }

@@ -111,7 +111,7 @@ def pseudo_label(request: Request) -> Summary:
     """
     if request.shard < 1 or (request.batch or 1) < 1:
         raise InputError("a batch and a shard hold at least 1 image; give --batch and --shard accordingly")
-    suited = {} if request.method != "hassod" else suited_options(request.features)
+    suited = suited_options(request.features) if request.method in ("hassod", "sohes") else {}
     file = request.state
     if file is None and request.method in LEARNERS and state_of(request).is_file():
         file = state_of(request)  # a run that was stopped after learning

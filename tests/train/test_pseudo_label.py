@@ -111,6 +111,23 @@ def test_labels_are_those_of_discover_and_load_with_pycocotools(folder, labels):
     assert info["revision"]
 
 
+def test_labels_of_sohes_are_those_of_one_image_at_a_time(folder, tmp_path):
+    options = {"size": 64, "crf": None, "small": 0.3}
+    out = tmp_path / "labels.json"
+    pseudo_label(request(folder, out, method="sohes", options=options, batch=3))
+    coco, features = COCO(out), load_features("handcrafted")
+    assert coco.dataset["info"]["method"] == "sohes"
+    method = make_method("sohes", suited_options("handcrafted") | options)
+    for image_id, about in coco.imgs.items():
+        image = read_image(folder / about["file_name"])
+        (partition,) = method.partition([method.prepare(image, features.patch_size)], features, None)
+        wanted = method.masks(image, partition)
+        found = from_coco(coco.imgToAnns[image_id], wanted.image_size)
+        np.testing.assert_array_equal(found.dense(), wanted.dense())
+        np.testing.assert_array_equal(found.parents, wanted.parents)
+    assert len(coco.anns) > 10
+
+
 def test_unreadable_images_are_listed_with_the_reason(labels):
     failures = json.loads(labels.with_name("labels.failures.json").read_text())
     assert [failure["file_name"] for failure in failures] == ["cut.jpg", "text.jpg"]

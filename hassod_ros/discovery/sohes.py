@@ -1,0 +1,319 @@
+"""SOHES' self-exploration: regions of many grains, a closer look at small ones, a forest of any depth.
+
+Cao et al., "SOHES: Self-supervised Open-world Hierarchical Entity Segmentation", ICLR 2024, phase 1. Public are the
+steps, not all constants: patches merge globally at a set of thresholds, small regions are enlarged and clustered again,
+masks are refined, coverage arranges them. Where a value below is "ours", the paper's is not public; the thresholds, the
+least size of a region, the crops' size and the containment are those of UnSAM (Wang et al., NeurIPS 2024), whose
+authors had reproduced SOHES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+
+from hassod_ros.discovery.clustering import check_thresholds, merge_regions
+from hassod_ros.discovery.crf import interpolate, refine_label_maps
+from hassod_ros.discovery.crf.config import PAPER, CRFConfig
+from hassod_ros.discovery.crf.config import Method as CRFMethod
+from hassod_ros.discovery.features.base import Features
+from hassod_ros.discovery.filters import FilterConfig, Masks, drop_duplicates, select_masks
+from hassod_ros.discovery.hassod import check_image, resize
+from hassod_ros.errors import InputError
+from hassod_ros.hierarchy import coverage_forest
+from hassod_ros.instances import Instances
+from hassod_ros.visibility import visible
+
+GRID = 32  # patches along a crop's side
+_WHOLE = (0.0, 0.0, 1.0, 1.0)
+_CRF_SIDES = (48, 128)  # px of a crop's longer side at which its masks are refined, as near to its own as may be (ours)
+Pooling = Literal["sum", "mean"]
+
+
+@dataclass(frozen=True)
+class SohesConfig:
+    """Settings of self-exploration.
+
+    Raises:
+        InputError: A value is out of its range.
+
+    """
+
+    size: int = 480  # side of the square that an image is resized to, px
+    detail: int = 1024  # px of an image's longer side from which crops are taken: larger images are shrunk first
+    thresholds: tuple[float, ...] = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # merging thresholds, descending
+    pooling: Pooling = "sum"  # of the patches' features as they are (the paper), or of unit vectors: all count alike
+    position: float = 0.0  # weight of the patches' places beside their looks; S2-UniSeg: 0.4
+    min_patches: int = 4  # smaller regions are dropped
+    small: float = 0.01  # share of the image below which a region is clustered again from close up; 0: none is (ours)
+    margin: float = 0.25  # of the region's box that a crop has more, on each side (ours)
+    containment: float = 0.9  # share of a region found from close up that must lie in the small one
+    cover: float = 0.9  # coverage that makes one mask a part of another
+    crf: CRFConfig | None = PAPER  # None: regions stay as coarse as the patches
+    crf_method: CRFMethod = "native"
+    filters: FilterConfig = field(default_factory=lambda: FilterConfig(min_area=16, max_corners=4, duplicate_iou=0.9))
+    crop_batch: int = 16  # crops that share one pass through the features
+
+    def __post_init__(self) -> None:
+        for name in ("size", "detail", "min_patches", "crop_batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_thresholds(self.thresholds)
+        if self.pooling not in (known := get_args(Pooling)):
+            raise InputError(f"there is no pooling {self.pooling!r}; choose one of {', '.join(known)}")
+        for name, low, high in (("position", 0, 1), ("small", 0, 1), ("margin", 0, 10)):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} must lie in [{low}, {high}], got {getattr(self, name)}")
+        for name in ("containment", "cover"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
+        if self.crf_method not in (methods := get_args(CRFMethod)):
+            raise InputError(f"there is no CRF method {self.crf_method!r}; choose one of {', '.join(methods)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """Where candidates lie in a rectangle of an image.
+
+    Attributes:
+        box: x0 y0 x1 y1 of the rectangle, as shares of the image's width and height.
+        label_maps: (T, h, w) uint16 over the rectangle, each map with candidates 1, 2, ... and 0 for all the rest.
+
+    """
+
+    box: tuple[float, float, float, float]
+    label_maps: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A part of an image that is looked at from close up.
+
+    Attributes:
+        box: x0 y0 x1 y1 in pixels.
+        inside: (GRID, GRID) bool, where the region lies that the crop is about.
+
+    """
+
+    box: tuple[int, int, int, int]
+    inside: np.ndarray
+
+
+class Sohes:
+    """Self-exploration as a discovery method, see `method.Method`: label maps in between.
+
+    Args:
+        config: Settings. Default: those of `SohesConfig`.
+
+    """
+
+    def __init__(self, config: SohesConfig | None = None) -> None:
+        self.config = config or SohesConfig()
+
+    def prepare(self, image: np.ndarray, patch_size: int) -> np.ndarray:
+        """The image, shrunk where it is larger than the crops need: (H', W', 3) uint8."""
+        check_image(image)
+        factor = min(1.0, self.config.detail / max(image.shape[:2]))
+        height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+        return resize(image, (height, width))
+
+    def fit(self, images: Iterable[np.ndarray], features: Features) -> None:
+        """Nothing is learned from the set."""
+
+    def partition(self, prepared: Sequence[np.ndarray], features: Features, state: None = None) -> list[list[Regions]]:
+        """For each image its candidates: first those of the whole image, then those of each crop.
+
+        The crops of all images go through the features in common batches.
+        """
+        side = max(1, round(self.config.size / features.patch_size)) * features.patch_size
+        grids = features(np.stack([resize(picture, (side, side)) for picture in prepared]))
+        looks = [self.look(grid, (view.shape[0], view.shape[1])) for grid, view in zip(grids, prepared, strict=True)]
+        found = [[Regions(_WHOLE, maps)] for maps, _ in looks]
+        crops = [(i, crop) for i, (_, crops) in enumerate(looks) for crop in crops]
+        for start in range(0, len(crops), self.config.crop_batch):
+            some = crops[start : start + self.config.crop_batch]
+            views = np.stack([_enlarge(prepared[i], crop.box, GRID * features.patch_size) for i, crop in some])
+            for (i, crop), grid in zip(some, features(views), strict=True):
+                maps = self.candidates(self.cluster(grid), crop.inside)
+                if len(maps):
+                    height, width = prepared[i].shape[:2]
+                    x0, y0, x1, y1 = crop.box
+                    found[i].append(Regions((x0 / width, y0 / height, x1 / width, y1 / height), maps))
+        return found
+
+    def masks(self, image: np.ndarray, partition: Sequence[Regions]) -> Instances:
+        """The masks of an image's candidates: refined by the CRF, without duplicates, arranged into a forest.
+
+        A region that the CRF changes beyond recognition is dropped (`filters.min_overlap`), and so is a mask that
+        an earlier one resembles (`filters.duplicate_iou`). Trees may be of any depth: `parents` tell it, `levels` end
+        with the subparts. The score is the mean CRF probability inside the mask, as for HASSOD.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            partition: Of `partition`.
+
+        Returns:
+            Instances, those of the whole image first, the finest threshold first; none where nothing passes the
+            filters or can be seen (see `visibility`).
+
+        """
+        check_image(image)
+        size = image.shape[0], image.shape[1]
+        nothing = Masks(np.zeros((0, 4), np.int64), [], np.zeros(0, np.float32))
+        masks = Masks.concatenate([nothing, *(part for each in partition for part in self._refine(image, each))])
+        if self.config.filters.duplicate_iou is not None:
+            masks = drop_duplicates(masks, self.config.filters.duplicate_iou)
+        masks = masks.select(np.flatnonzero(visible(image, masks.regions, masks.crops, size)))
+        parents, levels = coverage_forest(masks.regions, masks.crops, cover=self.config.cover)
+        return Instances(
+            image_size=size,
+            boxes=masks.regions,
+            masks=masks.crops,
+            scores=masks.scores,
+            levels=levels,
+            parents=parents,
+        )
+
+    def look(self, grid: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, list[Crop]]:
+        """Candidates in the features (C, h, w) of a whole image, as in `Regions`, and what to enlarge of it.
+
+        A small region inside another small one is seen in the crop of the outer one: only the outermost are enlarged.
+
+        Args:
+            grid: The features.
+            size: (H, W) of the picture that crops are taken from.
+
+        """
+        maps = self.cluster(grid)
+        limit = self.config.small * maps[0].size
+        crops: list[Crop] = []
+        for labels, coarser in zip(maps, [*maps[1:], None], strict=True):
+            areas = np.bincount(labels.ravel())
+            small = (areas >= self.config.min_patches) & (areas < limit)
+            if coarser is not None:  # partitions are nested: any patch tells which region holds this one
+                _, first = np.unique(labels, return_index=True)
+                small &= np.bincount(coarser.ravel())[coarser.ravel()[first]] >= limit
+            crops += crops_around(labels, np.flatnonzero(small), size, self.config.margin)
+        return self.candidates(maps), crops
+
+    def cluster(self, grid: np.ndarray) -> np.ndarray:
+        """(T, h, w) label maps of features (C, h, w)."""
+        return merge_regions(weigh(grid, self.config.pooling, self.config.position), self.config.thresholds)
+
+    def candidates(self, maps: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
+        """Those regions of (T, h, w) label maps that are large enough and lie inside, numbered as in `Regions`.
+
+        Args:
+            maps: Of `cluster`.
+            inside: (h, w) bool. Default: everywhere.
+
+        Returns:
+            Of the maps those with a candidate; one that repeats the map before it is left out.
+
+        """
+        kept: list[np.ndarray] = []
+        for labels in maps:
+            areas = np.bincount(labels.ravel())
+            keep = areas >= self.config.min_patches
+            if inside is not None:
+                keep &= np.bincount(labels[inside], minlength=len(areas)) >= self.config.containment * areas
+            numbered = np.where(keep, np.cumsum(keep), 0).astype(np.uint16)[labels]
+            if keep.any() and not (kept and np.array_equal(numbered, kept[-1])):
+                kept.append(numbered)
+        return np.stack(kept) if kept else np.zeros((0, *maps.shape[1:]), np.uint16)
+
+    def _refine(self, image: np.ndarray, regions: Regions) -> Iterator[Masks]:
+        """The masks of one rectangle, a set for each label map, in pixels of the image."""
+        if not len(regions.label_maps):
+            return
+        config = self.config
+        x0, x1 = _span(regions.box[0], regions.box[2], image.shape[1])
+        y0, y1 = _span(regions.box[1], regions.box[3], image.shape[0])
+        view = image[y0:y1, x0:x1]
+        small = resize(view, (config.size, config.size) if regions.box == _WHOLE else _crf_size(y1 - y0, x1 - x0))
+        maps = regions.label_maps.astype(np.int32)
+        if config.crf is None:
+            refined = [interpolate(labels, small.shape[:2]) for labels in maps]
+        else:
+            refined = refine_label_maps(small, maps, config.crf, method=config.crf_method)
+        for labels, probabilities in zip(maps, refined, strict=True):
+            masks = select_masks(labels, probabilities, (y1 - y0, x1 - x0), config.filters, first=1)
+            yield Masks(masks.regions + np.array([x0, y0, x0, y0]), masks.crops, masks.scores)
+
+
+def weigh(features: np.ndarray, pooling: Pooling = "sum", position: float = 0.0) -> np.ndarray:
+    """Features whose sums are compared as the options ask.
+
+    The cosine of two sums is that of the two means: what differs is what a patch counts. With `sum` a strong feature
+    counts more (the paper); with `mean` all patches count alike, because they have unit length.
+
+    Args:
+        features: (C, h, w) float32.
+        pooling: See above.
+        position: Weight w of the place. Between two patches of unit length the similarity is (1 - w) times that of
+            their features plus w times (cos(pi dx) + cos(pi dy)) / 2, dx and dy being shares of the image's sides: 1 at
+            one place, -1 from corner to corner.
+
+    Returns:
+        (C, h, w) float32; (C + 4, h, w) with a position.
+
+    """
+    if pooling == "sum" and not position:
+        return features
+    units = features / np.maximum(np.linalg.norm(features, axis=0, keepdims=True), np.float32(1e-12))
+    if not position:
+        return units
+    angles = [np.pi * (np.arange(n, dtype=np.float32) + 0.5) / n for n in features.shape[1:]]
+    y, x = np.meshgrid(*angles, indexing="ij")
+    places = np.stack([np.cos(x), np.sin(x), np.cos(y), np.sin(y)]) * np.float32((position / 2) ** 0.5)
+    return np.concatenate([units * np.float32((1 - position) ** 0.5), places])
+
+
+def crops_around(labels: np.ndarray, chosen: np.ndarray, size: tuple[int, int], margin: float) -> list[Crop]:
+    """The crops around some regions of a label map.
+
+    Args:
+        labels: (h, w) int32 over the whole picture.
+        chosen: Numbers of the regions.
+        size: (H, W) of the picture in pixels.
+        margin: Share of a region's box that is added on each side, as far as the picture goes.
+
+    """
+    if not len(chosen):
+        return []
+    shape = np.array(labels.shape[::-1])  # width, height
+    rows, columns = np.nonzero(np.isin(labels, chosen))
+    place = np.searchsorted(chosen, labels[rows, columns])
+    low, high = np.tile(shape, (len(chosen), 1)), np.zeros((len(chosen), 2), np.int64)
+    np.minimum.at(low, place, np.stack([columns, rows], axis=1))
+    np.maximum.at(high, place, np.stack([columns, rows], axis=1) + 1)
+    more, pixels = margin * (high - low), np.array(size[::-1])
+    low = np.clip(np.floor((low - more) * pixels / shape), 0, pixels - 1).astype(np.int64)
+    high = np.clip(np.ceil((high + more) * pixels / shape), low + 1, pixels).astype(np.int64)
+    cells = (np.arange(GRID) + 0.5) / GRID
+    patches = ((low[:, :, None] + cells * (high - low)[:, :, None]) * (shape / pixels)[None, :, None]).astype(np.int64)
+    return [
+        Crop((x0, y0, x1, y1), labels[np.ix_(down, across)] == region)
+        for (x0, y0), (x1, y1), (across, down), region in zip(low.tolist(), high.tolist(), patches, chosen, strict=True)
+    ]
+
+
+def _enlarge(image: np.ndarray, box: tuple[int, int, int, int], side: int) -> np.ndarray:
+    x0, y0, x1, y1 = box
+    return cv2.resize(image[y0:y1, x0:x1], (side, side), interpolation=cv2.INTER_CUBIC)
+
+
+def _span(low: float, high: float, side: int) -> tuple[int, int]:
+    """First pixel, and one past the last, of a span in shares of a side; at least one pixel."""
+    first = min(round(low * side), side - 1)
+    return first, max(first + 1, round(high * side))
+
+
+def _crf_size(height: int, width: int) -> tuple[int, int]:
+    longer = max(height, width)
+    factor = min(max(longer, _CRF_SIDES[0]), _CRF_SIDES[1]) / longer
+    return max(1, round(height * factor)), max(1, round(width * factor))
