@@ -6,6 +6,7 @@ A mask is a uint8 array of 0 and 1 that covers the pixels of its region, x0 y0 x
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -104,7 +105,7 @@ def without_duplicates(regions: np.ndarray, masks: Sequence[np.ndarray], iou: fl
         most = np.minimum(np.prod(np.maximum(sides, 0), axis=1), areas[i])
         for j in others[most >= iou * areas[others]].tolist():  # the common rectangle bounds the intersection
             near[max(i, j)].append(min(i, j))
-    boxes = spans.tolist()
+    boxes: list[Any] = spans.tolist()
     stays = np.ones(len(masks), bool)
     for i, earlier in enumerate(near):
         for j in earlier:
