@@ -18,6 +18,7 @@ _RING = 0.5  # width of the surroundings, of the square root of the component's 
 _SEEN = 0.2  # weight of what the detector sees against what the features look like
 _USUAL = 0.2 / 1.5  # unlikeness that a component may always have, before the margin
 _ODD = 3.0  # a good picture so many times as unlike as is usual is odd, and not learned from
+_LEAST_CELLS = 4  # of a component; what is smaller changes its features where it lies some pixels off
 _COVERED = 0.9  # share of a component that a picture must show to say how it looks
 _SHIFTS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # cells that a component may lie off
 
@@ -71,7 +72,8 @@ class Likeness:
     Attributes:
         inside: See `ComponentBand`.
         around: Likewise.
-        bank: (K, N, 2, C) float32 unit vectors, how they look; NaN where a picture does not show or is odd.
+        bank: (K, N, 2, C) float32 unit vectors, how they look; NaN where a picture does not show it or is odd,
+            and for small components, which are always like enough.
         scale: (N,) float32, unlikeness that is usual, at least `_USUAL`.
         scores: (K,) float32, largest unlikeness of each good picture to the others, in `scale`.
 
@@ -105,6 +107,8 @@ class Likeness:
         weights = _places(components, size, (good[0].shape[2], good[0].shape[1]))
         masks = [component.full(size) for component in components]
         shown = np.array([[here[mask].mean() >= _COVERED for mask in masks] for here in covered])  # (K, N)
+        cell = size[0] * size[1] / (good[0].shape[1] * good[0].shape[2])
+        shown &= np.array([component.area >= _LEAST_CELLS * cell for component in components])
         bank = np.stack([_directions(each, *weights) for each in good])
         bank[~shown] = np.nan
         unlike = np.stack(
