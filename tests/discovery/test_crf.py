@@ -1,5 +1,6 @@
 """hassod_ros.discovery.crf against pydensecrf and against what a CRF must keep."""
 
+import importlib
 from pathlib import Path
 
 import numba
@@ -75,6 +76,21 @@ def test_groups_are_independent(stop_at: float | None) -> None:
     together = refine_label_maps(image, MAPS, config)
     for labels, expected in zip(MAPS, together, strict=True):
         np.testing.assert_array_equal(refine_label_maps(image, labels[None], config)[0], expected)
+
+
+def test_what_does_not_fit_into_memory_goes_map_by_map_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("hassod_ros.discovery.crf.mean_field")  # its name is also that of a function
+    image, config = photo("chelsea", 120), CRFConfig(iterations=2)
+    together = refine_label_maps(image, MAPS, config)
+    rooms = []
+    monkeypatch.setattr(module, "join", lambda parts, real=module.join: rooms.append(lattice := real(parts)) or lattice)
+    monkeypatch.setattr(module, "MOST_BYTES", 1_500_000 * np.dtype(module.storage()).itemsize)
+    for found, expected in zip(refine_label_maps(image, MAPS, config), together, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert len(rooms) == 1 + len(MAPS)
+    monkeypatch.setattr(module, "MOST_BYTES", 10**5)
+    with pytest.raises(InputError, match=r"regions in a picture of so much texture need \d+ GB in the CRF"):
+        refine_label_maps(image, MAPS, config)
 
 
 def test_stops_when_few_labels_change() -> None:

@@ -8,7 +8,14 @@ import numpy as np
 
 from hassod_ros.discovery.crf.config import FLOOR, PAPER, CRFConfig, Method
 from hassod_ros.discovery.crf.lattice import tile_order
-from hassod_ros.discovery.crf.mean_field import Layout, Unary, mean_field, unary_of_maps, unary_of_probabilities
+from hassod_ros.discovery.crf.mean_field import (
+    Layout,
+    TooManyRegionsError,
+    Unary,
+    mean_field,
+    unary_of_maps,
+    unary_of_probabilities,
+)
 from hassod_ros.errors import InputError
 
 
@@ -83,7 +90,12 @@ def refine_label_maps(
     rows = _positions(maps.shape[1], height)
     columns = _positions(maps.shape[2], width)
     unary = Unary(*unary_of_maps(maps, *rows, *columns, tile_order(height, width), layout.starts))
-    return mean_field(image, layout, unary, config)
+    try:
+        return mean_field(image, layout, unary, config)
+    except TooManyRegionsError:
+        if len(maps) == 1:
+            raise
+    return [refine_label_maps(image, one[None], config)[0] for one in maps]  # slower, and a fraction of the memory
 
 
 def interpolate(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

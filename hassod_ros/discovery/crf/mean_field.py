@@ -35,6 +35,7 @@ from hassod_ros.discovery.crf.lanes import (
     storage,
 )
 from hassod_ros.discovery.crf.lattice import PARTS, Lattice, bilateral_lattice, join, piece, spatial_lattice, tile_order
+from hassod_ros.errors import InputError
 
 _ZERO = np.float32(2e-5)  # a block of probabilities not above this counts as zero
 # Both relative to the group's largest probability at the pixel:
@@ -45,6 +46,13 @@ _ONE = np.uint64(1)
 _EIGHT = np.uint64(LANES)
 _SIX = np.uint64(6)
 _LOW_SIX = np.uint64(63)
+
+
+MOST_BYTES = 2 << 30  # of values at once: a photograph needs a tenth, noise would need all there is
+
+
+class TooManyRegionsError(InputError):
+    """The values would not fit into memory."""
 
 
 class Layout(NamedTuple):
@@ -188,13 +196,21 @@ def _iterate(image: np.ndarray, layout: Layout, unary: Unary, config: CRFConfig,
     pixels = height * width
     stride, block = np.uint64(layout.stride), np.uint64(layout.block)
     labels = np.zeros((pixels, len(layout.sizes)), np.uint16)
-    _start(*unary, layout.sizes, layout.owners, *probabilities, labels, stride, block)
     if config.iterations == 0:
+        _start(*unary, layout.sizes, layout.owners, *probabilities, labels, stride, block)
         return
     colour = bilateral_lattice(image, config.bilateral_sxy, config.bilateral_srgb)
     near = spatial_lattice(height, width, config.gaussian_sxy)
-    filtered = _Filtered.of(join([(colour, config.bilateral_compat), (near, config.gaussian_compat)]), layout)
+    lattice = join([(colour, config.bilateral_compat), (near, config.gaussian_compat)])
     del colour  # it is copied; free it before the values grow
+    needed = 2 * (lattice.size + pixels) * layout.stride * np.dtype(storage()).itemsize
+    if needed > MOST_BYTES:
+        raise TooManyRegionsError(
+            f"{layout.sizes.sum():,} regions in a picture of so much texture need {needed / 1e9:.0f} GB in the CRF; "
+            "use lower thresholds, which leave fewer regions, or no CRF"
+        )
+    _start(*unary, layout.sizes, layout.owners, *probabilities, labels, stride, block)
+    filtered = _Filtered.of(lattice, layout)
     active = np.full(-(-pixels // 64), ~np.uint64(0))
     slack = np.full((pixels, len(layout.sizes)), -1, np.float32)
     changes = np.zeros((PARTS, len(layout.sizes)), np.int64)

@@ -1,0 +1,85 @@
+"""A recording, a running model of random weights and old pictures: what retraining starts from, on toy scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from hassod_ros.chain.retrain import Retrain
+from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
+from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.cascade.model import CascadeMaskRCNN
+from hassod_ros.detection.checkpoints import open_detector, save_weights
+from tests.footage.recordings import IMAGE, Messages, image, write_mcap
+
+REPO = Path(__file__).parents[2]
+NETWORK = DetectorConfig(
+    backbone="resnet18",
+    fpn_channels=16,
+    anchor_sizes=(8.0, 16.0, 32.0, 64.0, 128.0),
+    rpn_pre_nms=(100, 50),
+    rpn_post_nms=(50, 20),
+    rpn_samples=32,
+    box_samples=32,
+    box_layers=1,
+    box_width=32,
+    mask_layers=1,
+    mask_channels=16,
+    detections=20,
+)
+CHANGES = {
+    "iterations": 3,
+    "batch_size": 2,
+    "warmup": 1,
+    "precise_bn": 0,
+}
+
+
+def scenes(count: int) -> list[np.ndarray]:
+    """Rectangles that move before a background that changes slowly."""
+    found = []
+    for number in range(count):
+        page = np.full((64, 96, 3), 60 + 3 * number, np.uint8)
+        cv2.rectangle(page, (5 + 2 * number, 10), (30 + 2 * number, 40), (200, 40, 40), -1)
+        cv2.rectangle(page, (60, 5 + number), (90, 25 + number), (30, 200, 60), -1)
+        found.append(page)
+    return found
+
+
+def make_start(folder: Path) -> Path:
+    """Folder of the running model, its checkpoint, and old pictures."""
+    (folder / "old").mkdir()
+    for number, page in enumerate(scenes(3)):
+        cv2.imwrite(str(folder / "old" / f"{number}.png"), page)
+    torch.manual_seed(0)
+    save_weights(CascadeMaskRCNN(NETWORK), folder / "start.pth")
+    options = ExportOptions(
+        input_size=(64, 96), images=folder / "old", proposals=20, detections=10, score_thresholds=(0.05, 0.05, 0.05)
+    )
+    export_onnx(open_detector(folder / "start.pth"), folder / "start.onnx", options, weights_sha256="")
+    return folder
+
+
+def make_task(folder: Path, start: Path) -> Retrain:
+    """Retraining that model on a recording of moving rectangles."""
+    messages: Messages = [
+        ("/arm/image", IMAGE, 3 * number, image(3 * number, page, "rgb8")) for number, page in enumerate(scenes(20))
+    ]
+    bag = write_mcap(folder / "night.mcap", messages)
+    settings = [f"burn_in.{name}={value}" for name, value in CHANGES.items()]
+    settings += ["data.short_sides=[64]", "data.max_side=96", "run.workers=0", "run.device=cpu"]
+    return Retrain(
+        (bag,),
+        folder / "models",
+        folder / "work",
+        REPO / "config" / "recipes" / "retrain.yaml",
+        start=str(start / "start.onnx"),
+        weights=start / "start.pth",
+        replay=start / "old",
+        changes=tuple(settings),
+        extract=("--rate", "0", "--novelty", "0", "--sharpness", "0"),
+        gate=("--recall", "0", "--consistency", "1", "--least", "0", "--most", "1e9", "--latency", "1e9"),
+    )
