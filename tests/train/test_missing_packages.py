@@ -22,7 +22,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     "command",
     [
         "train/average.py --checkpoints a.pth --out b.pth",
-        "train/default_model.py --help",
         "train/detector.py --help",
         "train/evaluate.py --help",
         "train/mean_teacher.py --help",
