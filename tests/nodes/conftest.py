@@ -109,8 +109,19 @@ class Ros:
     def call(self, kind: type, name: str, request: object, seconds: float = 60.0) -> object:
         client = self.node.create_client(kind, name)
         self.until(client.service_is_ready)
-        future = client.call_async(request)
-        self.until(future.done, seconds)
+        futures: list = []
+        again = 0.0
+
+        def answered() -> object:
+            # Ready means that the client has found the service; an answer given before the service has found the client
+            # as well is lost (ros2/rmw_fastrtps), so it is asked for again.
+            nonlocal again
+            if time.monotonic() > again and len(futures) < 2:
+                futures.append(client.call_async(request))
+                again = time.monotonic() + seconds / 2
+            return next((future for future in futures if future.done()), None)
+
+        future = self.until(answered, seconds)
         self.node.destroy_client(client)
         return future.result()
 
