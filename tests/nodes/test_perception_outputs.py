@@ -111,7 +111,7 @@ def test_qos_of_input_and_outputs_can_be_overridden(ros):
         f"qos_overrides./{NODE}/instances.publisher.durability": "transient_local",
     }
     bench = Bench(ros, qos=10, **overrides)
-    (subscription,) = ros.node.get_subscriptions_info_by_topic("/image")
+    (subscription,) = ros.until(lambda: ros.node.get_subscriptions_info_by_topic("/image"))
     assert subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE
     last = bench.send(image("rgb8", scene(), second=1234))
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -120,7 +120,7 @@ def test_qos_of_input_and_outputs_can_be_overridden(ros):
     assert late[-1].header == last.header
     for label in ("deactivate", "cleanup", "configure", "activate"):  # the overrides hold for every life
         assert ros.transition(NODE, label)
-    (subscription,) = ros.node.get_subscriptions_info_by_topic("/image")
+    (subscription,) = ros.until(lambda: ros.node.get_subscriptions_info_by_topic("/image"))
     assert subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE
 
 
