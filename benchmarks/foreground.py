@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from hassod_ros import commands
 from hassod_ros.discovery.features.base import Features
 from hassod_ros.discovery.lightcluster import LEVELS
 from hassod_ros.discovery.method import parse_option
@@ -55,14 +56,9 @@ class Remembered:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 2 after an error of the user's input."""
+    """Run the command line; the status is that of `commands.run`."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except InputError as error:
-        print(f"foreground: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return commands.run("foreground", lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:

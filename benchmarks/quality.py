@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from hassod_ros import commands
 from hassod_ros.discovery.features import load_features
 from hassod_ros.discovery.features.base import HANDCRAFTED
 from hassod_ros.discovery.hassod import HassodConfig, discover
@@ -64,14 +65,9 @@ METHODS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 2 after an error of the user's input."""
+    """Run the command line; the status is that of `commands.run`."""
     options = _parser().parse_args(arguments)
-    try:
-        run(options)
-    except InputError as error:
-        print(f"quality: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return commands.run("quality", lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> None:

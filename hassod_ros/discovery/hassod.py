@@ -13,7 +13,7 @@ from hassod_ros.discovery.clustering import check_thresholds, merge_regions
 from hassod_ros.discovery.crf import interpolate, refine_label_maps
 from hassod_ros.discovery.crf.config import PAPER, CRFConfig
 from hassod_ros.discovery.crf.config import Method as CRFMethod
-from hassod_ros.discovery.features.base import Features
+from hassod_ros.discovery.features.base import Features, features_of
 from hassod_ros.discovery.filters import FilterConfig, Masks, drop_duplicates, select_masks
 from hassod_ros.errors import InputError
 from hassod_ros.hierarchy import coverage_forest
@@ -69,11 +69,7 @@ class Hassod:
 
     def partition(self, prepared: Sequence[np.ndarray], features: Features, state: None = None) -> list[np.ndarray]:
         """(T, h, w) int32 label maps of each prepared image, one map for each threshold."""
-        if len({picture.shape for picture in prepared}) == 1:
-            found = list(features(np.stack(prepared)))
-        else:  # sizes follow the images: one by one
-            found = [features(picture[None])[0] for picture in prepared]
-        return [merge_regions(each, self.config.thresholds) for each in found]
+        return [merge_regions(each, self.config.thresholds) for each in features_of(prepared, features)]
 
     def masks(self, image: np.ndarray, partition: np.ndarray) -> Instances:
         """The masks of an image's label maps: refined by the CRF, filtered, arranged into the coverage forest.
@@ -101,18 +97,32 @@ class Hassod:
         pairs = zip(partition, refined, strict=True)
         image_size = (image.shape[0], image.shape[1])
         masks = Masks.concatenate([select_masks(*pair, image_size, config.filters) for pair in pairs])
-        if config.filters.duplicate_iou is not None:
-            masks = drop_duplicates(masks, config.filters.duplicate_iou)
-        masks = masks.select(np.flatnonzero(visible(image, masks.regions, masks.crops, image_size)))
-        parents, levels = coverage_forest(masks.regions, masks.crops, cover=config.cover)
-        return Instances(
-            image_size=image_size,
-            boxes=masks.regions,
-            masks=masks.crops,
-            scores=masks.scores,
-            levels=levels,
-            parents=parents,
-        )
+        return arrange(image, masks, config.filters, config.cover)
+
+
+def arrange(image: np.ndarray, masks: Masks, filters: FilterConfig, cover: float) -> Instances:
+    """Masks of an image as a coverage forest, without those that an earlier one resembles or that cannot be seen.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        masks: Of this image.
+        filters: `duplicate_iou`.
+        cover: Coverage that makes one mask a part of another.
+
+    """
+    size = image.shape[0], image.shape[1]
+    if filters.duplicate_iou is not None:
+        masks = drop_duplicates(masks, filters.duplicate_iou)
+    masks = masks.select(np.flatnonzero(visible(image, masks.regions, masks.crops, size)))
+    parents, levels = coverage_forest(masks.regions, masks.crops, cover=cover)
+    return Instances(
+        image_size=size,
+        boxes=masks.regions,
+        masks=masks.crops,
+        scores=masks.scores,
+        levels=levels,
+        parents=parents,
+    )
 
 
 def discover(image: np.ndarray, features: Features, config: HassodConfig | None = None) -> Instances:

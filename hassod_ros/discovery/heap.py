@@ -20,13 +20,13 @@ from hassod_ros.discovery.crf.config import PAPER, CRFConfig
 from hassod_ros.discovery.crf.config import Method as CRFMethod
 from hassod_ros.discovery.features.base import Features
 from hassod_ros.discovery.filters import FilterConfig
-from hassod_ros.discovery.hassod import HassodConfig, check_image, resize, working_size
+from hassod_ros.discovery.hassod import HassodConfig
 from hassod_ros.discovery.heap_head.config import HeadConfig
-from hassod_ros.discovery.lightcluster import above_otsu, cluster, features_of, nearest, pooled, vectors_of
-from hassod_ros.discovery.regions import Regions, foreground_map, on_the_border, to_instances, unit, unlike_border
+from hassod_ros.discovery.lightcluster import above_otsu, cluster, nearest, vectors_of
+from hassod_ros.discovery.patch_learner import PatchLearner, finite_features
+from hassod_ros.discovery.regions import Regions, on_the_border, unit, unlike_border
 from hassod_ros.discovery.states import State, describe
 from hassod_ros.errors import InputError
-from hassod_ros.instances import Instances
 
 if TYPE_CHECKING:
     from hassod_ros.discovery.heap_head.network import Head
@@ -64,7 +64,7 @@ class HeapConfig:
         return HassodConfig(size=self.size, cover=self.cover, crf=self.crf, crf_method=self.crf_method)
 
 
-class Heap:
+class Heap(PatchLearner):
     """HEAP as a discovery method, see `method.Learner`.
 
     Args:
@@ -76,15 +76,6 @@ class Heap:
 
     def __init__(self, config: HeapConfig | None = None) -> None:
         self.config = config or HeapConfig()
-
-    def prepare(self, image: np.ndarray, patch_size: int) -> np.ndarray:
-        """The image as the feature extractor sees it: (S, S, 3) uint8, S a multiple of `patch_size`."""
-        check_image(image)
-        return resize(image, working_size(image.shape[:2], self.config.working(), patch_size))
-
-    def sample(self, prepared: Sequence[np.ndarray], features: Features) -> list[np.ndarray]:
-        """What training needs of each prepared image: (C, h', w') float16 features, pooled to at most 16 x 16."""
-        return [pooled(each) for each in features_of(prepared, features)]
 
     def learn(self, samples: Iterable[np.ndarray], features: Mapping[str, Any]) -> State:
         """Train a head on samples of images, which are held in memory; `train/heap.py` keeps them in a file instead.
@@ -104,10 +95,6 @@ class Heap:
             raise InputError("the features hold NaN or infinity; check the weights and the image they come from")
         head = train_head(vectors, on_the_border((grid[0], grid[1])).ravel(), self.config.head)
         return self.state(head, vectors, (grid[0], grid[1]), features)
-
-    def fit(self, images: Iterable[np.ndarray], features: Features) -> State:
-        """What is learned from a set of prepared images; see `learn`."""
-        return self.learn((self.sample([image], features)[0] for image in images), describe(features))
 
     def state(self, head: Head, vectors: np.ndarray, grid: tuple[int, int], features: Mapping[str, Any]) -> State:
         """The state of a trained head, with clusters of the regions of its images.
@@ -144,15 +131,7 @@ class Heap:
             raise InputError("heap needs a trained head; train one with train/heap.py and give its state")
         state.require(describe(features))
         runner, centres = NumpyHead(state.arrays, self.config.head), _centres(state)
-        return [self.regions(each, runner, centres) for each in features_of(prepared, features)]
-
-    def masks(self, image: np.ndarray, partition: Regions) -> Instances:
-        """Objects of an image and their regions as parts; see `regions.to_instances`."""
-        return to_instances(image, partition, self.foreground(image, partition), self.config.filters, self.config.cover)
-
-    def foreground(self, image: np.ndarray, partition: Regions) -> np.ndarray:
-        """(H, W) float32 foreground of an image in [0, 1]; see `regions.foreground_map`."""
-        return foreground_map(image, partition, self.config.working())
+        return [self.regions(each, runner, centres) for each in finite_features(prepared, features)]
 
     @staticmethod
     def regions(features: np.ndarray, head: NumpyHead, centres: np.ndarray) -> Regions:

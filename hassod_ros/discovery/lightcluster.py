@@ -28,24 +28,21 @@ from hassod_ros.discovery.crf.config import PAPER, CRFConfig
 from hassod_ros.discovery.crf.config import Method as CRFMethod
 from hassod_ros.discovery.features.base import Features
 from hassod_ros.discovery.filters import FilterConfig
-from hassod_ros.discovery.hassod import HassodConfig, check_image, resize, working_size
+from hassod_ros.discovery.hassod import HassodConfig
+from hassod_ros.discovery.patch_learner import PatchLearner, finite_features
 from hassod_ros.discovery.regions import (
     Regions,
     components,
-    foreground_map,
     means_of,
     on_the_border,
-    to_instances,
     unit,
     unlike_border,
 )
 from hassod_ros.discovery.states import State, describe
 from hassod_ros.errors import InputError
-from hassod_ros.instances import Instances
 
 NAME = "lightcluster"
 LEVELS = ("image", "category", "dataset")
-_GRID = 16  # largest side of the pooled grid that fitting keeps of an image
 _BATCH = 4096  # patches a step of the mini-batch k-means of the set
 _MEMBERS = 32  # patches that a cluster needs on average: one of a few patches only tells where these lie
 _IMAGE_BATCH = 256  # image embeddings a step
@@ -98,7 +95,7 @@ class LightClusterConfig:
         )
 
 
-class LightCluster:
+class LightCluster(PatchLearner):
     """LightCluster as a discovery method, see `method.Learner`.
 
     Args:
@@ -110,15 +107,6 @@ class LightCluster:
 
     def __init__(self, config: LightClusterConfig | None = None) -> None:
         self.config = config or LightClusterConfig()
-
-    def prepare(self, image: np.ndarray, patch_size: int) -> np.ndarray:
-        """The image as the feature extractor sees it: (H', W', 3) uint8, sides multiples of `patch_size`."""
-        check_image(image)
-        return resize(image, working_size(image.shape[:2], self.config.working(), patch_size))
-
-    def sample(self, prepared: Sequence[np.ndarray], features: Features) -> list[np.ndarray]:
-        """What `learn` needs of each prepared image: (C, h', w') float16 features, pooled to at most 16 x 16."""
-        return [pooled(each) for each in features_of(prepared, features)]
 
     def learn(self, samples: Iterable[np.ndarray], features: Mapping[str, Any]) -> State:
         """One pass over samples of images -> what `partition` needs of the set.
@@ -133,10 +121,6 @@ class LightCluster:
         """
         return _Learner(self.config, features).learn(samples)
 
-    def fit(self, images: Iterable[np.ndarray], features: Features) -> State:
-        """What is learned from a set of prepared images, one at a time; see `learn`."""
-        return self.learn((self.sample([image], features)[0] for image in images), describe(features))
-
     def partition(self, prepared: Sequence[np.ndarray], features: Features, state: State | None) -> list[Regions]:
         """Foreground, regions and classes of each prepared image.
 
@@ -148,19 +132,11 @@ class LightCluster:
             raise InputError("lightcluster needs a state; fit it on a folder of images first")
         state.require(describe(features))
         codebooks = Codebooks.of(state)
-        return [self._regions(each, codebooks) for each in features_of(prepared, features)]
+        return [self._regions(each, codebooks) for each in finite_features(prepared, features)]
 
     def classes(self, state: State) -> int:
         """Number of classes that regions have."""
         return len(Codebooks.of(state).class_centres)
-
-    def masks(self, image: np.ndarray, partition: Regions) -> Instances:
-        """Objects of an image and their parts; see `regions.to_instances`."""
-        return to_instances(image, partition, self.foreground(image, partition), self.config.filters, self.config.cover)
-
-    def foreground(self, image: np.ndarray, partition: Regions) -> np.ndarray:
-        """(H, W) float32 foreground of an image in [0, 1]; see `regions.foreground_map`."""
-        return foreground_map(image, partition, self.config.working())
 
     def _regions(self, features: np.ndarray, codebooks: Codebooks) -> Regions:
         grid = features.shape[1:]
@@ -423,29 +399,3 @@ def _flat(vectors: np.ndarray) -> bool:
 
 def _padded(values: np.ndarray, length: int) -> np.ndarray:
     return np.concatenate([values, np.repeat(values[-1:], length - len(values), axis=0)])
-
-
-def pooled(features: np.ndarray) -> np.ndarray:
-    """(C, h, w) float32 -> (C, h', w') float16, averaged to at most 16 a side."""
-    down, across = (_averaging(side, min(side, _GRID)) for side in features.shape[1:])
-    return (down @ features @ across.T).astype(np.float16)
-
-
-def _averaging(source: int, target: int) -> np.ndarray:
-    """(target, source) float32 weights that average over equal stretches, as OpenCV's INTER_AREA does."""
-    edges = np.arange(target + 1) * (source / target)
-    places = np.arange(source)
-    low = np.maximum(edges[:-1, None], places)
-    high = np.minimum(edges[1:, None], places + 1)
-    return (np.maximum(high - low, 0) * (target / source)).astype(np.float32)
-
-
-def features_of(prepared: Sequence[np.ndarray], features: Features) -> list[np.ndarray]:
-    """(C, h, w) of each image; images of one size share a pass."""
-    if len({picture.shape for picture in prepared}) == 1:
-        found = list(features(np.stack(prepared)))
-    else:
-        found = [features(picture[None])[0] for picture in prepared]
-    if any(not np.isfinite(each).all() for each in found):
-        raise InputError("the features hold NaN or infinity; check the weights and the image they come from")
-    return found

@@ -7,7 +7,7 @@ foreground are wholes, the regions inside them their parts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -198,11 +198,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """(n, C) float32 rows of length 1; rows of zeros stay."""
     vectors = np.asarray(vectors, np.float32)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
-
-
-def without_crf(working: HassodConfig) -> HassodConfig:
-    """The same size without the CRF."""
-    return replace(working, crf=None)
 
 
 def _refined(small: np.ndarray, foreground: np.ndarray, crf: CRFConfig, working: HassodConfig) -> np.ndarray:

@@ -21,12 +21,10 @@ from hassod_ros.discovery.crf import interpolate, refine_label_maps
 from hassod_ros.discovery.crf.config import PAPER, CRFConfig
 from hassod_ros.discovery.crf.config import Method as CRFMethod
 from hassod_ros.discovery.features.base import Features
-from hassod_ros.discovery.filters import FilterConfig, Masks, drop_duplicates, select_masks
-from hassod_ros.discovery.hassod import check_image, resize
+from hassod_ros.discovery.filters import FilterConfig, Masks, select_masks
+from hassod_ros.discovery.hassod import arrange, check_image, resize
 from hassod_ros.errors import InputError
-from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
-from hassod_ros.visibility import visible
 
 GRID = 32  # patches along a crop's side
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -162,21 +160,9 @@ class Sohes:
 
         """
         check_image(image)
-        size = image.shape[0], image.shape[1]
         nothing = Masks(np.zeros((0, 4), np.int64), [], np.zeros(0, np.float32))
         masks = Masks.concatenate([nothing, *(part for each in partition for part in self._refine(image, each))])
-        if self.config.filters.duplicate_iou is not None:
-            masks = drop_duplicates(masks, self.config.filters.duplicate_iou)
-        masks = masks.select(np.flatnonzero(visible(image, masks.regions, masks.crops, size)))
-        parents, levels = coverage_forest(masks.regions, masks.crops, cover=self.config.cover)
-        return Instances(
-            image_size=size,
-            boxes=masks.regions,
-            masks=masks.crops,
-            scores=masks.scores,
-            levels=levels,
-            parents=parents,
-        )
+        return arrange(image, masks, self.config.filters, self.config.cover)
 
     def look(self, grid: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, list[Crop]]:
         """Candidates in the features (C, h, w) of a whole image, as in `Regions`, and what to enlarge of it.

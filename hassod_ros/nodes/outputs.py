@@ -137,24 +137,20 @@ class Result:
 
 def instances_message(result: Result) -> InstanceArray:
     """`~/instances`."""
-    return instance_array(
-        result.instances,
-        result.header,
-        model_name=result.model.name,
-        model_sha256=result.model.sha256,
-        mask_encoding=result.options["mask_encoding"],
-    )
+    return instance_array(result.instances, result.header, **_array_options(result))
 
 
 def instances_bytes(result: Result) -> bytes:
     """The same message as it is sent."""
-    return instance_bytes(
-        result.instances,
-        result.header,
-        model_name=result.model.name,
-        model_sha256=result.model.sha256,
-        mask_encoding=result.options["mask_encoding"],
-    )
+    return instance_bytes(result.instances, result.header, **_array_options(result))
+
+
+def _array_options(result: Result) -> dict[str, Any]:
+    return {
+        "model_name": result.model.name,
+        "model_sha256": result.model.sha256,
+        "mask_encoding": result.options["mask_encoding"],
+    }
 
 
 def _labels(level: Level, result: Result) -> Image:

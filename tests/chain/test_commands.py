@@ -22,6 +22,7 @@ from hassod_ros.cli import VERBS
 from hassod_ros.errors import InputError
 from hassod_ros.runtime.model_info import read_model_info
 from hassod_ros.train import default_model as script
+from tests.tiny_network import TINY
 
 REPO = Path(__file__).parents[2]
 CHAIN = REPO / "config" / "chains" / "default_model.yaml"
@@ -137,23 +138,8 @@ def test_every_line_of_the_shipped_chain_is_understood(machine):
         assert import_module(VERBS[verb].module).build_parser().parse_args(words)
 
 
-TINY = {
-    "model": {
-        "backbone": "resnet18",
-        "fpn_channels": 16,
-        "anchor_sizes": [8, 16, 32, 64, 128],
-        "rpn_pre_nms": [100, 50],
-        "rpn_post_nms": [50, 20],
-        "rpn_samples": 32,
-        "box_samples": 32,
-        "box_layers": 1,
-        "box_width": 32,
-        "mask_layers": 1,
-        "mask_channels": 16,
-        "detections": 20,
-    },
-    "data": {"short_sides": [64], "max_side": 96},
-}
+NETWORK = {name: list(value) if isinstance(value, tuple) else value for name, value in TINY.items()}
+SMALL = {"model": {"backbone": "resnet18", **NETWORK}, "data": {"short_sides": [64], "max_side": 96}}
 STAGE = {"optimizer": "adamw", "batch_size": 2, "warmup": 2, "precision": "fp32", "precise_bn": 0, "iterations": 2}
 
 
@@ -166,7 +152,7 @@ def test_the_shipped_chain_goes_from_photographs_to_a_model(tmp_path, capfd):
     shutil.copy(REPO / "config" / "evidence.json", tmp_path / "config")
     run = {"device": "cpu", "workers": 0, "picture_every": 0}
     stages = {"burn_in": STAGE, "mean_teacher": {**STAGE, "unlabelled_batch": 2}}
-    (recipes / "default_model.yaml").write_text(yaml.safe_dump({**TINY, **stages, "run": run}))
+    (recipes / "default_model.yaml").write_text(yaml.safe_dump({**SMALL, **stages, "run": run}))
     for end in ("cpu", "2", "2_cpu"):
         (recipes / f"default_model_{end}.yaml").write_text(yaml.safe_dump({"run": {"seed": 1}}))
     photos.mkdir()

@@ -14,22 +14,10 @@ from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, save_weights
 from tests.footage.recordings import IMAGE, Messages, image, write_mcap
+from tests.tiny_network import TINY
 
 REPO = Path(__file__).parents[2]
-NETWORK = DetectorConfig(
-    backbone="resnet18",
-    fpn_channels=16,
-    anchor_sizes=(8.0, 16.0, 32.0, 64.0, 128.0),
-    rpn_pre_nms=(100, 50),
-    rpn_post_nms=(50, 20),
-    rpn_samples=32,
-    box_samples=32,
-    box_layers=1,
-    box_width=32,
-    mask_layers=1,
-    mask_channels=16,
-    detections=20,
-)
+NETWORK = DetectorConfig(backbone="resnet18", **TINY)
 CHANGES = {
     "iterations": 3,
     "batch_size": 2,

@@ -12,6 +12,7 @@ from hassod_ros.coco import to_coco
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
+from tests.tiny_network import TINY
 
 
 def write_toy_set(folder: Path, count: int = 6, size: tuple[int, int] = (64, 80), seed: int = 0) -> SimpleNamespace:
@@ -55,17 +56,4 @@ def toy_set(tmp_path: Path) -> SimpleNamespace:
 @pytest.fixture
 def tiny_detector() -> DetectorConfig:
     """A detector of few channels for pictures of 64 pixels."""
-    return DetectorConfig(
-        backbone="mobilenet_v3_large",
-        fpn_channels=16,
-        anchor_sizes=(8.0, 16.0, 32.0, 64.0, 128.0),
-        rpn_pre_nms=(100, 50),
-        rpn_post_nms=(50, 20),
-        rpn_samples=32,
-        box_samples=32,
-        box_layers=1,
-        box_width=32,
-        mask_layers=1,
-        mask_channels=16,
-        detections=20,
-    )
+    return DetectorConfig(backbone="mobilenet_v3_large", **TINY)

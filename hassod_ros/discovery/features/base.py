@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -54,3 +55,10 @@ def check_images(images: np.ndarray, patch_size: int) -> None:
         raise InputError(
             f"{width}x{height} images do not divide into patches of {patch_size}; resize them to multiples"
         )
+
+
+def features_of(prepared: Sequence[np.ndarray], features: Features) -> list[np.ndarray]:
+    """(C, h, w) float32 of each image (H, W, 3) uint8; images of one size share a pass."""
+    if len({picture.shape for picture in prepared}) == 1:
+        return list(features(np.stack(prepared)))
+    return [features(picture[None])[0] for picture in prepared]
