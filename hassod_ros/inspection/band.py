@@ -69,7 +69,8 @@ def _where(values: np.ndarray, here: np.ndarray, otherwise: int) -> np.ndarray:
 
 def _excess(pixels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """(H, W) float32 grey levels outside the band; single pixels and lines one pixel wide do not count."""
-    outside = np.maximum(cv2.subtract(pixels, high), cv2.subtract(low, pixels)).max(axis=2)
+    red, green, blue = cv2.split(cv2.max(cv2.subtract(pixels, high), cv2.subtract(low, pixels)))
+    outside = cv2.max(cv2.max(red, green), blue)
     return cv2.morphologyEx(outside, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)).astype(np.float32)
 
 

@@ -37,10 +37,8 @@ class Inspector:
         self._observe = observe if reference.model_sha256 else None
         self._limits = reference.limits(self.settings.margin)
         if reference.texture is None:
-            self._aligner = Aligner(reference.ideal, reference.mask)
-            self._known = judge.Known(
-                cv2.GaussianBlur(reference.ideal, (3, 3), 0), reference.components, reference.seen
-            )
+            self._aligner = Aligner(reference.ideal, reference.mask, float(np.median(reference.trust)))
+            self._known = judge.Known.of(reference.ideal, reference.components, reference.seen)
 
     def __call__(self, picture: np.ndarray) -> Verdict:
         """The verdict on (H, W, 3) uint8 RGB."""

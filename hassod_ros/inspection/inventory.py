@@ -130,6 +130,13 @@ def _iou(first: np.ndarray, second: np.ndarray) -> float:
     return both / max(1, int(np.count_nonzero(first)) + int(np.count_nonzero(second)) - both)
 
 
+def surroundings(mask: np.ndarray, width: float) -> np.ndarray:
+    """(H, W) bool: pixels outside a mask (H, W) bool, at most `width` away."""
+    away = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    near: np.ndarray = (away > 0) & (away <= width)
+    return near
+
+
 class Detector:
     """What the detector sees in one picture, asked about places.
 
@@ -228,8 +235,7 @@ def compare_surroundings(
         slice(max(0, xs.min() - width), xs.max() + width + 1),
     )
     inner = place[window]
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
-    around = (cv2.dilate(inner.view(np.uint8), kernel) > 0) & ~inner
+    around = surroundings(inner, width)
     ring = around & usable[window]
     rings = [ring if np.count_nonzero(ring) >= 10 else around]
     if component is not None and np.count_nonzero(ring & ~component[window]) > 0.15 * np.count_nonzero(around):

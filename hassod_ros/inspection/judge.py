@@ -30,14 +30,31 @@ class Known:
 
     Attributes:
         ideal: (H, W, 3) uint8 RGB of the reference, smoothed like a view's pixels.
+        lab: (H, W, 3) float32, the same in L*a*b*.
+        masks: N of (H, W) bool, of the components.
         components: See `take_inventory`.
         seen: (H, W) float32, share of the good pictures in which the detector sees a thing at each pixel.
 
     """
 
     ideal: np.ndarray
+    lab: np.ndarray
     components: Sequence[Component]
+    masks: Sequence[np.ndarray]
     seen: np.ndarray
+
+    @classmethod
+    def of(cls, ideal: np.ndarray, components: Sequence[Component], seen: np.ndarray) -> Known:
+        """From (H, W, 3) uint8 RGB of the reference, not smoothed, and what is known of it."""
+        smooth = cv2.GaussianBlur(ideal, (3, 3), 0)
+        masks = [each.full((ideal.shape[0], ideal.shape[1])) for each in components]
+        return cls(smooth, to_lab(smooth), components, masks, seen)
+
+
+def to_lab(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB as float32 L*a*b*, 0 to 255 each."""
+    lab: np.ndarray = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB).astype(np.float32)
+    return lab
 
 
 class _Told(NamedTuple):
@@ -83,10 +100,10 @@ def find(
     if not spots and (looks < 1).all():
         return []
     size = (heat.shape[0], heat.shape[1])
-    lab, ideal = (cv2.cvtColor(each, cv2.COLOR_RGB2LAB).astype(np.float32) for each in (view.pixels, known.ideal))
+    lab, ideal = to_lab(view.pixels), known.lab
     usable = view.covered & (heat < 1)
     detector = Detector(view.instances)
-    masks = [each.full(size) for each in known.components]
+    masks = known.masks
 
     def measured(place: np.ndarray) -> float:
         return float(heat[place].max()) * margin
@@ -142,7 +159,7 @@ def _tell(
     ideal: np.ndarray,
     usable: np.ndarray,
     known: Known,
-    masks: list[np.ndarray],
+    masks: Sequence[np.ndarray],
     detector: Detector,
     measured: float,
     margin: float,

@@ -30,14 +30,16 @@ class Light:
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
         """The (H, W, 3) uint8 picture under the reference's light."""
-        height, width = picture.shape[:2]
-        v, u = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-        lit = np.empty(picture.shape, np.float32)
-        for i in range(3):
-            gain = self.gain[i, 0] + self.gain[i, 1] * u + self.gain[i, 2] * v
-            offset = self.offset[i, 0] + self.offset[i, 1] * u + self.offset[i, 2] * v
-            np.add(cv2.multiply(picture[..., i].astype(np.float32), gain), offset, out=lit[..., i])
-        return cv2.convertScaleAbs(np.maximum(lit, 0))
+        gain, offset = (_plane(each, picture.shape) for each in (self.gain, self.offset))
+        lit = cv2.multiply(picture, gain, dtype=cv2.CV_32F)
+        return np.asarray(cv2.add(lit, offset, dtype=cv2.CV_8U), np.uint8)  # rounded and cut off at 0 and 255
+
+
+def _plane(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(H, W, 3) float32 of the planes c + x u + y v, u and v from -1 to 1, of (3, 3) values."""
+    v, u = (np.linspace(-1, 1, side, dtype=np.float32)[:, None] for side in shape[:2])
+    plane: np.ndarray = (values[:, 0] + values[:, 2] * v)[:, None] + (values[:, 1] * u)[None]
+    return plane
 
 
 def match_light(picture: np.ndarray, reference: np.ndarray, valid: np.ndarray) -> Light:

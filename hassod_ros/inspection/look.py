@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hassod_ros.inspection.inventory import Component, Detector
+from hassod_ros.inspection.inventory import Component, Detector, surroundings
 
 _RING = 0.5  # width of the surroundings, of the square root of the component's area
 _SEEN = 0.2  # weight of what the detector sees against what the features look like
@@ -24,15 +24,15 @@ _SHIFTS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # cells that a component m
 
 
 @dataclass(frozen=True)
-class ComponentBand:
-    """How the N components of K good pictures look.
+class Looks:
+    """How the N components of K good pictures look, on maps of h x w cells.
 
     Attributes:
         inside: (N, h, w) float32, weights of cells for each component; each sums to 1.
         around: (N, h, w) float32, likewise for its surroundings.
-        bank: (K, N, D) float32, how they look.
-        scale: (N,) float32, distance that is usual.
-        scores: (K,) float32, largest distance of each good picture to the others, in `scale`.
+        bank: (K, N, ...) float32, how they look.
+        scale: (N,) float32, how far off is usual.
+        scores: (K,) float32, how far off each good picture is from the others at most, in `scale`.
 
     """
 
@@ -41,6 +41,11 @@ class ComponentBand:
     bank: np.ndarray
     scale: np.ndarray
     scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class ComponentBand(Looks):
+    """Components near one of those of the good pictures; the bank is (K, N, D), the scale a distance."""
 
     @classmethod
     def learn(cls, good: Sequence[np.ndarray], components: Sequence[Component], size: tuple[int, int]) -> ComponentBand:
@@ -61,29 +66,15 @@ class ComponentBand:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class Likeness(Looks):
     """Whether the N components of K good pictures are there, by the network's features and by what the detector sees.
 
     Unlikeness is 1 less the cosine of the features of a component with those of the good picture most like it (the mean
     of two: of what it looks like, and of what tells it from its surroundings), and 0.2 of what the detector does not
     see of it. It is 0 for what looks as taught, and means the same for every component, so that a few good pictures
-    need not show how far off is too far.
-
-    Attributes:
-        inside: See `ComponentBand`.
-        around: Likewise.
-        bank: (K, N, 2, C) float32 unit vectors, how they look; NaN where a picture does not show it or is odd,
-            and for small components, which are always like enough.
-        scale: (N,) float32, unlikeness that is usual, at least `_USUAL`.
-        scores: (K,) float32, largest unlikeness of each good picture to the others, in `scale`.
-
+    need not show how far off is too far: the scale is at least `_USUAL`. The bank is (K, N, 2, C), unit vectors; NaN
+    where a picture does not show a component or is odd, and for small components, which are always like enough.
     """
-
-    inside: np.ndarray
-    around: np.ndarray
-    bank: np.ndarray
-    scale: np.ndarray
-    scores: np.ndarray
 
     @classmethod
     def learn(
@@ -157,10 +148,8 @@ def _places(
     """Weights (N, h, w) of the cells of components and of their surroundings; `shape` is w, h."""
     inside, around = [], []
     for component in components:
-        mask = component.full(size).view(np.uint8)
-        width = max(3, round(_RING * np.sqrt(component.area)))
-        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
-        ring = cv2.dilate(mask, kernel) - mask
+        mask = component.full(size)
+        ring = surroundings(mask, max(3.0, _RING * np.sqrt(component.area)))
         inside.append(_weights(mask, shape))
         around.append(_weights(ring if ring.any() else mask, shape))
     return np.stack(inside), np.stack(around)

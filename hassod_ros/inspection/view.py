@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +13,7 @@ from hassod_ros.inspection.align import Aligner, Alignment, lay_over
 from hassod_ros.inspection.light import Light, match_light
 from hassod_ros.instances import Instances
 
+_BESIDE = ThreadPoolExecutor(1, "network")  # the network runs beside what does not need it
 CELLS = 44  # of the longer side where there is no network to say how many
 Observe = Callable[[np.ndarray], "tuple[Instances, np.ndarray | None]"]  # (H, W, 3) uint8 RGB -> as Segmenter.observe
 
@@ -62,13 +64,14 @@ def see(
     """As `look`, where the alignment is known."""
     moved, covers = lay_over(picture, alignment.matrix, mask.shape)
     covers &= mask
+    # The network sees the picture under the light it was taken in: it has learned to see past light.
+    seen = None if observe is None else _BESIDE.submit(observe, moved)
     light = match_light(moved, ideal, covers)
     lit = light.apply(moved)
-    # The network sees the picture under the light it was taken in: it has learned to see past light.
-    instances, features = observe(moved) if observe is not None else (None, None)
+    pixels = cv2.GaussianBlur(lit, (3, 3), 0)
+    instances, features = (None, None) if seen is None else seen.result()
     network = None if features is None else halve(features)
     size = cells_of(mask.shape) if network is None else (network.shape[1], network.shape[2])
-    pixels = cv2.GaussianBlur(lit, (3, 3), 0)
     return View(pixels, covers > 0, alignment, light, instances, network, picture.shape[:2], colour_cells(lit, size))
 
 

@@ -73,7 +73,7 @@ def test_limits_may_be_changed_while_it_runs(cell):
 
 
 def seen(x, y, light=1.0):
-    alignment = Alignment(np.eye(2, 3), (x, y), 0.0, 1.0, 1.0, 50)
+    alignment = Alignment(np.eye(2, 3), (x, y), 0.0, 1.0, 1.0, 1.0, 50)
     return Verdict(Result.OK, "", alignment=alignment, light=Light(np.zeros((3, 3)), np.zeros((3, 3)), light))
 
 
