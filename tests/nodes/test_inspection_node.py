@@ -29,7 +29,7 @@ def cell(module_ros, tmp_path_factory):
         model="none",
         reference_dir=folder / "references",
         log_dir=folder / "log",
-        trigger_timeout=0.5,
+        trigger_timeout=4.0,
         input_reliability="reliable",
         diagnostics_period=0.2,
     )
