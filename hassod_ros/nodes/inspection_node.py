@@ -416,7 +416,12 @@ class InspectionNode(ManagedNode):
                 "reference_sha256": stored.sha256 if stored else "",
                 **{name: str(count) for name, count in counts.items()},
             },
-            figures={"drift_px": recent.shift, "drift_light_percent": recent.light, "since_last_image_s": silence},
+            figures={
+                "drift_px": recent.shift,
+                "drift_light_percent": recent.light,
+                "since_last_image_s": silence,
+                "triggers_waiting": float(len(self._triggers)),
+            },
         )
         warning = self._warning(recent, stored is None)
         if active and status.level == DiagnosticStatus.OK and warning:
