@@ -49,42 +49,48 @@ def coverage_forest(
 
     """
     n = len(masks)
-    parents = np.full(n, -1, np.int32)
     if n < 2:
-        return parents, np.zeros(n, np.uint8) if levels is None else levels
+        return np.full(n, -1, np.int32), np.zeros(n, np.uint8) if levels is None else levels
     regions = np.asarray(regions, np.int64)
-    boxes = regions.tolist()
     masks = [mask.view(bool) for mask in masks]  # numpy counts bools several times faster
     areas = np.array([np.count_nonzero(mask) for mask in masks], np.int64)
 
-    low = np.maximum(regions[:, None, :2], regions[None, :, :2])  # (N, N, 2)
-    high = np.minimum(regions[:, None, 2:], regions[None, :, 2:])
-    overlap = np.prod(np.maximum(high - low, 0), axis=2)
+    x0, y0, x1, y1 = np.ascontiguousarray(regions.T)
+    across = np.minimum.outer(x1, x1) - np.maximum.outer(x0, x0)
+    along = np.minimum.outer(y1, y1) - np.maximum.outer(y0, y0)
     # The common rectangle bounds the intersection.
-    possible = (areas[:, None] < areas[None, :]) & (
-        np.minimum(overlap, areas[:, None]) >= cover * areas[:, None] - 1e-6
-    )
+    most = np.minimum(np.maximum(across, 0) * np.maximum(along, 0), areas[:, None])
+    possible = (areas[:, None] < areas) & (most >= (cover * areas - 1e-6)[:, None])
     if levels is not None:
-        possible &= levels[None, :] < levels[:, None]
+        possible &= levels < levels[:, None]
     if allowed is not None:
         possible &= allowed
     # Parents come first: they are larger. Candidates are tried in the order of what they could be worth at most, the
     # smallest first on ties, then the first index.
     same = max(cover, same)
-    depth, lines = np.zeros(n, np.int64), np.zeros(n)
-    gains = np.zeros(n) if worth is None else np.asarray(worth, np.float64)
-    for child in np.argsort(-areas, kind="stable"):
-        candidates = np.flatnonzero(possible[child])
-        bound = lines[candidates] + gains[candidates]
-        order = np.lexsort((areas[candidates], -bound))
-        for parent, most in zip(candidates[order].tolist(), bound[order].tolist(), strict=True):
-            if parents[child] >= 0 and most <= lines[child]:
+    boxes, sizes = regions.tolist(), areas.tolist()
+    found, depth, lines = [-1] * n, [0] * n, [0.0] * n
+    gains = [0.0] * n if worth is None else np.asarray(worth, np.float64).tolist()
+    order = np.argsort(-areas, kind="stable")
+    by_size = np.argsort(areas, kind="stable")
+    children, places = np.divmod(np.flatnonzero(possible[order][:, by_size]), n)
+    candidates: list[list[int]] = [[] for _ in range(n)]
+    for child, parent in zip(order[children].tolist(), by_size[places].tolist(), strict=True):
+        candidates[child].append(parent)
+    for child in order.tolist():
+        tried = candidates[child]
+        if worth is not None:
+            tried = sorted(tried, key=lambda parent: -(lines[parent] + gains[parent]))
+        for parent in tried:
+            if found[child] >= 0 and lines[parent] + gains[parent] <= lines[child]:
                 break
             common = common_pixels(boxes[child], masks[child], boxes[parent], masks[parent])
-            share = common / areas[child]
-            if share < cover or common / areas[parent] >= same:
+            share = common / sizes[child]
+            if share < cover or common / sizes[parent] >= same:
                 continue
-            if parents[child] < 0 or lines[parent] + share * gains[parent] > lines[child]:
-                parents[child], depth[child] = parent, depth[parent] + 1
-                lines[child] = lines[parent] + share * gains[parent]
-    return parents, np.minimum(depth, Level.SUBPART).astype(np.uint8) if levels is None else levels
+            line = lines[parent] + share * gains[parent]
+            if found[child] < 0 or line > lines[child]:
+                found[child], depth[child], lines[child] = parent, depth[parent] + 1, line
+    if levels is None:
+        levels = np.minimum(depth, Level.SUBPART).astype(np.uint8)
+    return np.array(found, np.int32), levels

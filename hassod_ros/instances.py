@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -82,9 +83,10 @@ class Instances:
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
-        self._check()
+        self._check_fields()
+        self._check_masks()
 
-    def _check(self) -> None:
+    def _check_fields(self) -> None:
         n = len(self.masks)
         height, width = self.image_size
         if height < 1 or width < 1:
@@ -115,12 +117,13 @@ class Instances:
         tracked = self.ids[self.ids > 0]
         if len(np.unique(tracked)) != len(tracked):
             raise ValueError("two instances share one id; ids must be unique or 0")
-        sizes = self.regions[:, 2:] - self.regions[:, :2]
-        for i, mask in enumerate(self.masks):
-            if mask.dtype != np.uint8 or mask.shape != (sizes[i, 1], sizes[i, 0]):
+
+    def _check_masks(self) -> None:
+        sizes = (self.regions[:, 2:] - self.regions[:, :2]).tolist()
+        for i, (mask, (width, height)) in enumerate(zip(self.masks, sizes, strict=True)):
+            if mask.dtype != np.uint8 or mask.shape != (height, width):
                 raise ValueError(
-                    f"mask {i} must be uint8 of its region's shape ({sizes[i, 1]}, {sizes[i, 0]}), "
-                    f"got {mask.dtype} {mask.shape}"
+                    f"mask {i} must be uint8 of its region's shape ({height}, {width}), got {mask.dtype} {mask.shape}"
                 )
             if mask.max() != 1:
                 raise ValueError(f"mask {i} must hold 0 and 1 and not be empty, its largest value is {mask.max()}")
@@ -172,16 +175,29 @@ class Instances:
         keep = np.asarray(keep)
         # Through arange, so that -1 means the last instance and a mask of another length is an error.
         index = np.arange(len(self))[keep if keep.dtype == bool else keep.astype(np.int64).reshape(-1)]
-        return Instances(
-            image_size=self.image_size,
-            boxes=self.boxes[index],
-            masks=[self.masks[i] for i in index],
-            scores=self.scores[index],
-            levels=self.levels[index],
+        return self._sharing(
+            masks=tuple(self.masks[i] for i in index.tolist()),
             parents=kept_parents(self.parents, index),
-            ids=self.ids[index],
-            scene=self.scene[index],
+            regions=self.regions[index],
+            **{name: getattr(self, name)[index] for name in ("boxes", "scores", "levels", "ids", "scene")},
+            **({"areas": self.areas[index]} if "areas" in self.__dict__ else {}),
         )
+
+    def with_ids(self, ids: np.ndarray) -> Instances:
+        """The same instances with ids (N,) uint32, unique or 0.
+
+        Raises:
+            ValueError: They are not.
+
+        """
+        return self._sharing(**self.__dict__ | {"ids": _as_integers("ids", ids, np.uint32)})
+
+    def _sharing(self, **fields: Any) -> Instances:
+        """Instances of this picture whose masks were checked already; `fields` are all but the size of the picture."""
+        other = object.__new__(Instances)
+        other.__dict__.update(fields, image_size=self.image_size)
+        other._check_fields()
+        return other
 
     def dense(self) -> np.ndarray:
         """(N, H, W) bool masks at full size. N full frames of memory: for tests and training, not for robots."""

@@ -12,9 +12,6 @@ import cv2
 import numpy as np
 
 _MIN_SIDE = 1e-3  # pixels; a box clipped away at the border has no mask
-_PRODUCT = (
-    250_000  # multiplications up to which OpenBLAS starts no threads: on a busy robot waiting for them costs more
-)
 _DIGIT_BITS, _DIGITS = 5, 7  # of COCO's numbers: seven digits hold any run of an image below 2 ** 34 pixels
 
 
@@ -30,8 +27,8 @@ def pixel_regions(boxes: np.ndarray) -> np.ndarray:
 
 def paste_filled(maps: np.ndarray, boxes: np.ndarray, threshold: float) -> tuple[np.ndarray, list[np.ndarray]]:
     """`paste_masks`, less the empty ones: their rows (n,), and n masks."""
-    masks = paste_masks(maps, boxes, threshold)
-    filled = np.flatnonzero([mask.any() for mask in masks])
+    masks, areas = _paste(maps, boxes, threshold)
+    filled = np.flatnonzero(areas)
     return filled, [masks[row] for row in filled.tolist()]
 
 
@@ -39,33 +36,52 @@ def paste_masks(probabilities: np.ndarray, boxes: np.ndarray, threshold: float) 
     """Masks at image size, cropped to their boxes' whole pixels.
 
     Bilinear interpolation at the centres of the pixels, zero beyond the map, as in Detectron2: exact to a fraction of a
-    pixel, which decides on small instances. The weights of both axes are set up for all masks at once; a mask is then
-    two small matrix products, the second in bands of rows.
+    pixel, which decides on small instances. Along a row of pixels the interpolated values are straight from cell to
+    cell; where they cross the threshold is solved for, of all rows of all masks at once, and what lies between is
+    filled: no value is computed for most pixels.
 
     Args:
         probabilities: (n, M, M) float32.
         boxes: (n, 4) float32 xyxy in image pixels, each with an area.
-        threshold: Pixels above it are 1.
+        threshold: Pixels above it are 1; more than 0.
 
     Returns:
-        n uint8 0/1 arrays of the shapes that `Instances.regions` asks for; some may be empty of ones.
+        n uint8 0/1 arrays of the shapes that `Instances.regions` asks for; some may be empty of ones. They share their
+        memory.
 
     """
+    return _paste(probabilities, boxes, threshold)[0]
+
+
+def _paste(probabilities: np.ndarray, boxes: np.ndarray, threshold: float) -> tuple[list[np.ndarray], np.ndarray]:
+    """`paste_masks`, and how many pixels each mask has (n,)."""
+    count, side = probabilities.shape[:2]
     low, high = np.floor(boxes[:, :2]).astype(np.int64), np.ceil(boxes[:, 2:]).astype(np.int64)
-    side = probabilities.shape[-1]
-    x_weights, x_ends = _axis_weights(low[:, 0], high[:, 0], boxes[:, 0], boxes[:, 2], side)
-    y_weights, y_ends = _axis_weights(low[:, 1], high[:, 1], boxes[:, 1], boxes[:, 3], side)
-    masks, x_start, y_start = [], 0, 0
-    for values, x_end, y_end in zip(probabilities, x_ends.tolist(), y_ends.tolist(), strict=True):
-        across = values @ x_weights[x_start:x_end].T  # (M, w)
-        mask = np.empty((y_end - y_start, across.shape[1]), np.uint8)
-        step = max(1, _PRODUCT // across.size)
-        for y in range(0, len(mask), step):
-            pixels = y_weights[y_start + y : min(y_start + y + step, y_end)] @ across
-            np.greater(pixels, threshold, out=mask[y : y + step].view(bool))
-        masks.append(mask)
-        x_start, y_start = x_end, y_end
-    return masks
+    widths, heights = (high - low).T
+    owner, lines = _lines(probabilities, boxes[:, 1], boxes[:, 3], low[:, 1], heights)
+    above = lines > threshold
+    crossings = np.flatnonzero(above[:, 1:] != above[:, :-1])  # in each line one in and one out, again and again
+    line, cell = np.divmod(crossings, side + 1)
+    owner = owner[line]
+    before, after = (lines.ravel().take(line * (side + 2) + cell + step).astype(np.float64) for step in (0, 1))
+    place = cell - 0.5 + (threshold - before) / (after - before)  # in cells
+    start, end = boxes[:, 0].astype(np.float64), boxes[:, 2].astype(np.float64)
+    pixel = place * ((end - start) / side)[owner] + (start - 0.5 - low[:, 0])[owner]
+    # The first pixel beyond; one exactly at the threshold is outside.
+    columns = np.empty(len(pixel), np.int64)
+    columns[::2] = np.floor(pixel[::2]) + 1
+    columns[1::2] = np.maximum(np.ceil(pixel[1::2]), columns[::2])
+    np.clip(columns, 0, widths[owner], out=columns)
+    areas = np.bincount(owner[::2], columns[1::2] - columns[::2], count)
+    row_ends = np.cumsum(np.repeat(widths, heights))
+    places = row_ends[line] - widths[owner] + columns
+    total = int(row_ends[-1]) if count else 0
+    lengths = np.diff(places, prepend=0, append=total)
+    pixels = np.repeat((np.arange(len(lengths)) & 1).astype(np.uint8), lengths)
+    sizes = widths * heights
+    ends = np.cumsum(sizes)
+    spans = zip(ends.tolist(), sizes.tolist(), heights.tolist(), widths.tolist(), strict=True)
+    return [pixels[end - size : end].reshape(height, width) for end, size, height, width in spans], areas
 
 
 def common_pixels(first: np.ndarray, mask: np.ndarray, second: np.ndarray, other: np.ndarray) -> int:
@@ -183,27 +199,35 @@ def _compressed(runs: Sequence[np.ndarray]) -> list[bytes]:
     return [text[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def _axis_weights(
-    first: np.ndarray, end: np.ndarray, low: np.ndarray, high: np.ndarray, side: int
+def _lines(
+    maps: np.ndarray, low: np.ndarray, high: np.ndarray, first: np.ndarray, heights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bilinear weights along one axis, of all boxes one after the other.
+    """Maps (n, M, M) interpolated down their columns, at the centres of all rows of pixels one after the other.
 
     Args:
-        first: (n,) first whole pixel of each box.
-        end: (n,) one past the last.
+        maps: Probabilities.
         low: (n,) where each box begins.
         high: (n,) where each box ends.
-        side: M, cells of a map.
+        first: (n,) first row of pixels of each box.
+        heights: (n,) how many there are.
 
     Returns:
-        Weights (sum of end - first, M) float32, and (n,) the row at which each box's weights end.
+        (L,) the map of each row, and (L, M + 2) float32, with a cell of zero at either end.
 
     """
-    lengths = end - first
-    ends = np.cumsum(lengths)
-    pixels = np.arange(lengths.sum()) - np.repeat(ends - lengths - first, lengths)
-    position = (pixels + 0.5 - np.repeat(low, lengths)) * np.repeat(side / (high - low), lengths) - 0.5
-    weights = np.subtract.outer(position.astype(np.float32), np.arange(side, dtype=np.float32))
-    np.abs(weights, out=weights)
-    np.subtract(1, weights, out=weights)
-    return np.maximum(weights, 0, out=weights), ends
+    count, side = maps.shape[:2]
+    padded = np.zeros((count, side + 2, side + 2), np.float32)
+    padded[:, 1:-1, 1:-1] = maps
+    cells = padded.reshape(-1, side + 2)
+    steps = np.zeros_like(cells)
+    np.subtract(cells[1:], cells[:-1], out=steps[:-1])
+    owner = np.repeat(np.arange(count), heights)
+    row = np.arange(len(owner)) - (np.cumsum(heights) - heights - first)[owner]
+    position = (row + 0.5 - low[owner]) * (side / (high - low))[owner] + 0.5  # in cells from the padding on
+    position = np.clip(position, 0, side + 1)
+    cell = np.minimum(position.astype(np.int64), side)
+    index = owner * (side + 2) + cell
+    lines: np.ndarray = steps.take(index, axis=0)
+    lines *= (position - cell).astype(np.float32)[:, None]
+    lines += cells.take(index, axis=0)
+    return owner, lines

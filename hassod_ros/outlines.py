@@ -21,10 +21,8 @@ _PRIOR = 5.0  # cells of either kind that each colour is given: rare ones decide
 _SURE = 0.02  # probabilities count as at least so far from 0 and 1
 _LEAST = 0.05  # cells below it stay outside
 _FAINT = 0.7  # a mask's cells are at least so likely on average, or raised to it
-
-_LUMA = np.arange(256, dtype=np.int32) * _SHADES // 256
-_CHROMA = np.clip((np.arange(256, dtype=np.int32) - 128) // _CHROMA_STEP + _SHADES // 2, 0, _SHADES - 1)
-_TABLES = (_LUMA * _SHADES**2, _CHROMA * _SHADES, _CHROMA)  # of Y, Cr, Cb
+_CHROMA_LOW = 128 - _CHROMA_STEP * _SHADES // 2  # shades of chroma are counted from here; what lies below is the first
+_CHROMA_HIGH = _CHROMA_LOW + _CHROMA_STEP * _SHADES - 1  # what lies above is the last
 
 
 def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarray, weight: float) -> np.ndarray:
@@ -44,28 +42,50 @@ def follow_colors(probabilities: np.ndarray, image: np.ndarray, boxes: np.ndarra
         (N, M, M) float32.
 
     """
-    count, side = probabilities.shape[:2]
-    if not count:
+    if not len(probabilities):
         return probabilities
+    likely = _raised(probabilities) if weight else probabilities
+    agreed = np.clip(likely, _SURE, 1 - _SURE)
+    if weight:
+        # As odds: p / (1 - p) times those of the colour, without a logarithm for each cell.
+        agreed /= agreed + (1 - agreed) * _odds_against(likely, image, boxes, weight)
+    agreed *= likely >= _LEAST
+    return _mean_of_nine(agreed)
+
+
+def _odds_against(likely: np.ndarray, image: np.ndarray, boxes: np.ndarray, weight: float) -> np.ndarray:
+    """(N, M, M) odds, to the power of `weight`, that a cell's colour is not its mask's."""
+    count, side = likely.shape[:2]
     margin = max(1, round(_MARGIN * side))
-    mask = np.pad(_raised(probabilities) if weight else probabilities, ((0, 0), (margin, margin), (margin, margin)))
-    colors, _ = colors_around(image, boxes, side, margin)
-    colors += np.arange(count, dtype=colors.dtype)[:, None, None] * _COLORS  # a histogram for each mask
+    sampled, _ = colors_around(image, boxes, side, margin)
     bins = count * _COLORS
-    inside = np.bincount(colors.ravel(), mask.ravel(), bins)
-    total = np.bincount(colors.ravel(), minlength=bins)
-    share = ((inside + 0.5 * _PRIOR) / (total + _PRIOR)).astype(np.float32)
-    odds = _log_odds(mask) + (weight * _log_odds(share))[colors]
-    agreed = 1 / (1 + np.exp(-odds))
-    agreed[mask < _LEAST] = 0
-    rows = agreed[:, :-2] + agreed[:, 1:-1] + agreed[:, 2:]
-    mean = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
-    kept = slice(margin - 1, margin - 1 + side)
-    return mean[:, kept, kept]
+    colors = sampled + np.arange(0, bins, _COLORS)[:, None, None]  # a histogram for each mask
+    within = np.ascontiguousarray(colors[:, margin:-margin, margin:-margin])
+    inside = np.bincount(within.ravel(), likely.ravel(), bins).astype(np.float32)
+    total = np.bincount(colors.ravel(), minlength=bins).astype(np.float32)
+    odds = np.clip((total - inside + 0.5 * _PRIOR) / (inside + 0.5 * _PRIOR), _SURE / (1 - _SURE), (1 - _SURE) / _SURE)
+    return np.exp(np.float32(weight) * np.log(odds)).take(within, mode="clip")
+
+
+def _mean_of_nine(maps: np.ndarray) -> np.ndarray:
+    """(N, M, M) means of 3 x 3 cells; beyond a map there are zeros."""
+    count, side = maps.shape[:2]
+    width = side + 2
+    padded = np.zeros((count, width, width), np.float32)
+    padded[:, 1:-1, 1:-1] = maps
+    # Of all maps in one row: what runs over a border is cut off below.
+    flat = padded.ravel()
+    across = flat[:-2] + flat[1:-1] + flat[2:]
+    means = np.empty_like(flat)
+    kept = len(across) - 2 * width
+    np.add(across[:kept], across[width:-width], out=means[:kept])
+    means[:kept] += across[2 * width :]
+    means[:kept] *= np.float32(1 / 9)
+    return means.reshape(padded.shape)[:, :side, :side]
 
 
 def colors_around(image: np.ndarray, boxes: np.ndarray, side: int, margin: int) -> tuple[np.ndarray, int]:
-    """The colours at the cells of N boxes and around them: (N, M + 2 margin, M + 2 margin) int32 below the int.
+    """The colours at the cells of N boxes and around them: (N, M + 2 margin, M + 2 margin) uint16 below the int.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -92,10 +112,13 @@ def _raised(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _quantised(image: np.ndarray) -> np.ndarray:
-    """The colour of each pixel: (H, W) int32 in [0, _COLORS)."""
-    channels = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb))
-    luma, red, blue = (cv2.LUT(channel, table) for channel, table in zip(channels, _TABLES, strict=True))
-    return luma + red + blue
+    """The colour of each pixel: (H, W) uint16 in [0, _COLORS)."""
+    planes: list[np.ndarray] = [np.asarray(plane) for plane in cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb))]
+    red, blue = ((np.clip(plane, _CHROMA_LOW, _CHROMA_HIGH) - _CHROMA_LOW) // _CHROMA_STEP for plane in planes[1:])
+    shades: np.ndarray = (planes[0] // (256 // _SHADES)).astype(np.uint16)
+    shades *= _SHADES**2
+    shades += red * _SHADES + blue
+    return shades
 
 
 def _sample(plane: np.ndarray, boxes: np.ndarray, side: int, margin: int) -> np.ndarray:
@@ -104,9 +127,9 @@ def _sample(plane: np.ndarray, boxes: np.ndarray, side: int, margin: int) -> np.
     columns = boxes[:, :1] + steps * (boxes[:, 2:3] - boxes[:, :1])
     rows = boxes[:, 1:2] + steps * (boxes[:, 3:] - boxes[:, 1:2])
     height, width = plane.shape
-    columns = np.clip(columns, 0, width - 1).astype(np.int64)
-    rows = np.clip(rows, 0, height - 1).astype(np.int64) * width
-    return plane.take(rows[:, :, None] + columns[:, None, :])
+    columns = np.clip(columns, 0, width - 1).astype(np.intp)
+    rows = np.clip(rows, 0, height - 1).astype(np.intp) * width
+    return plane.take(rows[:, :, None] + columns[:, None, :], mode="clip")
 
 
 def _log_odds(probabilities: np.ndarray) -> np.ndarray:

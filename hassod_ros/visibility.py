@@ -58,8 +58,12 @@ def visible(
 
 def changes(image: np.ndarray, side: int) -> np.ndarray:
     """(h', w') float32, how much the colours change around each pixel of a copy with the longer side `side`."""
-    size = _size(image, side)
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    width, height = _size(image, side)
+    while (
+        not (image.shape[0] % 2 or image.shape[1] % 2) and image.shape[0] >= 2 * height and image.shape[1] >= 2 * width
+    ):
+        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # in one step it takes far longer
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
     red, green, blue = cv2.split(cv2.morphologyEx(cv2.GaussianBlur(small, (0, 0), _SMOOTH), cv2.MORPH_GRADIENT, _NEAR))
     change: np.ndarray = np.maximum(np.maximum(red, green), blue)  # along the last axis numpy takes ten times as long
     return change

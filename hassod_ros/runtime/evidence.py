@@ -157,9 +157,10 @@ def find_cues(
     boxes, image = boxes * np.float32(0.5), cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     height, width = image.shape[:2]
     mask = maps > mask_threshold
-    cells = np.maximum(np.count_nonzero(mask, axis=(1, 2)), 1).astype(np.float32)
+    filled = mask.astype(np.float32)
+    cells = np.maximum(filled.sum(axis=(1, 2)), 1)
     sizes = (boxes[:, 2:] - boxes[:, :2]) / side  # (N, 2) of a cell, in pixels
-    area = np.maximum(cells * sizes.prod(axis=1), 1e-3)
+    area = np.maximum(cells * sizes[:, 0] * sizes[:, 1], 1e-3)
     steps = (np.arange(side, dtype=np.float32) + 0.5) / side
     columns = boxes[:, :1] + steps * (boxes[:, 2:3] - boxes[:, :1])  # (N, M) pixels
     rows = boxes[:, 1:2] + steps * (boxes[:, 3:] - boxes[:, 1:2])
@@ -171,11 +172,11 @@ def find_cues(
             contrast,
             faint,
             _straddle(mask, boxes, image),
-            _cut(mask, boxes, height, width),
+            _cut(filled, boxes, height, width),
             np.log(area / (height * width)),
-            _border(mask, columns, rows, sizes, height, width) / np.sqrt(area),
+            _border(filled, columns, rows, sizes, height, width) / np.sqrt(area),
             _inside(mask, area, columns, rows, boxes, cells.astype(np.int64)),
-            np.where(mask, maps, 0).sum(axis=(1, 2)) / cells,
+            (filled * maps).sum(axis=(1, 2)) / cells,
         ],
         axis=1,
     ).astype(np.float32)
@@ -187,48 +188,58 @@ def _along_outlines(
     """Contrast and faint."""
     lab = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), (0, 0), _SMOOTH)
     step = cv2.transform(cv2.morphologyEx(lab, cv2.MORPH_GRADIENT, _NEAR), np.ones((1, 3), np.float32))
-    order = np.cumsum(np.bincount(step.ravel(), minlength=256))
+    order = np.cumsum(cv2.calcHist([step], [0], None, [256], [0, 256]))
     strong = max(_FLAT, int(np.searchsorted(order, 0.95 * order[-1])))
     height, width = step.shape
-    outline = mask.copy()
-    outline[:, 1:-1, 1:-1] &= ~(mask[:, :-2, 1:-1] & mask[:, 2:, 1:-1] & mask[:, 1:-1, :-2] & mask[:, 1:-1, 2:])
+    count, side = mask.shape[:2]
+    # Cells of all masks in one row: four neighbours each, of which those of the rims do not count.
+    flat, inner = mask.ravel(), np.zeros(mask.shape, bool)
+    reach = inner.ravel()[side:-side]
+    np.logical_and(flat[: -2 * side], flat[2 * side :], out=reach)
+    reach &= flat[side - 1 : -side - 1]
+    reach &= flat[side + 1 : len(flat) - side + 1]
+    rim = np.zeros((side, side), bool)
+    rim[1:-1, 1:-1] = True
+    outline = mask & ~(inner & rim)
     outline &= ((columns >= _EDGE) & (columns < width - _EDGE))[:, None, :]
     outline &= ((rows >= _EDGE) & (rows < height - _EDGE))[:, :, None]
-    owner, row, column = np.nonzero(outline)
-    found = cv2.dilate(step, _NEAR)[rows[owner, row].astype(np.intp), columns[owner, column].astype(np.intp)]
-    length = np.maximum(np.bincount(owner, minlength=len(mask)), 1)
-    contrast = np.bincount(owner, np.minimum(found, strong), len(mask)) / (strong * length)
-    return contrast, np.bincount(owner, found < _FAINT * strong, len(mask)) / length
+    places = np.flatnonzero(outline)
+    line, column = np.divmod(places, side)
+    owner = line // side
+    starts = rows.astype(np.intp) * width
+    pixels = starts.ravel().take(line) + columns.astype(np.intp).ravel().take(owner * side + column)
+    found = cv2.dilate(step, _NEAR).ravel().take(pixels)
+    length = np.maximum(np.bincount(owner, minlength=count), 1)
+    contrast = np.bincount(owner, np.minimum(found, strong), count) / (strong * length)
+    return contrast, np.bincount(owner, found < _FAINT * strong, count) / length
 
 
 def _straddle(mask: np.ndarray, boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
     mask = mask[:, 1::2, 1::2]  # every second cell tells as much
     count, side = mask.shape[:2]
-    colors, kinds = colors_around(image, boxes, side, _MARGIN)
-    colors += np.arange(count, dtype=colors.dtype)[:, None, None] * kinds  # a histogram for each mask
+    sampled, kinds = colors_around(image, boxes, side, _MARGIN)
+    colors = sampled + np.arange(0, count * kinds, kinds)[:, None, None]  # a histogram for each mask
     total = np.bincount(colors.ravel(), minlength=count * kinds)
     inside = np.bincount(colors[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN][mask], minlength=count * kinds)
     shared = np.minimum(inside, total - inside).reshape(count, kinds).sum(axis=1)
     return shared / np.maximum(np.count_nonzero(mask, axis=(1, 2)), 1)
 
 
-def _cut(mask: np.ndarray, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    sides = np.stack([mask[:, 0].mean(1), mask[:, -1].mean(1), mask[:, :, 0].mean(1), mask[:, :, -1].mean(1)])
+def _cut(filled: np.ndarray, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    sides = np.stack([filled[:, 0], filled[:, -1], filled[:, :, 0], filled[:, :, -1]]).mean(axis=2)
     x0, y0, x1, y1 = boxes.T
     free = np.stack([y0 > _EDGE, y1 < height - _EDGE, x0 > _EDGE, x1 < width - _EDGE])
     return np.asarray((sides * free).max(axis=0))
 
 
 def _border(
-    mask: np.ndarray, columns: np.ndarray, rows: np.ndarray, sizes: np.ndarray, height: int, width: int
+    filled: np.ndarray, columns: np.ndarray, rows: np.ndarray, sizes: np.ndarray, height: int, width: int
 ) -> np.ndarray:
     """(N,) pixels of the picture's border along which each mask lies."""
-    length = np.zeros(len(mask), np.float32)
-    for near in (columns < _STRIP * width, columns > (1 - _STRIP) * width):
-        length += (mask & near[:, None, :]).any(axis=2).sum(axis=1) * sizes[:, 1]
-    for near in (rows < _STRIP * height, rows > (1 - _STRIP) * height):
-        length += (mask & near[:, :, None]).any(axis=1).sum(axis=1) * sizes[:, 0]
-    return length
+    beside = np.stack([columns < _STRIP * width, columns > (1 - _STRIP) * width], axis=2).astype(np.float32)
+    above = np.stack([rows < _STRIP * height, rows > (1 - _STRIP) * height], axis=1).astype(np.float32)
+    lines = np.count_nonzero(filled @ beside, axis=(1, 2)), np.count_nonzero(above @ filled, axis=(1, 2))
+    return lines[0] * sizes[:, 1] + lines[1] * sizes[:, 0]
 
 
 def _inside(
@@ -237,19 +248,24 @@ def _inside(
     count, side = mask.shape[:2]
     flat = mask.reshape(count, -1)
     flat[~flat.any(axis=1), 0] = True  # an empty mask is judged by its corner, and is dropped later
-    places = np.nonzero(flat)[1]
+    places = np.flatnonzero(flat)
     start = np.cumsum(cells) - cells
     picked = places[start[:, None] + ((np.arange(_POINTS) + 0.5) / _POINTS * cells[:, None]).astype(np.intp)]  # (N, P)
-    x = np.take_along_axis(columns, picked % side, axis=1)
-    y = np.take_along_axis(rows, picked // side, axis=1)
-    low, high = np.maximum(boxes[:, None, :2], boxes[None, :, :2]), np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    common = np.maximum(high - low, 0).prod(axis=2)
+    row, column = np.divmod(picked, side)  # rows of all masks, one after the other
+    x = columns.ravel().take(picked // side**2 * side + column)
+    y = rows.ravel().take(row)
+    x0, y0, x1, y1 = np.ascontiguousarray(boxes.T)
+    across = np.minimum.outer(x1, x1) - np.maximum.outer(x0, x0)
+    along = np.minimum.outer(y1, y1) - np.maximum.outer(y0, y0)
+    common = np.maximum(across, 0) * np.maximum(along, 0)
     # What lies in another mask has most of its box in the other's.
-    outer, inner = np.nonzero((area[None] < 0.5 * area[:, None]) & (common >= 0.5 * np.diag(common)[None]))
-    x0, y0, x1, y1 = boxes[outer].T[:, :, None]
-    column = ((x[inner] - x0) * (side / (x1 - x0))).astype(np.intp)  # (pairs, P)
-    row = ((y[inner] - y0) * (side / (y1 - y0))).astype(np.intp)
+    inner_box = (x1 - x0) * (y1 - y0)
+    pairs = np.flatnonzero((area[None] < 0.5 * area[:, None]) & (common >= 0.5 * inner_box[None]))
+    outer, inner = np.divmod(pairs, count)
+    column = ((x[inner] - x0[outer, None]) * (side / (x1 - x0))[outer, None]).astype(np.intp)  # (pairs, P)
+    row = ((y[inner] - y0[outer, None]) * (side / (y1 - y0))[outer, None]).astype(np.intp)
     within = (column >= 0) & (column < side) & (row >= 0) & (row < side)
-    found = flat[outer[:, None], np.where(within, row * side + column, 0)] & within
+    place = outer[:, None] * side**2 + np.where(within, row * side + column, 0)
+    found = flat.ravel().take(place) & within
     contained = np.count_nonzero(found, axis=1) >= _CONTAINED * _POINTS
     return np.bincount(outer[contained], minlength=count) / max(count - 1, 1)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
-import cv2
 import numpy as np
 
 from hassod_ros.instances import Instances, Level
@@ -14,7 +13,9 @@ _LEAST_BOX_IOU = 0.1  # pairs below are not compared by their masks
 _SMOOTHING = 0.5  # share of the newest displacement in a track's velocity
 _PARENT_BONUS = 0.2  # IoU that having the same parent counts for
 _COLOR_BONUS = 0.2  # IoU that having the same colours counts for
-_CELLS = 16  # along each side of a mask's region, at which masks are compared and colours looked at
+_CELLS = 16  # along each side of a mask's region, at which masks are compared
+_POINTS = 128  # of each mask, that are looked for in others, and whose colours are looked at
+_SPREAD = (np.arange(_POINTS) + np.arange(1, _POINTS + 1) * 0.618034 % 1) / _POINTS  # evenly, but in no pattern
 _LEAST_FRAMES = 3  # frame intervals that a thing is remembered at least
 _INTERVALS = 5  # frame intervals whose median counts
 
@@ -30,6 +31,7 @@ class _Things:
         regions: (N, 4) int64 xyxy, the whole pixels of the masks.
         velocities: (N, 2) float64 x and y in pixels per second.
         cells: (N, C, C) bool, the mask at the centres of a grid over its region.
+        points: (N, P) int64, some of its cells, spread evenly: row times C plus column.
         areas: (N,) float64, of the masks in pixels.
         colors: (N, 64) float32 histograms, which follow slowly; zeros where unknown.
         seen: (N,) float64, time in s.
@@ -42,6 +44,7 @@ class _Things:
     regions: np.ndarray
     velocities: np.ndarray
     cells: np.ndarray
+    points: np.ndarray
     areas: np.ndarray
     colors: np.ndarray
     seen: np.ndarray
@@ -53,6 +56,7 @@ class _Things:
     def look(cls, instances: Instances, time: float, image: np.ndarray | None) -> _Things:
         """The instances of a frame, without ids and velocities."""
         count, cells = len(instances), _cells(instances)
+        points = _points(cells)
         return cls(
             np.zeros(count, np.int64),
             np.zeros(count, np.int64),
@@ -60,8 +64,9 @@ class _Things:
             instances.regions,
             np.zeros((count, 2)),
             cells,
+            points,
             instances.areas.astype(np.float64),
-            np.zeros((count, 64), np.float32) if image is None else _histograms(instances.regions, cells, image),
+            np.zeros((count, 64), np.float32) if image is None else _histograms(instances.regions, points, image),
             np.full(count, time),
         )
 
@@ -136,7 +141,7 @@ class Tracker:
         self._assign(_best_pairs(scores, self.least_iou), ~is_whole, things, found)
         things.parents[:] = self._parents(instances, things)
         self._remember(things, found)
-        return replace(instances, ids=things.ids.astype(np.uint32))
+        return instances.with_ids(things.ids.astype(np.uint32))
 
     def _advance(self, time: float) -> float:
         """Forget what was not seen for too long by `time`; returns the time that counts."""
@@ -187,37 +192,59 @@ class Tracker:
 def _overlaps(tracks: _Things, things: _Things, time: float) -> np.ndarray:
     """(T, N) mask IoU of each track, moved to where it should be, with each thing.
 
-    The cells of the smaller mask are looked for among those of the larger one, of all pairs at once.
+    Some points of the smaller mask are looked for among the cells of the larger one, of all pairs at once.
     """
     overlaps = np.zeros((len(tracks), len(things)))
     if not overlaps.size:
         return overlaps
-    places, others = tracks.moved_to(time), things.regions
-    low = np.maximum(places[:, None, :2], others[None, :, :2])  # (T, N, 2)
-    high = np.minimum(places[:, None, 2:], others[None, :, 2:])
-    common = np.prod(np.maximum(high - low, 0), axis=2)
-    sizes = [np.prod(corners[:, 2:] - corners[:, :2], axis=1) for corners in (places, others)]
-    track, thing = np.nonzero(common >= _LEAST_BOX_IOU * (sizes[0][:, None] + sizes[1][None] - common))
-    regions, cells = np.concatenate([places, others]), np.concatenate([tracks.cells, things.cells])
-    areas = np.concatenate([tracks.areas, things.areas])
+    regions = np.concatenate([tracks.moved_to(time), things.regions]).astype(np.float32)
+    x0, y0, x1, y1 = np.ascontiguousarray(regions.T)
+    areas = np.concatenate([tracks.areas, things.areas]).astype(np.float32)
+    old, new = slice(len(tracks)), slice(len(tracks), None)
+    across = np.minimum.outer(x1[old], x1[new]) - np.maximum.outer(x0[old], x0[new])
+    along = np.minimum.outer(y1[old], y1[new]) - np.maximum.outer(y0[old], y0[new])
+    common, sizes = np.maximum(across, 0) * np.maximum(along, 0), (x1 - x0) * (y1 - y0)
+    most = np.minimum(common, np.minimum.outer(areas[old], areas[new]))
+    pairs = np.flatnonzero(
+        (common >= _LEAST_BOX_IOU * (np.add.outer(sizes[old], sizes[new]) - common))
+        & (most >= _LEAST_BOX_IOU * (np.add.outer(areas[old], areas[new]) - most))
+    )
+    track, thing = np.divmod(pairs, len(things))
     small, large = track, thing + len(tracks)
     small, large = np.where(areas[small] <= areas[large], (small, large), (large, small))
-    corner, side = regions[large, :2, None], regions[large, 2:, None] - regions[large, :2, None]  # (P, 2, 1)
-    place = (_centres(regions)[small] - corner) * _CELLS // side  # (P, 2, C) x and y of the cells in the larger mask
-    inside = (place >= 0) & (place < _CELLS)
-    x, y = np.where(inside, place, 0).astype(np.intp).transpose(1, 0, 2)
-    index = (large[:, None, None] * _CELLS + y[:, :, None]) * _CELLS + x[:, None, :]
-    both = cells.ravel()[index] & cells[small] & inside[:, 1, :, None] & inside[:, 0, None, :]
-    share = np.count_nonzero(both, axis=(1, 2)) / np.count_nonzero(cells, axis=(1, 2))[small]
-    shared = share * areas[small]
+    # With a rim of cells outside the mask, where everything beyond it falls.
+    cells = np.zeros((len(areas), _CELLS + 2, _CELLS + 2), bool)
+    cells[:, 1:-1, 1:-1] = np.concatenate([tracks.cells, things.cells])
+    row, column = np.divmod(np.concatenate([tracks.points, things.points]), _CELLS)
+    place = _cells_in(row, (y0, y1), small, large)
+    place *= _CELLS + 2
+    place += _cells_in(column, (x0, x1), small, large)
+    place += large[:, None] * (_CELLS + 2) ** 2
+    shared = np.count_nonzero(cells.ravel().take(place), axis=1) / _POINTS * areas[small]
     overlaps[track, thing] = shared / (areas[small] + areas[large] - shared)
     return overlaps
 
 
-def _centres(regions: np.ndarray) -> np.ndarray:
-    """(N, 2, C) float64 x and y of the centres of the cells of regions (N, 4), in pixels."""
-    steps = (np.arange(_CELLS) + 0.5) / _CELLS
-    return regions[:, :2, None] + steps * (regions[:, 2:] - regions[:, :2])[:, :, None]
+def _cells_in(
+    cells: np.ndarray, spans: tuple[np.ndarray, np.ndarray], small: np.ndarray, large: np.ndarray
+) -> np.ndarray:
+    """Along one axis, the cells of some masks (N, P) as cells of others: (pairs, P), counted from a rim at 0."""
+    low, high = spans
+    side = high - low
+    found = cells.astype(np.float32).take(small, axis=0)
+    found += np.float32(0.5)
+    found *= (side[small] / side[large])[:, None]
+    found += ((low[small] - low[large]) * (_CELLS / side[large]) + 1)[:, None]
+    return np.clip(found, 0, _CELLS + 1, out=found).astype(np.intp)
+
+
+def _places(regions: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, P) float32 x and y of points (N, P) of regions (N, 4), in pixels."""
+    row, column = np.divmod(points, _CELLS)
+    sides = ((regions[:, 2:] - regions[:, :2]) / _CELLS).astype(np.float32)
+    x = (column.astype(np.float32) + np.float32(0.5)) * sides[:, :1] + regions[:, :1].astype(np.float32)
+    y = (row.astype(np.float32) + np.float32(0.5)) * sides[:, 1:] + regions[:, 1:2].astype(np.float32)
+    return x, y
 
 
 def _cells(instances: Instances) -> np.ndarray:
@@ -225,8 +252,12 @@ def _cells(instances: Instances) -> np.ndarray:
     that it touches.
     """
     cells = np.zeros((len(instances), _CELLS, _CELLS), np.uint8)
-    for out, mask in zip(cells, instances.masks, strict=True):
-        cv2.resize(mask, (_CELLS, _CELLS), dst=out, interpolation=cv2.INTER_NEAREST_EXACT)
+    sides = instances.regions[:, 2:] - instances.regions[:, :2]
+    columns, rows = (np.arange(1, 2 * _CELLS, 2) * sides[:, axis, None] // (2 * _CELLS) for axis in (0, 1))
+    places = (rows * sides[:, :1])[:, :, None] + columns[:, None, :]
+    # Not by OpenCV, which lets go of Python's lock each time: another thread then holds it for milliseconds.
+    for out, mask, place in zip(cells, instances.masks, places, strict=True):
+        mask.take(place, out=out, mode="clip")
     for i in np.flatnonzero(~cells.any(axis=(1, 2))).tolist():
         y, x = np.nonzero(instances.masks[i])
         height, width = instances.masks[i].shape
@@ -234,14 +265,24 @@ def _cells(instances: Instances) -> np.ndarray:
     return cells.view(bool)
 
 
-def _histograms(regions: np.ndarray, cells: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """(N, 64) float32: share of each mask's cells (N, C, C) in 4 x 4 x 4 colours of an (H, W, 3) uint8 image."""
-    x, y = _centres(regions).astype(np.intp).transpose(1, 0, 2)
-    owner, row, column = np.nonzero(cells)
-    found = image[y[owner, row], x[owner, column]] >> 6
-    codes = found[:, 0] << 4 | found[:, 1] << 2 | found[:, 2]
-    counts = np.bincount(owner * 64 + codes, minlength=64 * len(cells)).reshape(-1, 64)
-    shares: np.ndarray = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+def _points(cells: np.ndarray) -> np.ndarray:
+    """(N, P) int64: some of the cells (N, C, C) of each mask, row by row, none of which is without any."""
+    counts = np.count_nonzero(cells, axis=(1, 2))
+    starts = np.cumsum(counts) - counts
+    chosen = starts[:, None] + (_SPREAD * counts[:, None]).astype(np.int64)
+    points: np.ndarray = np.flatnonzero(cells)[chosen] % _CELLS**2
+    return points
+
+
+def _histograms(regions: np.ndarray, points: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """(N, 64) float32: share of each mask's points (N, P) in 4 x 4 x 4 colours of an (H, W, 3) uint8 image."""
+    x, y = _places(regions, points)
+    pixels = y.astype(np.intp) * image.shape[1] + x.astype(np.intp)
+    found = image.reshape(-1, 3).take(pixels.ravel(), axis=0) >> 6
+    codes = (found @ np.array([16, 4, 1], np.uint8)).reshape(pixels.shape)
+    count = len(points)
+    counts = np.bincount((codes + np.arange(0, 64 * count, 64)[:, None]).ravel(), minlength=64 * count)
+    shares: np.ndarray = (counts.reshape(-1, 64) / _POINTS).astype(np.float32)
     return shares
 
 

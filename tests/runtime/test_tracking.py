@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hassod_ros.instances import Instances
-from hassod_ros.runtime.tracking import Tracker, _cells, _histograms, _overlaps, _Things
+from hassod_ros.runtime.tracking import Tracker, _cells, _histograms, _overlaps, _points, _Things
 
 SIZE = (100, 200)
 
@@ -55,7 +55,7 @@ def test_colours_are_counted_at_a_grid_of_points(scale):
     masks[0, 3 * scale : 97 * scale, 7 * scale : 151 * scale] = True
     masks[1, 20 * scale : 30 * scale, 50 * scale : 60 * scale] = True
     instances = Instances.from_dense(masks, image_size=masks.shape[1:])
-    found = _histograms(instances.regions, _cells(instances), image)
+    found = _histograms(instances.regions, _points(_cells(instances)), image)
     codes = (image >> 6).astype(int) @ [16, 4, 1]
     for histogram, mask in zip(found, masks, strict=True):
         expected = np.bincount(codes[mask], minlength=64) / mask.sum()
@@ -77,7 +77,7 @@ def test_overlaps_agree_with_those_of_all_pixels():
     exact = common / (first.sum(1)[:, None] + second.sum(1) - common)
     assert (exact > 0.3).sum() >= 5
     found = _overlaps(before, after, 0.0)
-    np.testing.assert_allclose(found[exact > 0.2], exact[exact > 0.2], atol=0.04)
+    np.testing.assert_allclose(found[exact > 0.2], exact[exact > 0.2], atol=0.05)
     np.testing.assert_allclose(_overlaps(before, before, 0.0).diagonal(), 1)
 
 
