@@ -31,7 +31,9 @@ _END = b"\xff\xd9"
 _SIZE_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _SCAN = 0xDA
 _NOISE = bytes(1 + i * 97 % 251 for i in range(96))  # no byte of it is 0xff, with which a marker begins
-_LAST_ROWS = 8  # of pixels, that a JPEG without its end leaves in one colour
+_BLOCK = 8  # rows and columns of pixels that a JPEG without its end leaves in one colour
+_SIDE = 4  # rows and columns of the last block that are looked at
+_SEQUENTIAL = frozenset({0xC0, 0xC1})  # size markers of JPEGs whose pixels come in one go, from the top to the end
 _KEPT_ZEROS = 4  # of those behind a JPEG without an end, in case they are its own
 
 
@@ -62,9 +64,9 @@ def decode(data: Any, format_: str = "", *, color: bool = True) -> np.ndarray:
     _refuse_format(content, format_)
     flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION if color else cv2.IMREAD_UNCHANGED
     if content.startswith(_JPEG):
-        (height, width), scan = _read_jpeg_header(content)
+        (height, width), scan, kind = _read_jpeg_header(content)
         _refuse_size(height, width, len(content), "JPEG")
-        return _decode_jpeg(content, scan, flags)
+        return _decode_jpeg(content, scan, kind in _SEQUENTIAL, flags)
     try:
         with Image.open(io.BytesIO(content)) as file:  # reads the header only
             _refuse_size(file.height, file.width, len(content), file.format or "")
@@ -111,39 +113,48 @@ def _imdecode(content: bytes, flags: int) -> np.ndarray:
     return pixels
 
 
-def _read_jpeg_header(content: bytes) -> tuple[tuple[int, int], int]:
-    """(height, width) that a JPEG claims, and where its first scan begins."""
-    size, place = None, len(_JPEG)
+def _read_jpeg_header(content: bytes) -> tuple[tuple[int, int], int, int]:
+    """(height, width) that a JPEG claims, where its first scan begins, and the marker that tells its kind."""
+    size, kind, place = None, 0, len(_JPEG)
     while place + 4 <= len(content) and content[place] == 0xFF:
         marker = content[place + 1]
         if marker == 0xFF:  # a marker may be filled up in front
             place += 1
             continue
         if marker in _SIZE_MARKERS:
-            size = (
+            kind, size = marker, (
                 int.from_bytes(content[place + 5 : place + 7], "big"),
                 int.from_bytes(content[place + 7 : place + 9], "big"),
             )
         place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
         if marker == _SCAN and size:
-            return size, place
+            return size, place, kind
     raise InputError("the compressed image is a JPEG whose header is damaged or cut short; check the camera driver")
 
 
-def _decode_jpeg(content: bytes, scan: int, flags: int) -> np.ndarray:
-    """Pixels of a JPEG that is seen to be whole: decoders say nothing where data are missing and invent the rest."""
+def _decode_jpeg(content: bytes, scan: int, sequential: bool, flags: int) -> np.ndarray:
+    """Pixels of a JPEG that is seen to be whole: decoders say nothing where data are missing and invent the rest.
+
+    What they invent is of one colour. Looking closer costs more than decoding, and is left out where the last pixels
+    differ; of a progressive JPEG every pixel can be there without all of its data.
+    """
     end = content.rfind(_END, scan)
     if end >= 0:
         body = content[:end]
     else:  # drivers with a buffer of fixed size fill it up with zeros; others forget the end marker
         body = content.rstrip(b"\x00")
         body = content[: min(len(content), len(body) + _KEPT_ZEROS)]
-        _refuse_cut(body)
     pixels = _imdecode(body + _END, flags)
-    last = pixels[-_LAST_ROWS:]
-    if end >= 0 and (last == last[0, 0]).all():
+    last = pixels[-_BLOCK:] if end >= 0 else _last_corner(pixels)
+    if (end < 0 and not sequential) or not last.size or (last == last[0, 0]).all():
         _refuse_cut(body)
     return pixels
+
+
+def _last_corner(pixels: np.ndarray) -> np.ndarray:
+    """Pixels of the last block that take no colour from the blocks beside it, as its first row and column do."""
+    rows, columns = (min(_SIDE, (side - 1) % _BLOCK) for side in pixels.shape[:2])
+    return pixels[len(pixels) - rows :, pixels.shape[1] - columns :]
 
 
 def _refuse_cut(body: bytes) -> None:

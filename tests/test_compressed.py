@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hassod_ros import compressed
 from hassod_ros.compressed import decode
 from hassod_ros.errors import InputError
 from hassod_ros.image_messages import compressed_to_array, to_rgb
@@ -184,3 +185,15 @@ def test_a_picture_of_sixteen_bits_keeps_what_a_camera_of_twelve_writes():
 def test_what_is_no_picture_is_refused(data):
     with pytest.raises(InputError):
         decode(data)
+
+
+def test_a_jpeg_without_its_end_is_looked_at_closer_only_where_its_last_corner_is_plain(picture, monkeypatch):
+    closer = []
+    monkeypatch.setattr(compressed, "_refuse_cut", closer.append)
+    decode(jpeg(picture)[:-2])
+    assert not closer
+    decode(jpeg(picture, *KINDS["progressive"])[:-2])
+    plain = picture.copy()
+    plain[-24:, -24:] = 90
+    decode(jpeg(plain)[:-2])
+    assert len(closer) == 2

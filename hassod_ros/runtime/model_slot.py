@@ -17,6 +17,7 @@ from hassod_ros.runtime.model_names import resolve_model
 from hassod_ros.runtime.segmenter import ImageSegmenter
 from hassod_ros.runtime.selection import Selection
 
+_SWAP_LIMIT = 10.0  # s that an image may still take when another model is ready
 _CLOSE_LIMIT = 1.0  # s that an image may still take when the slot is closed
 _SELF_TEST_SIZE = (120, 160)  # H, W of the picture that a new model is tried on
 
@@ -90,7 +91,8 @@ class ModelSlot:
             The new model, and the one that it replaced, which is closed now.
 
         Raises:
-            InputError: The file cannot be used or lies outside of the folders, or the slot was closed meanwhile.
+            InputError: The file cannot be used or lies outside of the folders, the slot was closed meanwhile, or the
+                model so far does not come back from an image.
 
         """
         life = self._lives
@@ -100,13 +102,18 @@ class ModelSlot:
             new = self._open(resolved)
         finally:
             self.loading, self.progress = "", ""
-        with self._lock:  # between two images
-            current = life == self._lives
-            if current:
+        lock, refused = self._lock, ""
+        if lock.acquire(timeout=_SWAP_LIMIT):  # between two images
+            if life == self._lives:
                 old, self._model = self._model, new
-        if not current:
+            else:
+                refused = "the node was cleaned up while the model was loaded; configure it again"
+            lock.release()
+        else:
+            refused = f"the model has not come back from an image for {_SWAP_LIMIT:g} s; restart the node"
+        if refused:
             new.segmenter.close()
-            raise InputError("the node was cleaned up while the model was loaded; configure it again")
+            raise InputError(refused)
         if old is not None:
             old.segmenter.close()
         return new, old

@@ -22,6 +22,7 @@ from tests.nodes.bench import (
     label_map,
     scene,
     set_parameters,
+    stamp,
 )
 
 
@@ -174,3 +175,21 @@ def test_the_latency_counts_from_the_stamp(ros):
     late.header.stamp.sec -= 5
     bench.send(late)
     ros.until(lambda: 5000 <= latencies[-1].data < 100_000)
+
+
+def test_ids_that_fold_into_one_label_have_pixels_of_their_own(ros):
+    bench = Bench(ros, model="leaping", tracking__memory=60.0)
+    bench.labels = [ros.collect(Image, f"/{NODE}/labels/{level}", 50) for level in ("whole", "part", "subpart")]
+    pixels = scene()
+    y0, x0, y1, x1 = RECTANGLES[1]
+    pixels[y0:y1, x0:x1] = COLORS[0]
+    pixels[74:86, 100:116], pixels[78:82, 104:112] = COLORS[1:]  # other things than before, in the same whole
+    ros.until(lambda: bench.send_now() and all(bench.labels))
+    sent = image("rgb8", pixels)
+    sent.header.stamp = stamp()
+    bench.send_and_see_labels(sent)
+    whole, part, subpart = sorted(bench.instances[-1].instances, key=lambda found: found.level)
+    assert (whole.id, part.id, subpart.id) == (1, 65_536, 65_537)
+    labels = [label_map(kind[-1]) for kind in bench.labels]
+    assert labels[0][10, 14] == whole.label != labels[1][75, 101] == part.label
+    assert len({whole.label, part.label, subpart.label}) == 3

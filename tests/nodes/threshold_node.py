@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 
 from hassod_ros.instances import Instances
+from hassod_ros.nodes import camera
 from hassod_ros.nodes.perception_node import PerceptionNode
 from hassod_ros.nodes.run import run
 from hassod_ros.runtime.selection import Selection
+from hassod_ros.runtime.tracking import Tracker
 
 BRIGHTNESS = (50, 120, 200)  # of whole, part and subpart
 
@@ -65,13 +67,26 @@ class Broken(Threshold):
         raise RuntimeError("white")
 
 
+class Leaping(Tracker):
+    """After the first thing, the ids go on at 65,536, as after an hour of new things."""
+
+    def update(self, instances: Instances, time: float, image: np.ndarray | None = None) -> Instances:
+        found = super().update(instances, time, image)
+        self._next_id = max(self._next_id, 65_536 if self._next_id > 1 else 1)
+        return found
+
+
 def open_model(model: str) -> Threshold:
-    """`threshold`, `threshold:SECONDS` for a slow one, `slow_to_load:SECONDS`, `load_with:FILE`, `broken`."""
+    """`threshold`, `threshold:SECONDS` for a slow one, `slow_to_load:SECONDS`, `load_with:FILE`, `broken`; `leaping`:
+    with a tracker that is.
+    """
     name, _, seconds = model.partition(":")
     if name == "load_with":
         while not Path(seconds).exists():
             time.sleep(0.01)
         return Threshold()
+    if name == "leaping":
+        camera.Tracker = Leaping
     if name == "broken":
         return Broken()
     if name == "slow_to_load":

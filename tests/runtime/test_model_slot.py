@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from hassod_ros.errors import InputError
+from hassod_ros.runtime import model_slot
 from hassod_ros.runtime.model_slot import ModelSlot
 from hassod_ros.runtime.segmenter import open_segmenter
 from hassod_ros.runtime.selection import Selection
@@ -112,3 +113,29 @@ def test_a_slot_that_is_closed_meanwhile_does_not_take_the_model(slot, opener, w
     assert "cleaned up while" in errors[0]
     assert slot.model is None
     assert opener.open == []
+
+
+def test_a_model_that_hangs_on_an_image_is_not_exchanged_and_the_new_one_is_closed(
+    bright, slot, opener, write_model, monkeypatch
+):
+    monkeypatch.setattr(model_slot, "_SWAP_LIMIT", 0.2)
+    path = str(write_model())
+    old, _ = slot.load(path)
+    segment, hanging, go_on = old.segmenter.segment, threading.Event(), threading.Event()
+
+    def hang(*arguments, **options):
+        hanging.set()
+        assert go_on.wait(60)
+        return segment(*arguments, **options)
+
+    old.segmenter.segment = hang
+    thread = threading.Thread(target=slot.segment, args=([(bright, "RGB")], Selection()))
+    thread.start()
+    assert hanging.wait(60)
+    with pytest.raises(InputError, match=r"has not come back from an image for 0\.2 s; restart the node"):
+        slot.load(path)
+    assert slot.model is old
+    assert opener.open == [old.segmenter]
+    go_on.set()
+    thread.join()
+    assert slot.load(path)[1] is old
