@@ -22,6 +22,7 @@ TRAIN = [
     "torch>=2.4",
     "torchvision>=0.19",
     "timm>=1.0.9,<2",
+    "transformers>=5,<6",  # Mask2Former; loaded only where it is used
     "lightly>=1.6,<2",
     "numba>=0.60",
     "safetensors>=0.4",

@@ -94,10 +94,10 @@ def _fetch(given: argparse.Namespace, published: Published) -> tuple[Path, str]:
 
 def _export(given: argparse.Namespace, published: Published, weights: Path, fingerprint: str) -> None:
     from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
-    from hassod_ros.detection.checkpoints import open_detector
+    from hassod_ros.detection.checkpoints import open_cascade
     from hassod_ros.photographs import bundled_photographs
 
-    model = open_detector(weights, _architecture(published), network="student")  # HASSOD evaluates the student
+    model = open_cascade(weights, _architecture(published), network="student")  # HASSOD evaluates the student
     images = given.images
     if images is None:
         images = model_folder() / "photographs.txt"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from hassod_ros.commands import run, script_parser
 from hassod_ros.files import sha256
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--size", type=parse_size, default="480x640", help="HxW of the input in pixels, multiples of 32"
     )
     parser.add_argument("--images", required=True, help="folder (or list) of photographs for parity and calibration")
-    parser.add_argument("--proposals", type=int, default=300, help="regions that go through the stages")
+    parser.add_argument("--proposals", type=int, default=300, help="regions that go through a cascade's stages")
     parser.add_argument("--detections", type=int, default=50, help="rows of the outputs; their masks cost most")
     parser.add_argument("--batch", type=int, default=1, help="images per call")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the graph")
@@ -68,7 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mask-threshold", type=float, help="probability of a mask's pixels, in (0, 1) (default: as trained)"
     )
-    parser.add_argument("--levels", choices=LEVEL_SOURCES, default="head", help="who tells them: level head or masks")
+    parser.add_argument(
+        "--levels", choices=LEVEL_SOURCES, default="head", help="who tells them: a cascade's level head, or masks"
+    )
     parser.add_argument(
         "--color-weight", type=float, default=0.0, help="how far outlines follow the colours, such as 3"
     )
@@ -81,8 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--parent-coverage",
         "--cover",  # its name before
         type=float,
-        default=0.75,
-        help="share of a mask that its parent must contain, in (0, 1]",
+        help="share of a mask that its parent must contain, in (0, 1] (default: 0.75; of a Mask2Former as trained)",
     )
     parser.add_argument("--recipe", default="", help="name of the training recipe, for the metadata")
     parser.add_argument("--hassod", action="store_true", help="the checkpoint is HASSOD's own (Detectron2)")
@@ -115,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
             color_weight=given.color_weight,
             evidence=read_evidence(given.evidence) if given.evidence else None,
         )
-        config = DetectorConfig() if given.hassod else read_config(given.checkpoint)
+        config: Any = DetectorConfig() if given.hassod else read_config(given.checkpoint)
         config = config.changed(
             rpn_nms=given.rpn_nms,
             nms=given.nms,

@@ -122,9 +122,12 @@ def _read_jpeg_header(content: bytes) -> tuple[tuple[int, int], int, int]:
             place += 1
             continue
         if marker in _SIZE_MARKERS:
-            kind, size = marker, (
-                int.from_bytes(content[place + 5 : place + 7], "big"),
-                int.from_bytes(content[place + 7 : place + 9], "big"),
+            kind, size = (
+                marker,
+                (
+                    int.from_bytes(content[place + 5 : place + 7], "big"),
+                    int.from_bytes(content[place + 7 : place + 9], "big"),
+                ),
             )
         place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
         if marker == _SCAN and size:

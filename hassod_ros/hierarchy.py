@@ -5,6 +5,8 @@ import numpy as np
 from hassod_ros.instances import Level
 from hassod_ros.masks import common_pixels
 
+_ANY = 1e-9  # coverage that asks for nothing
+_RELATED = 0.5  # probability above which one mask is another's ancestor
 _SAME = 0.7  # what fills so much of a mask is the same thing once more, not a part of it
 
 
@@ -94,3 +96,25 @@ def coverage_forest(
     if levels is None:
         levels = np.minimum(depth, Level.SUBPART).astype(np.uint8)
     return np.array(found, np.int32), levels
+
+
+def ancestor_forest(
+    regions: np.ndarray, masks: tuple[np.ndarray, ...] | list[np.ndarray], ancestors: np.ndarray, *, cover: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Arrange masks into trees by what a detector says of each pair (SOHES, section 3.2).
+
+    One is an ancestor of another where the detector says so, its mask is larger, and it contains a share of the other;
+    the smallest ancestor is the parent. A line of parents grows in area, so that it always ends.
+
+    Args:
+        regions: See `coverage_forest`.
+        masks: Likewise.
+        ancestors: (N, N) float32, probability that the column is an ancestor of the row.
+        cover: Share of a mask that its ancestor contains; 0: what the detector says is enough.
+
+    Returns:
+        See `coverage_forest`; levels are the depth, capped at SUBPART.
+
+    """
+    # Whoever fills its ancestor is related all the same if the detector says so: `same` is out of reach.
+    return coverage_forest(regions, masks, cover=max(cover, _ANY), allowed=ancestors > _RELATED, same=2.0)

@@ -84,6 +84,51 @@ def _paste(probabilities: np.ndarray, boxes: np.ndarray, threshold: float) -> tu
     return [pixels[end - size : end].reshape(height, width) for end, size, height, width in spans], areas
 
 
+def place_maps(
+    maps: np.ndarray, size: tuple[int, int], inner: tuple[int, int], stride: int, threshold: float
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    """Masks at the image's own size, by bilinear interpolation; each is interpolated around its own cells only.
+
+    Args:
+        maps: (N, h, w) float32 probabilities.
+        size: (H, W) of the image.
+        inner: (height, width) of the image in the network's input.
+        stride: Pixels of the network's input along a cell.
+        threshold: Pixels of a higher probability are 1.
+
+    Returns:
+        (n, 4) int64 regions, n masks of these shapes, and (n,) rows of `maps`, without those that have no pixel.
+
+    """
+    scale = np.array([inner[1] / size[1], inner[0] / size[0]]) / stride  # cells a pixel, x and y
+    regions, masks, rows = [], [], []
+    for row, values in enumerate(maps):
+        x, y, width, height = cv2.boundingRect((values > threshold).view(np.uint8))
+        if not width:
+            continue
+        low = np.maximum(np.floor((np.array([x, y]) - 1) / scale), 0).astype(int)
+        high = np.minimum(np.ceil((np.array([x + width, y + height]) + 1) / scale), size[::-1]).astype(int)
+        if (low >= high).any():  # in the padding
+            continue
+        # Pixel centres: cell = (pixel + 0.5) * scale - 0.5.
+        offset = (low + 0.5) * scale - 0.5
+        matrix = np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]]])
+        window = cv2.warpAffine(
+            values,
+            matrix,
+            (high - low).tolist(),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        mask = (window > threshold).view(np.uint8)
+        left, top, wide, tall = cv2.boundingRect(mask)
+        if wide:
+            regions.append((low[0] + left, low[1] + top, low[0] + left + wide, low[1] + top + tall))
+            masks.append(np.ascontiguousarray(mask[top : top + tall, left : left + wide]))
+            rows.append(row)
+    return np.array(regions, np.int64).reshape(-1, 4), masks, np.array(rows, np.int64)
+
+
 def common_pixels(first: np.ndarray, mask: np.ndarray, second: np.ndarray, other: np.ndarray) -> int:
     """How many pixels two masks share.
 

@@ -232,11 +232,14 @@ def _network(task: Retrain, weights: Path) -> DetectorConfig:
     """The network of a checkpoint; an exported file names the recipe that its network is in.
 
     Raises:
-        InputError: The file cannot be read, or does not say.
+        InputError: The file cannot be read, does not say, or holds no cascade.
 
     """
     if weights.suffix != ".onnx":
-        return read_config(weights)
+        config = read_config(weights)
+        if not isinstance(config, DetectorConfig):
+            raise InputError(f"{weights} holds no cascade, which is all that is retrained; give the weights of one")
+        return config
     from hassod_ros.runtime.model_info import read_model_info
 
     named = task.recipe.parent / f"{read_model_info(weights).recipe}.yaml"

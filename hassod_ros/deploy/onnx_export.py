@@ -19,8 +19,11 @@ from hassod_ros.deploy.parity import ParityLimits, compare
 from hassod_ros.deploy.photographs import load_batches
 from hassod_ros.deploy.quantization import TARGETS, quantize
 from hassod_ros.deploy.tensorrt_support import offences
+from hassod_ros.detection.base import Detector
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
-from hassod_ros.detection.cascade.static_graph import OUTPUTS, StaticDetector, with_limits
+from hassod_ros.detection.cascade.static_graph import StaticDetector, with_limits
+from hassod_ros.detection.mask2former.model import Mask2Former
+from hassod_ros.detection.mask2former.static_graph import StaticMask2Former
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path
 from hassod_ros.images import list_images
@@ -41,7 +44,7 @@ class ExportOptions:
 
     Attributes:
         input_size: (H, W) in pixels, multiples of 32.
-        proposals: K, regions that go through the stages.
+        proposals: K, regions that go through the stages of a cascade.
         detections: D, rows of the outputs.
         batch: Images per call.
         precision: "fp32", "fp16" or "int8".
@@ -53,8 +56,8 @@ class ExportOptions:
         annotated_images: Folder of its images.
         recipe: Name of the training recipe, for the metadata.
         score_thresholds: Recommended least score for each level.
-        level_source: See `ModelInfo`.
-        parent_coverage: Likewise.
+        level_source: See `ModelInfo`; of a Mask2Former always "coverage".
+        parent_coverage: Likewise. Default: 0.75, or what a Mask2Former's config says.
         color_weight: Likewise.
         evidence: Likewise.
 
@@ -73,7 +76,7 @@ class ExportOptions:
     recipe: str = ""
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)
     level_source: str = "head"
-    parent_coverage: float = 0.75
+    parent_coverage: float | None = None
     color_weight: float = 0.0
     evidence: Evidence | None = None
 
@@ -92,7 +95,7 @@ class ExportOptions:
 
 
 def export_onnx(
-    model: CascadeMaskRCNN,
+    model: Detector,
     destination: str | os.PathLike,
     options: ExportOptions,
     *,
@@ -119,7 +122,7 @@ def export_onnx(
             limit.
 
     """
-    model = with_limits(model, proposals=options.proposals, detections=options.detections)
+    model = _limited(model, options)
     try:
         info = describe(
             model,
@@ -139,7 +142,7 @@ def export_onnx(
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "fp32.onnx"
         report(f"exporting {info.architecture} at {options.input_size[0]}x{options.input_size[1]}, opset {OPSET}")
-        graph = trace(StaticDetector(model, batch=options.batch, input_size=options.input_size), info)
+        graph = trace(_static(model, options), info)
         check_graph(graph, report)
         onnx.save(graph, plain)
         limits = ParityLimits()
@@ -153,8 +156,7 @@ def export_onnx(
             info = replace(info, precision=options.precision)
             result = Path(folder) / f"{options.precision}.onnx"
             if options.precision == "fp16":
-                detector = StaticDetector(model, batch=options.batch, input_size=options.input_size, half=True)
-                graph = trace(detector, info)
+                graph = trace(_static(model, options, half=True), info)
             else:
                 used = paths[:: max(1, len(paths) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
                 report(f"calibrating int8 for {options.target} on {len(used)} images")
@@ -177,7 +179,33 @@ def export_onnx(
     return info
 
 
-def trace(detector: StaticDetector, info: ModelInfo) -> onnx.ModelProto:
+def _limited(model: Detector, options: ExportOptions) -> Detector:
+    """A copy that finds no more than is wanted.
+
+    Raises:
+        InputError: An option that this kind of detector does not have.
+
+    """
+    if isinstance(model, CascadeMaskRCNN):
+        return with_limits(model, proposals=options.proposals, detections=options.detections)
+    assert isinstance(model, Mask2Former)
+    if options.precision == "fp16":
+        raise InputError("a Mask2Former is not exported in fp16; choose fp32 or int8")
+    if options.color_weight or options.evidence:
+        raise InputError("color_weight and evidence are for masks in boxes; leave them out for a Mask2Former")
+    limited = Mask2Former(model.config.changed(detections=options.detections))
+    limited.load_state_dict(model.state_dict())
+    return limited.eval()
+
+
+def _static(model: Detector, options: ExportOptions, *, half: bool = False) -> StaticDetector | StaticMask2Former:
+    if isinstance(model, Mask2Former):
+        return StaticMask2Former(model, batch=options.batch, input_size=options.input_size)
+    assert isinstance(model, CascadeMaskRCNN)
+    return StaticDetector(model, batch=options.batch, input_size=options.input_size, half=half)
+
+
+def trace(detector: StaticDetector | StaticMask2Former, info: ModelInfo) -> onnx.ModelProto:
     """The graph of a static detector, with our metadata and without those that tell of the exporting machine."""
     images = torch.zeros((info.batch, *info.input_size, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
@@ -188,7 +216,7 @@ def trace(detector: StaticDetector, info: ModelInfo) -> onnx.ModelProto:
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
-            output_names=list(OUTPUTS),
+            output_names=list(detector.outputs),
             verbose=False,
         )
     assert program is not None

@@ -22,6 +22,7 @@ class ParityLimits:
         level: Difference of its level probabilities.
         mask: Mean difference over its mask's probabilities.
         features: Mean difference of the finest pyramid level over its mean magnitude, where both give it.
+        ancestors: Difference of the probabilities that one of a pair is the other's ancestor, where both give them.
         unmatched: Share of detections without a partner within these limits. Not 0, because rounding can decide which
             of two regions of nearly equal score suppresses the other, and everything after that differs for it.
 
@@ -32,12 +33,13 @@ class ParityLimits:
     level: float = 1e-3
     mask: float = 1e-3
     features: float = 1e-3
+    ancestors: float = 1e-4
     unmatched: float = 0.05
 
     def __str__(self) -> str:
         return (
             f"limits: box {self.box} px, score {self.score}, level {self.level}, mask {self.mask}, "
-            f"features {self.features}, {self.unmatched:.0%} unmatched"
+            f"features {self.features}, ancestors {self.ancestors}, {self.unmatched:.0%} unmatched"
         )
 
 
@@ -49,7 +51,7 @@ class Parity:
     detections: int = 0
     matched: int = 0
     differences: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("box", "score", "level", "mask", "features"), 0.0)
+        default_factory=lambda: dict.fromkeys(("box", "score", "level", "mask", "features", "ancestors"), 0.0)
     )
 
     def add(self, expected: RawDetections, found: RawDetections, limits: ParityLimits) -> None:
@@ -75,15 +77,21 @@ class Parity:
         }
         allowed = np.logical_and.reduce([values <= getattr(limits, name) for name, values in pairs.items()])
         distance = np.where(allowed, pairs["box"], np.inf)
+        partners: list[tuple[int, int]] = []
         for a in range(n):
             b = int(distance[a].argmin())
             mask = float(np.abs(expected.masks[i, a] - found.masks[i, b]).mean())
             if not np.isfinite(distance[a, b]) or not mask <= limits.mask:
                 continue
             distance[:, b] = np.inf
-            self.matched += 1
+            partners.append((a, b))
             for name, value in (*((name, float(values[a, b])) for name, values in pairs.items()), ("mask", mask)):
                 self.differences[name] = max(self.differences[name], value)
+        self.matched += len(partners)
+        if expected.ancestors is not None and found.ancestors is not None and partners:
+            left, right = np.array(partners).T
+            change = np.abs(expected.ancestors[i][np.ix_(left, left)] - found.ancestors[i][np.ix_(right, right)])
+            self.differences["ancestors"] = max(self.differences["ancestors"], float(change.max()))
 
     def __str__(self) -> str:
         values = ", ".join(f"{name} {value:.2g}" for name, value in self.differences.items())
@@ -100,6 +108,8 @@ class Parity:
             return f"only {self.matched} of {self.detections} detections are in both"
         if not self.differences["features"] <= limits.features:
             return f"the output `features` differs by {self.differences['features']:.2g} of its magnitude"
+        if not self.differences["ancestors"] <= limits.ancestors:
+            return f"the output `ancestors` differs by {self.differences['ancestors']:.2g}"
         return None
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
+import numpy as np
+from torch import Tensor, nn
 
-from hassod_ros.detection.detections import Detections
+from hassod_ros.instances import Instances
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +32,52 @@ class Targets:
     parents: Tensor | None = None
 
 
-class Detector(Protocol):
-    """A network that finds objects of three levels; every implementation is an `nn.Module`.
+class Predictions(Protocol):
+    """What a detector finds in one image.
+
+    Attributes:
+        size: (height, width) of the image in the network's input, without padding.
+
+    """
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """See above."""
+        ...
+
+    @property
+    def scores(self) -> Tensor:
+        """(N,) float32 in [0, 1]."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def to_instances(
+        self,
+        size: tuple[int, int],
+        *,
+        score_threshold: float = 0.0,
+        mask_threshold: float = 0.5,
+        cover: float | None = None,
+        image: np.ndarray | None = None,
+        color_weight: float = 0.0,
+    ) -> Instances:
+        """Instances at the image's own size, by descending score; see the implementations.
+
+        Args:
+            size: (H, W) of the image before it was resized for the network.
+            score_threshold: Detections must score higher.
+            mask_threshold: Pixels of a higher probability belong to the mask.
+            cover: Share of a mask that its parent contains. Default: the detector's own.
+            image: (H, W, 3) uint8, needed where the next is not 0.
+            color_weight: How far outlines follow the colours of the image, see `follow_colors`.
+
+        """
+        ...
+
+
+class Detector(nn.Module):
+    """A network that finds objects of three levels.
 
     Attributes:
         config: What it is built from, a frozen dataclass of plain values.
@@ -40,6 +86,7 @@ class Detector(Protocol):
 
     config: Any
 
+    @abstractmethod
     def losses(
         self,
         images: Tensor,
@@ -59,8 +106,7 @@ class Detector(Protocol):
             mask_weight: Of the mask losses; with 0 targets need no masks.
 
         """
-        ...
 
-    def __call__(self, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> list[Detections]:
+    @abstractmethod
+    def forward(self, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> Sequence[Predictions]:
         """Detections of each image, by descending score; images and sizes as above. Default: no padding."""
-        ...

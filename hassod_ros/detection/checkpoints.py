@@ -22,12 +22,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from hassod_ros.detection.base import Detector
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.cascade.onnx_weights import tensors_of
+from hassod_ros.detection.mask2former.config import Mask2FormerConfig
+from hassod_ros.detection.mask2former.model import Mask2Former
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path
 
+CASCADE, MASK2FORMER = "cascade", "mask2former"  # kinds of detectors
+CONFIGS: Mapping[str, type[Any]] = {CASCADE: DetectorConfig, MASK2FORMER: Mask2FormerConfig}
 NETWORKS = {"student": "modelStudent.", "teacher": "modelTeacher."}  # prefixes in files of Mean Teacher training
 FAULTS = ("missing", "unknown", "misshapen")
 _TRUNK = "backbone.bottom_up."
@@ -56,8 +61,13 @@ class LoadReport:
         return f"{len(self.loaded)} tensors loaded, {', '.join(faults)}"
 
 
+def build_detector(config: DetectorConfig | Mask2FormerConfig) -> Detector:
+    """The detector of a config, with random weights from torch's state."""
+    return Mask2Former(config) if isinstance(config, Mask2FormerConfig) else CascadeMaskRCNN(config)
+
+
 def load_weights(
-    model: CascadeMaskRCNN, path: str | os.PathLike, *, network: str = "student", allow: Collection[str] = ()
+    model: Detector, path: str | os.PathLike, *, network: str = "student", allow: Collection[str] = ()
 ) -> LoadReport:
     """Put a file's weights into `model`: a whole detector's, or a trunk's alone.
 
@@ -72,12 +82,17 @@ def load_weights(
             nothing depends on them.
 
     Raises:
-        InputError: The file cannot be read, expects other pixel statistics or anchors, or does not fit.
+        InputError: The file cannot be read, holds a detector of another kind, expects other pixel statistics or
+            anchors, or does not fit.
 
     """
     own = model.state_dict()
     exported = Path(path).suffix == ".onnx"
-    tensors = _pick_network(tensors_of(path, model) if exported else read_tensors(path), network)
+    kind = CASCADE if exported else _kind_of(path)
+    if kind not in (None, _kind(model.config)):
+        raise InputError(f"{path} holds a {kind} detector, wanted is a {_kind(model.config)}; give one of that kind")
+    found = tensors_of(path, model) if isinstance(model, CascadeMaskRCNN) and exported else read_tensors(path)
+    tensors = _pick_network(found, network)
     tensors = {_inner_name(model, own, name): value for name, value in tensors.items()}
     _check_constants(model, path, tensors)
     fitting, unknown, misshapen = {}, [], []
@@ -99,8 +114,8 @@ def load_weights(
 
 
 def open_detector(
-    path: str | os.PathLike, config: DetectorConfig | None = None, *, network: str = "student"
-) -> CascadeMaskRCNN:
+    path: str | os.PathLike, config: DetectorConfig | Mask2FormerConfig | None = None, *, network: str = "student"
+) -> Detector:
     """A detector in evaluation mode, built and filled from a file.
 
     Args:
@@ -114,13 +129,28 @@ def open_detector(
     """
     if config is None:
         config = read_config(path)
-    model = CascadeMaskRCNN(config)
+    model = build_detector(config)
     report = load_weights(model, path, network=network)
     _refuse(path, "missing", report.missing)  # a trunk alone detects nothing
     return model.eval()
 
 
-def save_weights(model: CascadeMaskRCNN, path: str | os.PathLike) -> None:
+def open_cascade(
+    path: str | os.PathLike, config: DetectorConfig | None = None, *, network: str = "student"
+) -> CascadeMaskRCNN:
+    """`open_detector` for what only a cascade can do, such as export.
+
+    Raises:
+        InputError: See `open_detector`; or it is a detector of another kind.
+
+    """
+    model = open_detector(path, config, network=network)
+    if not isinstance(model, CascadeMaskRCNN):
+        raise InputError(f"{path} holds a {_kind(model.config)} detector, this works with a {CASCADE} only; give one")
+    return model
+
+
+def save_weights(model: Detector, path: str | os.PathLike) -> None:
     """Write a `.pth` that Detectron2 loads (`{"model": ...}` under its names), with our config beside the weights.
 
     Raises:
@@ -130,7 +160,9 @@ def save_weights(model: CascadeMaskRCNN, path: str | os.PathLike) -> None:
     tensors = OrderedDict(
         (_outer_name(model, name), value.detach().cpu().contiguous()) for name, value in model.state_dict().items()
     )
-    write_tensors(path, {"model": tensors, "detector_config": asdict(model.config)})
+    kind = _kind(model.config)
+    named = {} if kind == CASCADE else {"detector": kind}
+    write_tensors(path, {"model": tensors, "detector_config": asdict(model.config)} | named)
 
 
 def write_tensors(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
@@ -147,7 +179,7 @@ def write_tensors(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def read_config(path: str | os.PathLike) -> DetectorConfig:
+def read_config(path: str | os.PathLike) -> DetectorConfig | Mask2FormerConfig:
     """The config that `save_weights` wrote.
 
     Raises:
@@ -157,8 +189,12 @@ def read_config(path: str | os.PathLike) -> DetectorConfig:
     content = _read(Path(path))
     if "detector_config" not in content:
         raise InputError(f"{path} does not say which detector it holds; give its config")
+    kind = content.get("detector", CASCADE)
+    if kind not in CONFIGS:
+        raise InputError(f"{path} holds a {kind} detector; known are {', '.join(CONFIGS)}")
     try:
-        return DetectorConfig(**content["detector_config"])
+        config: DetectorConfig | Mask2FormerConfig = CONFIGS[kind](**content["detector_config"])
+        return config
     except TypeError as error:
         raise InputError(f"{path} was written by another version ({error}); give the config yourself") from error
 
@@ -267,8 +303,20 @@ def _refuse(path: str | os.PathLike, fault: str, names: Sequence[str]) -> None:
         )
 
 
-def _check_constants(model: CascadeMaskRCNN, path: str | os.PathLike, tensors: dict[str, Tensor]) -> None:
+def _kind(config: Any) -> str:
+    return next(kind for kind, cls in CONFIGS.items() if isinstance(config, cls))
+
+
+def _kind_of(path: str | os.PathLike) -> str | None:
+    """The kind of detector in a file; None where it does not say so."""
+    content = _read(Path(path))
+    return content.get("detector", CASCADE) if "detector_config" in content else None
+
+
+def _check_constants(model: Detector, path: str | os.PathLike, tensors: dict[str, Tensor]) -> None:
     """Take what older files of Detectron2 repeat from its config out of `tensors`; it must be what ours says."""
+    if not isinstance(model, CascadeMaskRCNN):
+        return
     constants = {"pixel_mean": ("pixel_mean", model.pixel_mean), "pixel_std": ("pixel_std", model.pixel_std)}
     for i in range(len(model.config.anchor_sizes)):
         name = f"proposal_generator.anchor_generator.cell_anchors.{i}"
@@ -284,11 +332,11 @@ def _check_constants(model: CascadeMaskRCNN, path: str | os.PathLike, tensors: d
 _SINGLE_STAGE = re.compile(r"^roi_heads\.(box_head|box_predictor)\.(?=\D)")
 
 
-def _inner_name(model: CascadeMaskRCNN, own: Mapping[str, Tensor], name: str) -> str:
+def _inner_name(model: Detector, own: Mapping[str, Tensor], name: str) -> str:
     """Our name of a file's tensor, or the file's where we have none."""
     if name in own:
         return name
-    if len(model.config.stage_ious) == 1 and _SINGLE_STAGE.match(name):
+    if isinstance(model, CascadeMaskRCNN) and len(model.config.stage_ious) == 1 and _SINGLE_STAGE.match(name):
         return _SINGLE_STAGE.sub(r"roi_heads.\1.0.", name)
     for candidate in (_TRUNK + _torchvision_resnet(name), f"{_TRUNK}net.{name}"):
         if candidate in own:
@@ -296,9 +344,9 @@ def _inner_name(model: CascadeMaskRCNN, own: Mapping[str, Tensor], name: str) ->
     return name
 
 
-def _outer_name(model: CascadeMaskRCNN, name: str) -> str:
+def _outer_name(model: Detector, name: str) -> str:
     """Detectron2's name of our tensor: with one stage, its heads have no number."""
-    if len(model.config.stage_ious) > 1:
+    if not isinstance(model, CascadeMaskRCNN) or len(model.config.stage_ious) > 1:
         return name
     return re.sub(r"^roi_heads\.(box_head|box_predictor)\.0\.", r"roi_heads.\1.", name)
 

@@ -45,6 +45,27 @@ class Detections:
             size=self.size,
         )
 
+    def to_instances(
+        self,
+        size: tuple[int, int],
+        *,
+        score_threshold: float = 0.0,
+        mask_threshold: float = 0.5,
+        cover: float | None = None,
+        image: np.ndarray | None = None,
+        color_weight: float = 0.0,
+    ) -> Instances:
+        """See the function `to_instances`; `cover` is 0.75 by default."""
+        return to_instances(
+            self,
+            size,
+            score_threshold=score_threshold,
+            mask_threshold=mask_threshold,
+            cover=0.75 if cover is None else cover,
+            image=image,
+            color_weight=color_weight,
+        )
+
 
 def to_instances(
     detections: Detections,

@@ -178,6 +178,9 @@ class ParentScores:
     It hangs on another annotation when one of that prediction's ancestors overlaps the other with IoU >= 0.5. A stated
     part is nested right when it hangs on its stated whole. What hangs on anything else does so rightly when that
     stands above it in the annotations, or at least half of it lies in there: nobody states every part.
+
+    `pair_precision`, `pair_recall` and `pair_F1` are stricter: every stated pair of a descendant and an ancestor
+    counts, and nothing else is right.
     """
 
     parts: int = 0
@@ -186,12 +189,16 @@ class ParentScores:
     nested: int = 0
     hanging: int = 0
     hanging_right: int = 0
+    pairs: int = 0
+    pairs_right: int = 0
 
     def add(self, predicted: Segments, truth: Segments, ious: np.ndarray, containment: np.ndarray) -> None:
         """Add one image with its (D, G) overlaps and the (G, G) share of each annotation that lies in each."""
         stated = np.flatnonzero(~truth.crowd)
         is_part = truth.parents[stated] >= 0
         self.parts += int(np.count_nonzero(is_part))
+        related = _above(truth.parents)
+        self.pairs += int(np.count_nonzero(related[np.ix_(stated, stated)]))
         if not len(stated) or not len(predicted):
             return
         speaker = ious[:, stated].argmax(axis=0)
@@ -204,7 +211,8 @@ class ParentScores:
         self.both_found += int(np.count_nonzero(is_part & (ious[:, wholes] >= FOUND).any(axis=0)))
         self.nested += int(np.count_nonzero(is_part & hangs[np.arange(len(stated)), wholes]))
         others = hangs[:, stated] & ~np.eye(len(stated), dtype=bool)
-        belongs = _above(truth.parents) | (containment >= _INSIDE)
+        self.pairs_right += int(np.count_nonzero(others & related[np.ix_(stated, stated)]))
+        belongs = related | (containment >= _INSIDE)
         self.hanging += int(np.count_nonzero(others))
         self.hanging_right += int(np.count_nonzero(others & belongs[np.ix_(stated, stated)]))
 
@@ -220,6 +228,10 @@ class ParentScores:
             "of_all_parts": _share(self.nested, self.parts),
             "hanging": self.hanging,
             "precision": _share(self.hanging_right, self.hanging),
+            "pairs": self.pairs,
+            "pair_precision": _share(self.pairs_right, self.hanging),
+            "pair_recall": _share(self.pairs_right, self.pairs),
+            "pair_F1": _share(2 * self.pairs_right, self.hanging + self.pairs),
         }
 
 

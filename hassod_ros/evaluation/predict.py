@@ -163,9 +163,8 @@ def open_checkpoint(
     from hassod_ros.detection.cascade.config import DetectorConfig
     from hassod_ros.detection.checkpoints import open_detector, read_config
 
-    config = DetectorConfig() if published else read_config(path)
-    config = dataclasses.replace(config, detections=max_detections, score_threshold=0.0)
-    config = config.changed(nms=nms, mask_threshold=mask_threshold)
+    config: Any = DetectorConfig() if published else read_config(path)
+    config = config.changed(detections=max_detections, score_threshold=0.0, nms=nms, mask_threshold=mask_threshold)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = open_detector(path, config, network=network).to(device)
     return finder(model, short_side, max_side, color_weight=color_weight)
@@ -176,7 +175,6 @@ def finder(model: Any, short_side: int, max_side: int, *, color_weight: float = 
     import torch
     from torchvision.transforms.v2 import functional
 
-    from hassod_ros.detection.detections import to_instances
     from hassod_ros.detection.input_size import input_size
 
     device = next(model.parameters()).device
@@ -185,8 +183,7 @@ def finder(model: Any, short_side: int, max_side: int, *, color_weight: float = 
     def find(image: np.ndarray) -> Instances:
         size = input_size((image.shape[0], image.shape[1]), short_side, max_side)
         pixels = functional.resize(torch.from_numpy(image).permute(2, 0, 1).to(device), list(size))
-        return to_instances(
-            model(pixels[None].float())[0],
+        return model(pixels[None].float())[0].to_instances(
             image.shape[:2],
             mask_threshold=model.config.mask_threshold,
             image=image,

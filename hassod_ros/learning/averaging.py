@@ -7,12 +7,12 @@ from pathlib import Path
 
 from torch.optim.swa_utils import AveragedModel
 
-from hassod_ros.detection.cascade.model import CascadeMaskRCNN
+from hassod_ros.detection.base import Detector
 from hassod_ros.detection.checkpoints import open_detector, read_config
 from hassod_ros.errors import InputError
 
 
-def average(checkpoints: Sequence[Path]) -> CascadeMaskRCNN:
+def average(checkpoints: Sequence[Path]) -> Detector:
     """A detector with the mean of the checkpoints' weights and running statistics.
 
     Raises:
@@ -31,5 +31,5 @@ def average(checkpoints: Sequence[Path]) -> CascadeMaskRCNN:
     for checkpoint in checkpoints:
         mean.update_parameters(open_detector(checkpoint, config))
     detector = mean.module
-    assert isinstance(detector, CascadeMaskRCNN)
+    assert isinstance(detector, Detector)
     return detector

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from hassod_ros.detection.cascade.model import CascadeMaskRCNN
+from hassod_ros.detection.base import Detector
 from hassod_ros.learning.config import StageConfig
 from hassod_ros.learning.dataset import Batch
 from hassod_ros.learning.loop import SupervisedBatch
@@ -15,7 +15,7 @@ from hassod_ros.learning.loop import SupervisedBatch
 class BurnIn:
     """A student and its labels; see `loop.Learner`."""
 
-    def __init__(self, student: CascadeMaskRCNN, stage: StageConfig) -> None:
+    def __init__(self, student: Detector, stage: StageConfig) -> None:
         self.student = student
         self._stage = stage
 

@@ -14,6 +14,7 @@ import jsonargparse
 import yaml
 
 from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.mask2former.config import Mask2FormerConfig
 from hassod_ros.errors import InputError
 from hassod_ros.files import write_text
 
@@ -102,6 +103,9 @@ class MeanTeacherConfig(StageConfig):
         label_views: Views of the labelled pictures that the student sees: weakly, strongly augmented, or both.
         ema_decay: Share of the teacher's parameters and buffers that stays in every iteration, in [0, 1].
         score_threshold: Least score of the teacher's detections that teach, in [0, 1].
+        threshold: fixed: `score_threshold` for all; dynamic: small, medium and large things have their own (SOHES).
+        threshold_quantile: Share of the scores of a size that stay below its dynamic threshold, in [0, 1].
+        threshold_bounds: Lowest and highest dynamic threshold, in [0, 1].
         teacher_mode: train: batch norm of the batch and training limits of proposals; eval: as at test time.
         teacher_levels: Levels of what the teacher finds: from what its masks cover, or from its level head.
         level_cover: Share of a mask that another must cover to be its parent, for the teacher's masks, in [0, 1].
@@ -123,6 +127,9 @@ class MeanTeacherConfig(StageConfig):
     label_views: Literal["both", "weak", "strong"] = "both"
     ema_decay: float = 0.9996
     score_threshold: float = 0.7
+    threshold: Literal["fixed", "dynamic"] = "fixed"
+    threshold_quantile: float = 0.5
+    threshold_bounds: tuple[float, float] = (0.3, 0.7)
     teacher_mode: Literal["train", "eval"] = "train"
     teacher_levels: Literal["coverage", "head"] = "coverage"
     level_cover: float = 0.75
@@ -207,7 +214,9 @@ class Recipe:
     """A whole training run: burn-in, then Mean Teacher.
 
     Attributes:
-        model: The detector.
+        detector: cascade: what `model` says is built; mask2former: what `mask2former` says.
+        model: The Cascade Mask R-CNN of HASSOD.
+        mask2former: The Mask2Former of SOHES.
         data: Pictures, labels and the geometry of training views.
         burn_in: Training on the labels alone.
         mean_teacher: Training that goes on with a teacher.
@@ -215,7 +224,9 @@ class Recipe:
 
     """
 
+    detector: Literal["cascade", "mask2former"] = "cascade"
     model: DetectorConfig = field(default_factory=DetectorConfig)
+    mask2former: Mask2FormerConfig = field(default_factory=Mask2FormerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     burn_in: StageConfig = field(default_factory=StageConfig)
     mean_teacher: MeanTeacherConfig = field(default_factory=MeanTeacherConfig)
@@ -236,10 +247,14 @@ class Recipe:
             "mean_teacher.ema_decay": self.mean_teacher.ema_decay,
             "mean_teacher.score_threshold": self.mean_teacher.score_threshold,
             "mean_teacher.level_cover": self.mean_teacher.level_cover,
+            "mean_teacher.threshold_quantile": self.mean_teacher.threshold_quantile,
         }
         for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise InputError(f"{name} must lie in [0, 1], it is {value}")
+        low, high = self.mean_teacher.threshold_bounds
+        if not 0 <= low <= high <= 1:
+            raise InputError(f"mean_teacher.threshold_bounds must ascend within [0, 1], they are {low}, {high}")
         if not self.data.short_sides or min(*self.data.short_sides, self.data.max_side) < 1:
             raise InputError("data.short_sides and data.max_side must be positive pixel counts")
         if self.run.evaluate_every and not (self.run.evaluate_annotations and self.run.evaluate_images):

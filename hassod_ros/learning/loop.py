@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hassod_ros.commands import reached, stop_between
-from hassod_ros.detection.base import Targets
-from hassod_ros.detection.cascade.model import CascadeMaskRCNN
+from hassod_ros.detection.base import Detector, Targets
 from hassod_ros.detection.checkpoints import save_weights, write_tensors
 from hassod_ros.errors import InputError
 from hassod_ros.learning.config import RunConfig, StageConfig
@@ -27,7 +26,7 @@ from hassod_ros.learning.resume import load_state
 from hassod_ros.learning.schedules import learning_rate_factor
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.pth"
-Score = Callable[[CascadeMaskRCNN], Mapping[str, float]]  # figures of a detector, the first one the larger the better
+Score = Callable[[Detector], Mapping[str, float]]  # figures of a detector, the first one the larger the better
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +56,7 @@ class SupervisedBatch:
 class LossNetwork(nn.Module):
     """The detector as a module from batches with targets to losses: what DistributedDataParallel can wrap."""
 
-    def __init__(self, detector: CascadeMaskRCNN) -> None:
+    def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
 
@@ -79,7 +78,7 @@ class LossNetwork(nn.Module):
 class Learner(Protocol):
     """What differs between burn-in and Mean Teacher."""
 
-    student: CascadeMaskRCNN
+    student: Detector
 
     def supervise(self, batches: Sequence[Batch], iteration: int) -> tuple[list[SupervisedBatch], dict[str, float]]:
         """What the student learns in one step, and figures for the log."""
@@ -129,7 +128,7 @@ def fit(
     device = world.device
     network = LossNetwork(learner.student)
     # With statistics over all processes their buffers are equal anyway.
-    own = any("batch" in norm for norm in (learner.student.config.backbone_norm, learner.student.config.fpn_norm))
+    own = any(isinstance(module, nn.BatchNorm2d) for module in learner.student.modules())
     parallel = DistributedDataParallel(network, broadcast_buffers=own) if world.size > 1 else None
     optimizer = make_optimizer(learner.student, stage)
     scaler = torch.amp.GradScaler(device.type, enabled=stage.precision == "fp16")

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hassod_ros.detection.base import Targets
-from hassod_ros.detection.cascade.model import CascadeMaskRCNN
-from hassod_ros.detection.detections import Detections, to_instances
+from hassod_ros.detection.base import Detector, Predictions, Targets
+from hassod_ros.detection.detections import Detections
 from hassod_ros.learning.config import MeanTeacherConfig
 from hassod_ros.learning.dataset import Batch
 from hassod_ros.learning.distributed import World, share_buffers
 from hassod_ros.learning.loop import SupervisedBatch
 from hassod_ros.learning.schedules import branch_weights
+from hassod_ros.learning.thresholds import SizeThresholds
 
 
 class MeanTeacher:
@@ -34,13 +34,18 @@ class MeanTeacher:
 
     """
 
-    def __init__(self, student: CascadeMaskRCNN, stage: MeanTeacherConfig, world: World) -> None:
+    def __init__(self, student: Detector, stage: MeanTeacherConfig, world: World) -> None:
         self.student = student
         self._stage, self._world = stage, world
         self.teacher = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(stage.ema_decay), use_buffers=True)
         self.teacher.update_parameters(student)  # the first update copies; from now on it averages
         self.teacher.requires_grad_(False)
         self.teacher.train(stage.teacher_mode == "train")
+        self.thresholds = (
+            SizeThresholds(stage.score_threshold, stage.threshold_bounds, stage.threshold_quantile)
+            if stage.threshold == "dynamic"
+            else None
+        )
 
     def supervise(self, batches: Sequence[Batch], iteration: int) -> tuple[list[SupervisedBatch], dict[str, float]]:
         """One batch from the labels and one from the teacher; `batches` are a labelled and an unlabelled one."""
@@ -58,6 +63,7 @@ class MeanTeacher:
                 cover=stage.level_cover,
                 levels=stage.teacher_levels,
                 masks=stage.teacher_mask_weight > 0,
+                by_size=self.thresholds,
             )
             for detections in found
         ]
@@ -89,24 +95,34 @@ class MeanTeacher:
             ),
         ]
         boxes = sum(len(target.boxes) for target in targets) / len(targets)
-        return supervised, {"label_weight": label_weight, "teacher_weight": teacher_weight, "teacher_boxes": boxes}
+        figures = {"label_weight": label_weight, "teacher_weight": teacher_weight, "teacher_boxes": boxes}
+        return supervised, figures | (self.thresholds.figures() if self.thresholds else {})
 
-    def average(self) -> CascadeMaskRCNN:
+    def average(self) -> Detector:
         """The teacher as a detector."""
-        return cast(CascadeMaskRCNN, self.teacher.module)
+        return cast(Detector, self.teacher.module)
 
     def stepped(self) -> None:
         """Move the teacher towards the student, batch norm statistics included."""
         self.teacher.update_parameters(self.student)
         share_buffers(self.teacher, self._world)
+        if self.thresholds:
+            share_buffers(self.thresholds, self._world)
 
     def modules(self) -> dict[str, nn.Module]:
-        """Student and teacher."""
-        return {"student": self.student, "teacher": self.teacher}
+        """Student and teacher, and the thresholds where they move."""
+        held = {"student": self.student, "teacher": self.teacher}
+        return held | ({"thresholds": self.thresholds} if self.thresholds else {})
 
 
 def teacher_targets(
-    detections: Detections, *, threshold: float, cover: float, levels: Literal["coverage", "head"], masks: bool
+    detections: Predictions,
+    *,
+    threshold: float,
+    cover: float,
+    levels: Literal["coverage", "head"],
+    masks: bool,
+    by_size: SizeThresholds | None = None,
 ) -> Targets:
     """What the student learns from the teacher's detections in one picture.
 
@@ -116,15 +132,21 @@ def teacher_targets(
         cover: Coverage threshold between the teacher's masks.
         levels: From the forest of these masks ("coverage"), or from the teacher's level head ("head").
         masks: Give the masks, too; without a mask loss they are not needed.
+        by_size: Thresholds that follow the teacher's scores, instead of `threshold`; they take note of these.
 
     Returns:
         Targets on the detections' device; what covers no pixel is left out.
 
     """
-    if levels == "coverage":
+    if levels == "coverage" and isinstance(detections, Detections):
         detections = replace(detections, level_probabilities=detections.level_probabilities[:, :0])
-    found = to_instances(detections, detections.size, score_threshold=threshold, cover=cover)
-    device = detections.boxes.device
+    if by_size is None:
+        found = detections.to_instances(detections.size, score_threshold=threshold, cover=cover)
+    else:
+        found = detections.to_instances(detections.size, score_threshold=by_size.lowest, cover=cover)
+        by_size.observe(found.areas, found.scores)
+        found = found.select(found.scores > by_size.of(found.areas))
+    device = detections.scores.device
     return Targets(
         boxes=torch.from_numpy(found.boxes).to(device),
         levels=torch.from_numpy(found.levels.astype(np.int64)).to(device),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hassod_ros.detection.cascade.model import CascadeMaskRCNN
-from hassod_ros.detection.detections import to_instances
+from hassod_ros.detection.base import Detector
 from hassod_ros.drawing import draw
 from hassod_ros.instances import Instances
 from hassod_ros.learning.dataset import Batch
@@ -15,13 +14,13 @@ _SHOWN = 20  # best detections, whatever their score: an early detector is sure 
 
 
 @torch.no_grad()
-def preview(detector: CascadeMaskRCNN, batch: Batch) -> np.ndarray:
+def preview(detector: Detector, batch: Batch) -> np.ndarray:
     """(H, 2 W, 3) uint8 RGB: the first picture of a batch with its labels, and with the detector's best finds."""
     size = batch.sizes[0]
     image = batch.images[:1, :, : size[0], : size[1]]
     training = detector.training
     detector.eval()
-    found = to_instances(detector(image)[0], size, mask_threshold=detector.config.mask_threshold)
+    found = detector(image)[0].to_instances(size, mask_threshold=detector.config.mask_threshold)
     detector.train(training)
     target = batch.targets[0]
     masks = np.zeros((0, *size), bool) if target.masks is None else target.masks.cpu().numpy()

@@ -24,6 +24,8 @@ from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
 from hassod_ros.coco import to_coco
+from hassod_ros.detection.base import Detector
+from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, read_config
 from hassod_ros.detection.detections import Detections, place_masks
@@ -89,8 +91,11 @@ def relabel(
     return shards.merge(info)
 
 
-def label(model: CascadeMaskRCNN, image: np.ndarray, config: RelabelConfig) -> Instances:
+def label(model: Detector, image: np.ndarray, config: RelabelConfig) -> Instances:
     """What a detector finds in an image, as labels.
+
+    A cascade looks at a view of each of the sides and votes. A detector of another kind, whose masks lie in no boxes,
+    looks at the largest one; its outlines do not follow the colours.
 
     Args:
         model: In evaluation mode.
@@ -98,6 +103,8 @@ def label(model: CascadeMaskRCNN, image: np.ndarray, config: RelabelConfig) -> I
         config: Settings.
 
     """
+    if not isinstance(model, CascadeMaskRCNN):
+        return _label_alone(model, image, config)
     height, width = image.shape[:2]
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     sizes = [[max(1, round(side * length / max(height, width))) for length in (height, width)] for side in config.sides]
@@ -131,6 +138,25 @@ def label(model: CascadeMaskRCNN, image: np.ndarray, config: RelabelConfig) -> I
         scores=np.clip(scores, 0, 1),
         levels=levels,
         parents=parents,
+    )
+
+
+@torch.inference_mode()
+def _label_alone(model: Detector, image: np.ndarray, config: RelabelConfig) -> Instances:
+    """The detector's own finds in the largest view."""
+    height, width = image.shape[:2]
+    size = [max(1, round(max(config.sides) * length / max(height, width))) for length in (height, width)]
+    view = functional.resize(torch.from_numpy(image).permute(2, 0, 1), size, antialias=True)
+    (found,) = model(view[None].float().to(next(model.parameters()).device))
+    labels = found.to_instances(
+        (height, width),
+        score_threshold=config.score_threshold,
+        mask_threshold=config.mask_threshold,
+        cover=config.cover,
+    )
+    sides = labels.regions[:, 2:] - labels.regions[:, :2]
+    return labels.select(
+        np.flatnonzero(sides.min(axis=1, initial=height + width) >= config.min_side)[: config.detections]
     )
 
 
@@ -184,6 +210,9 @@ def _label_shard(job: tuple[Path, list[str], int, Path, RelabelConfig]) -> list[
 
 
 @cache  # once a process
-def _detector(checkpoint: Path, config: RelabelConfig, device: str) -> CascadeMaskRCNN:
-    limits = {"score_threshold": _SEEN, "nms": config.nms, "detections": 2 * config.detections}
-    return open_detector(checkpoint, read_config(checkpoint).changed(**limits)).to(device)
+def _detector(checkpoint: Path, config: RelabelConfig, device: str) -> Detector:
+    network = read_config(checkpoint)
+    network = network.changed(score_threshold=_SEEN, detections=2 * config.detections)
+    if isinstance(network, DetectorConfig):
+        network = network.changed(nms=config.nms)
+    return open_detector(checkpoint, network).to(device)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim.swa_utils import update_bn
 
 from hassod_ros.default_model import DEFAULT, default_model
+from hassod_ros.detection.base import Detector
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.cascade.onnx_weights import recover_norms
-from hassod_ros.detection.checkpoints import load_weights, save_weights
+from hassod_ros.detection.checkpoints import MASK2FORMER, build_detector, load_weights, save_weights
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
 from hassod_ros.learning.annotations import Annotations, describe, load_annotations, unlabelled
@@ -94,6 +96,8 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
     stage, run, data = recipe.mean_teacher, recipe.run, recipe.data
     folder = Path(run.output) / "mean_teacher"
     initial = _weights_of(stage.initial) or str(Path(run.output) / "burn_in" / WEIGHTS)
+    if recipe.detector == MASK2FORMER and not stage.teacher_mask_weight > 0:
+        raise InputError("Mask2Former learns from masks; set mean_teacher.teacher_mask_weight above 0")
     if not Path(initial).is_file():
         raise InputError(
             f"{initial} does not exist: the teacher needs a trained detector; run train/detector.py with the same "
@@ -135,20 +139,17 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
         return _finish(final, labelled_stream, stage, recipe, folder, world)
 
 
-def new_detector(recipe: Recipe, initial: str, world: World) -> CascadeMaskRCNN:
+def new_detector(recipe: Recipe, initial: str, world: World) -> Detector:
     """The recipe's detector on this process's device, with the weights of `initial` where it is given.
 
     Batch norm over all processes needs GPUs: on CPUs every process keeps its own statistics.
     """
-    config = recipe.model
+    config: Any = recipe.mask2former if recipe.detector == MASK2FORMER else recipe.model
     if world.device.type == "cpu":
-        config = dataclasses.replace(
-            config,
-            backbone_norm=config.backbone_norm.replace("sync", "batch"),
-            fpn_norm=config.fpn_norm.replace("sync", "batch"),
-        )
+        norms = {name: getattr(config, name) for name in ("backbone_norm", "fpn_norm") if hasattr(config, name)}
+        config = config.changed(**{name: norm.replace("sync", "batch") for name, norm in norms.items()})
     torch.manual_seed(seed_of(recipe.run.seed))
-    detector = CascadeMaskRCNN(config)
+    detector = build_detector(config)
     if initial:
         load_weights(detector, initial)
     # Channels side by side suit convolutions in half precision on GPUs, and all on CPUs (measured there: 1.2 to 1.5x).
@@ -160,9 +161,9 @@ def _weights_of(initial: str) -> str:
     return str(default_model()) if initial == DEFAULT else initial
 
 
-def _recover(detector: CascadeMaskRCNN, initial: str, stream: TrainingBatches) -> None:
+def _recover(detector: Detector, initial: str, stream: TrainingBatches) -> None:
     """An export has no batch norm statistics: they are measured on the first pictures, before training changes them."""
-    if Path(initial).suffix == ".onnx":
+    if Path(initial).suffix == ".onnx" and isinstance(detector, CascadeMaskRCNN):
         device = next(detector.parameters()).device
         count = max(1, _RECOVERY_PICTURES // stream.batch_size)
         recover_norms(detector, (stream[k].images.to(device) for k in range(count)))
@@ -187,7 +188,8 @@ def _settings(recipe: Recipe, stage: str, annotations: Annotations, initial: str
     Not the folders, which may have moved, nor how long the stage is, which may be lengthened, nor how many processes
     share it. Labels and initial weights are told by their contents: others make another run.
     """
-    ours = ("model.", "data.", f"{stage}.", "run.seed", "run.deterministic")
+    network = "mask2former." if recipe.detector == MASK2FORMER else "model."
+    ours = (network, "data.", f"{stage}.", "run.seed", "run.deterministic")
     free = {"data.images", "data.annotations", "data.unlabelled", f"{stage}.iterations", f"{stage}.accumulate"}
     values = {name: value for name, value in flat(recipe).items() if name.startswith(ours) and name not in free}
     values[f"{stage}.initial"] = sha256(initial) if initial else ""
@@ -196,7 +198,7 @@ def _settings(recipe: Recipe, stage: str, annotations: Annotations, initial: str
 
 
 def _finish(
-    detector: CascadeMaskRCNN, stream: TrainingBatches, stage: StageConfig, recipe: Recipe, folder: Path, world: World
+    detector: Detector, stream: TrainingBatches, stage: StageConfig, recipe: Recipe, folder: Path, world: World
 ) -> Path:
     """PreciseBN on pictures as they are, without copy-paste; then the weights, unless they are there already.
 

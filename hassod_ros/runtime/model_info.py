@@ -23,7 +23,13 @@ PRECISIONS = ("fp32", "fp16", "int8")
 _METADATA_PROPS = 14  # field of ModelProto (onnx.proto)
 _LENGTH_DELIMITED, _VARINT = 2, 0
 _RENAMED = {"cover": "parent_coverage"}  # of files that are older still
-_ADDED = ("parent_coverage", "color_weight", "evidence", "feature_stride")  # older files lack it: they take the default
+_ADDED = (
+    "parent_coverage",
+    "color_weight",
+    "evidence",
+    "feature_stride",
+    "mask_stride",
+)  # older files lack it: they take the default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +47,9 @@ class ModelInfo:
         levels: Names in the order of `Level`.
         proposals: K, regions that the cascade refines.
         detections: D, rows of each output.
-        mask_size: Side of a mask's probability map, usually 28.
+        mask_size: Side of a mask's probability map, usually 28; without meaning where `mask_stride` is not 0.
+        mask_stride: Pixels of the input a cell of a mask is wide where masks span the input and the file has the output
+            `ancestors`; 0 where masks lie in boxes.
         score_thresholds: Recommended least score for each level, in [0, 1].
         mask_threshold: Probability from which a pixel belongs to the mask.
         level_source: "head", or "coverage" where the masks tell levels better than the level head does.
@@ -81,6 +89,7 @@ class ModelInfo:
     feature_stride: int = 0
     nms_threshold: float = 0.5
     mask_size: int = 28
+    mask_stride: int = 0
     layout: str = "NHWC"
     color_order: str = "RGB"
     levels: tuple[str, ...] = tuple(level.name.lower() for level in Level)
@@ -105,6 +114,7 @@ class ModelInfo:
             "parent_coverage": 0 < self.parent_coverage <= 1,
             "color_weight": 0 <= self.color_weight < math.inf,
             "feature_stride": self.feature_stride >= 0,
+            "mask_stride": self.mask_stride >= 0,
             "nms_threshold": 0 < self.nms_threshold <= 1,
             "layout": self.layout == "NHWC",
             "color_order": self.color_order == "RGB",

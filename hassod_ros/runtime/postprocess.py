@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hassod_ros.hierarchy import coverage_forest
+from hassod_ros.hierarchy import ancestor_forest, coverage_forest
 from hassod_ros.instances import Instances, Level
-from hassod_ros.masks import has_area, paste_filled, pixel_regions
+from hassod_ros.masks import has_area, paste_filled, pixel_regions, place_maps
 from hassod_ros.outlines import follow_colors
 from hassod_ros.runtime.evidence import Evidence, find_cues
 from hassod_ros.runtime.model_info import LEVEL_SOURCES, ModelInfo
@@ -26,11 +26,15 @@ class RawDetections:
         boxes: (B, D, 4) float32 xyxy in pixels of the network's input.
         scores: (B, D) float32 in [0, 1], descending.
         level_probabilities: (B, D, 3) float32 in the order of `Level`.
-        masks: (B, D, M, M) float32 probabilities over the box.
+        masks: (B, D, M, M) float32 probabilities over the box; over the whole input, (B, D, h, w), where `mask_stride`
+            is not 0.
         count: (B,) int32, valid rows.
         converged: (B,) bool; False where non-maximum suppression ran out of steps, so that a few overlapping boxes may
             be missing or superfluous.
         features: (B, C, rows, columns) float32, the finest pyramid level; None where they were not asked for.
+        ancestors: (B, D, D) float32, probability that the column is an ancestor of the row; None where masks alone
+            tell.
+        mask_stride: Pixels of the network's input along a cell of masks that span it; 0: they lie in boxes.
 
     """
 
@@ -41,6 +45,8 @@ class RawDetections:
     count: np.ndarray
     converged: np.ndarray
     features: np.ndarray | None = None
+    ancestors: np.ndarray | None = None
+    mask_stride: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +112,11 @@ def to_instances(
 
     Parents come from the masks: of those that cover the child, the deepest one (see `coverage_forest`), with evidence
     the smallest that may be one (see `Evidence`). With levels of the head only masks of a higher level are candidates;
-    where masks and levels disagree, the level stands and the instance has no parent.
+    where masks and levels disagree, the level stands and the instance has no parent. Of a detector that tells
+    ancestors, they arrange the masks (see `ancestor_forest`).
     """
+    if raw.ancestors is not None:
+        return _arranged(raw.ancestors[index], raw, index, placed, options)
     by_head = options.level_source == "head"
     lowest = (min(options.score_thresholds),) * len(Level)
     least = np.asarray(options.score_thresholds if by_head else lowest, np.float32)
@@ -151,9 +160,44 @@ def to_instances(
         parents=parents,
         scene=scene,
     )
-    least = np.asarray(options.score_thresholds, np.float32)[levels]
-    # A level that was only found here may ask for more than the lowest threshold.
-    return instances if by_head or (scores >= least).all() else instances.select(np.flatnonzero(scores >= least))
+    return instances if by_head else _above(instances, options)
+
+
+def _arranged(
+    ancestors: np.ndarray, raw: RawDetections, index: int, placed: Letterbox, options: PostprocessOptions
+) -> Instances:
+    """Instances of image `index` with masks that span the input, arranged by their `ancestors` (D, D)."""
+    count = int(raw.count[index])
+    scores = np.clip(raw.scores[index, :count], 0, 1)
+    rows = np.flatnonzero(scores >= min(options.score_thresholds))
+    height, width = (-(-side // raw.mask_stride) for side in placed.content_size)
+    regions, masks, drawn = place_maps(
+        raw.masks[index, rows, :height, :width],
+        placed.image_size,
+        placed.content_size,
+        raw.mask_stride,
+        options.mask_threshold,
+    )
+    rows = rows[drawn][: options.max_instances]
+    regions, masks = regions[: options.max_instances], masks[: options.max_instances]
+    parents, levels = ancestor_forest(regions, masks, ancestors[np.ix_(rows, rows)], cover=options.parent_coverage)
+    return _above(
+        Instances(
+            image_size=placed.image_size,
+            boxes=regions,
+            masks=masks,
+            scores=scores[rows],
+            levels=levels,
+            parents=parents,
+        ),
+        options,
+    )
+
+
+def _above(instances: Instances, options: PostprocessOptions) -> Instances:
+    """A level that only the forest told may ask for more than the lowest threshold."""
+    passes = instances.scores >= np.asarray(options.score_thresholds, np.float32)[instances.levels]
+    return instances if passes.all() else instances.select(np.flatnonzero(passes))
 
 
 def select_rows(raw: RawDetections, index: int, options: PostprocessOptions) -> tuple[np.ndarray, np.ndarray]:

@@ -61,6 +61,10 @@ def test_what_hangs_on_another_thing_should_lie_in_it(car, entry):
     found = run(beside, predictions)["mask"]["parents"]
     assert (found["found"], found["nested_right"], found["hanging"]) == (2, 2, 6)
     assert found["precision"] == pytest.approx(4 / 6)
+    assert found["pairs"] == 3  # the set states three parts of one whole; two of the six are among them
+    assert found["pair_precision"] == pytest.approx(2 / 6)
+    assert found["pair_recall"] == pytest.approx(2 / 3)
+    assert found["pair_F1"] == pytest.approx(4 / 9)
 
 
 def test_levels(car, entry):

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from hassod_ros.detection.base import Targets
+from hassod_ros.detection.base import Detector, Targets
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.fpn import SIZE_DIVISOR, build_backbone
 from hassod_ros.detection.cascade.losses import (
@@ -29,7 +29,7 @@ from hassod_ros.detection.cascade.rpn import Rpn
 from hassod_ros.detection.detections import Detections
 
 
-class CascadeMaskRCNN(nn.Module):
+class CascadeMaskRCNN(Detector):
     """Images in, detections out.
 
     Calling the model runs inference, in evaluation mode or, for a teacher, in training mode (then with batch statistics

@@ -86,6 +86,7 @@ class StaticDetector(nn.Module):
 
     """
 
+    outputs = OUTPUTS
     pixel_mean: Tensor
     pixel_std: Tensor
     limits: Tensor

@@ -22,7 +22,7 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 OUTPUTS = ("boxes", "scores", "level_probabilities", "masks", "count", "converged")
-FEATURES = "features"
+ANCESTORS, FEATURES = "ancestors", "features"
 
 
 class OnnxRuntimeBackend:
@@ -65,7 +65,7 @@ class OnnxRuntimeBackend:
         info = read_model_info(path)
         if features:
             check_features(info, str(path))
-        outputs = (*OUTPUTS, FEATURES) if features else OUTPUTS
+        outputs = (*OUTPUTS, *((ANCESTORS,) if info.mask_stride else ()), *((FEATURES,) if features else ()))
         name = _choose_provider("cpu" if provider == "auto" and device == "cpu" else provider)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or _allowed_cores()
@@ -101,7 +101,8 @@ class OnnxRuntimeBackend:
         if self._session is None:
             raise RuntimeError("this backend is closed")
         found = dict(zip(self._outputs, self._session.run(self._outputs, {"images": images}), strict=True))
-        return RawDetections(**found | {"converged": found["converged"].astype(bool)})
+        found["converged"] = found["converged"].astype(bool)
+        return RawDetections(**found, mask_stride=self.info.mask_stride)
 
     def warm_up(self) -> None:
         """See `Backend.warm_up`."""

@@ -115,7 +115,8 @@ class TensorRTBackend:
         check(cudart.cudaGraphLaunch(self._graph, self._stream))
         check(cudart.cudaStreamSynchronize(self._stream))
         found = {name: buffer.host.copy() for name, buffer in self._wanted.items()}
-        return RawDetections(**found | {"converged": found["converged"].astype(bool)})
+        found["converged"] = found["converged"].astype(bool)
+        return RawDetections(**found, mask_stride=self.info.mask_stride)
 
     def warm_up(self) -> None:
         """See `Backend.warm_up`."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from operator import attrgetter, itemgetter
+from typing import Any
 
 import numpy as np
 import torch
 
+from hassod_ros.detection.base import Detector
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.fpn import STRIDES
-from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector
 from hassod_ros.detection.detections import Detections
+from hassod_ros.detection.mask2former.config import Mask2FormerConfig
+from hassod_ros.detection.mask2former.found import Found, extents
+from hassod_ros.detection.mask2former.model import STRIDE, Mask2Former
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256
 from hassod_ros.instances import Level
@@ -22,6 +27,9 @@ from hassod_ros.runtime.backends.base import blank_images, check_images
 from hassod_ros.runtime.evidence import Evidence
 from hassod_ros.runtime.model_info import ModelInfo
 from hassod_ros.runtime.postprocess import RawDetections
+
+PREDICTED_COVER = 0.75  # share of a predicted mask that its parent contains, HASSOD's
+_ANY = 1e-9  # share that asks for nothing
 
 
 class TorchBackend:
@@ -35,10 +43,10 @@ class TorchBackend:
 
     """
 
-    def __init__(self, model: CascadeMaskRCNN, info: ModelInfo, device: str = "cpu", *, features: bool = False) -> None:
+    def __init__(self, model: Detector, info: ModelInfo, device: str = "cpu", *, features: bool = False) -> None:
         self.info = info
         self.name = f"torch {torch.__version__} {device}"
-        self._model: CascadeMaskRCNN | None = model.to(device)
+        self._model: Detector | None = model.to(device)
         self._device = device
         self._features = features
 
@@ -47,7 +55,7 @@ class TorchBackend:
         cls,
         path: str | os.PathLike,
         *,
-        config: DetectorConfig | None = None,
+        config: DetectorConfig | Mask2FormerConfig | None = None,
         input_size: tuple[int, int] = (480, 640),
         batch: int = 1,
         device: str | None = None,
@@ -84,13 +92,13 @@ class TorchBackend:
         if self._model is None:
             raise RuntimeError("this backend is closed")
         pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float()
-        passing: list[torch.Tensor] = []  # the trunk runs once: its features are taken where they pass by
-        hook = self._model.backbone.register_forward_hook(lambda module, images, pyramid: passing.append(pyramid[0]))
-        try:
-            raw = stack_detections(self._model(pixels), self.info.detections, self.info.mask_size)
-        finally:
-            hook.remove()
-        return replace(raw, features=passing[0].float().cpu().numpy()) if self._features else raw
+        found, features = _observe(self._model, pixels)
+        if self.info.mask_stride:
+            cells = [-(-side // self.info.mask_stride) for side in self.info.input_size]
+            raw = stack_found(found, self.info.detections, (cells[0], cells[1]), self._model.config.mask_threshold)
+        else:
+            raw = stack_detections(found, self.info.detections, self.info.mask_size)
+        return replace(raw, features=features.float().cpu().numpy()) if self._features else raw
 
     def warm_up(self) -> None:
         """See `Backend.warm_up`."""
@@ -102,7 +110,7 @@ class TorchBackend:
 
 
 def describe(
-    model: CascadeMaskRCNN,
+    model: Detector,
     *,
     input_size: tuple[int, int],
     batch: int,
@@ -111,18 +119,37 @@ def describe(
     recipe: str = "",
     score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5),
     level_source: str = "head",
-    parent_coverage: float = 0.75,
+    parent_coverage: float | None = None,
     color_weight: float = 0.0,
     evidence: Evidence | None = None,
 ) -> ModelInfo:
-    """The metadata of a detector that runs at one batch and input size."""
+    """The metadata of a detector that runs at one batch and input size; by default `parent_coverage` is its own."""
     config = model.config
+    own: dict[str, Any]
+    if isinstance(model, Mask2Former):
+        own = {
+            "architecture": f"mask2former_{config.backbone}",
+            "proposals": config.queries,
+            "detections": min(config.detections, config.queries),
+            "level_source": "coverage",  # it has no level head
+            "parent_coverage": max(config.cover, _ANY) if parent_coverage is None else parent_coverage,
+            "nms_threshold": 1.0,  # nothing is suppressed
+            "mask_stride": STRIDE,
+        }
+    else:
+        own = {
+            "architecture": f"cascade_mask_rcnn_{config.backbone}",
+            "proposals": config.rpn_post_nms[1],
+            "detections": min(config.detections, config.rpn_post_nms[1]),
+            "level_source": level_source,
+            "parent_coverage": PREDICTED_COVER if parent_coverage is None else parent_coverage,
+            "nms_threshold": config.nms,
+            "mask_size": 2 * config.mask_pool,
+        }
     return ModelInfo(
-        architecture=f"cascade_mask_rcnn_{config.backbone}",
+        **own,
         input_size=input_size,
         batch=batch,
-        proposals=config.rpn_post_nms[1],
-        detections=min(config.detections, config.rpn_post_nms[1]),
         weights_sha256=weights_sha256,
         revision=revision(),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -131,15 +158,27 @@ def describe(
         mean=tuple(config.pixel_mean),
         std=tuple(config.pixel_std),
         score_thresholds=score_thresholds,
-        level_source=level_source,
-        parent_coverage=parent_coverage,
         color_weight=color_weight,
         evidence=evidence,
         feature_stride=STRIDES[0],
-        nms_threshold=config.nms,
         mask_threshold=config.mask_threshold,
-        mask_size=2 * config.mask_pool,
     )
+
+
+def _observe(model: Detector, pixels: torch.Tensor) -> tuple[Sequence[Any], torch.Tensor]:
+    """What a detector finds, and its finest features, taken where they pass by: the trunk runs once."""
+    passing: list[torch.Tensor] = []
+    module: Any
+    finest: Callable[[Any], torch.Tensor]
+    if isinstance(model, Mask2Former):
+        module, finest = model.body.pixel_decoder, attrgetter("mask_features")
+    else:
+        module, finest = model.backbone, itemgetter(0)
+    hook = module.register_forward_hook(lambda module, given, made: passing.append(finest(made)))
+    try:
+        return model(pixels), passing[0]
+    finally:
+        hook.remove()
 
 
 def stack_detections(found: Sequence[Detections], rows: int, side: int) -> RawDetections:
@@ -161,4 +200,27 @@ def stack_detections(found: Sequence[Detections], rows: int, side: int) -> RawDe
         # A detector without level heads finds wholes only.
         raw.level_probabilities[i, :n] = levels if levels.shape[1] else np.eye(len(Level), dtype=np.float32)[0]
         raw.masks[i, :n] = each.mask_probabilities.cpu().numpy()
+    return raw
+
+
+def stack_found(found: Sequence[Found], rows: int, cells: tuple[int, int], threshold: float) -> RawDetections:
+    """Detections of B images with masks of (h, w) cells as arrays of `rows` rows each, the rest zeros."""
+    batch = len(found)
+    raw = RawDetections(
+        boxes=np.zeros((batch, rows, 4), np.float32),
+        scores=np.zeros((batch, rows), np.float32),
+        level_probabilities=np.tile(np.eye(len(Level), dtype=np.float32)[0], (batch, rows, 1)),
+        masks=np.zeros((batch, rows, *cells), np.float32),
+        count=np.array([len(each) for each in found], np.int32),
+        converged=np.ones(batch, bool),
+        ancestors=np.zeros((batch, rows, rows), np.float32),
+        mask_stride=STRIDE,
+    )
+    assert raw.ancestors is not None
+    for i, each in enumerate(found):
+        n = len(each)
+        raw.boxes[i, :n] = STRIDE * extents(each.masks > threshold).cpu().numpy()
+        raw.scores[i, :n] = each.scores.cpu().numpy()
+        raw.masks[i, :n] = each.masks.cpu().numpy()
+        raw.ancestors[i, :n, :n] = each.ancestors.cpu().numpy()
     return raw

@@ -1,0 +1,194 @@
+"""Mask2Former learns: some photographs and SOHES' labels of them by heart, from random weights, on the CPU.
+
+Figures are of the masks against these labels. The last rows arrange the same masks in other ways: by the ancestor head,
+by the head where masks cover each other too, and by coverage alone.
+
+Example:
+    python benchmarks/by_heart.py --images photos --count 20 --out /tmp/by_heart
+
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional
+
+from hassod_ros.coco import from_coco, read_json, to_coco
+from hassod_ros.commands import run, script_parser
+from hassod_ros.cores import usable_cores
+from hassod_ros.detection.base import Detector
+from hassod_ros.detection.checkpoints import open_detector
+from hassod_ros.detection.input_size import input_size
+from hassod_ros.detection.mask2former.config import Mask2FormerConfig
+from hassod_ros.discovery.features import load_features, suited_options
+from hassod_ros.discovery.features.base import HANDCRAFTED
+from hassod_ros.discovery.method import make_method
+from hassod_ros.discovery.pseudo_label import warm_up
+from hassod_ros.drawing import draw
+from hassod_ros.errors import InputError
+from hassod_ros.evaluation.annotations import load_annotations, parse_predictions
+from hassod_ros.evaluation.evaluate import evaluate
+from hassod_ros.evaluation.tables import format_table
+from hassod_ros.files import write_json
+from hassod_ros.hierarchy import coverage_forest
+from hassod_ros.images import list_images, read_image
+from hassod_ros.instances import Instances
+from hassod_ros.learning.config import DataConfig, Recipe, RunConfig, StageConfig
+from hassod_ros.learning.stages import burn_in
+
+COLUMNS = ("AR@10", "AR@100", "AP", "pair_precision", "pair_recall", "pair_F1", "pairs")
+SHOWN = 4  # pictures drawn
+LEAST = 0.01  # share of a picture that a label covers: 35 a picture, so that 100 detections can reach them all
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Label, learn, measure; the status is that of `commands.run`."""
+    parser = script_parser("by_heart", __doc__)
+    parser.add_argument("--images", required=True, help="folder (or list) of photographs")
+    parser.add_argument("--count", type=int, default=20, help="how many of them, evenly spread")
+    parser.add_argument("--iterations", type=int, default=1200, help="steps of 4 photographs")
+    parser.add_argument("--side", type=int, default=160, help="shorter side that is learned, px")
+    parser.add_argument("--out", required=True, help="folder for labels, weights and pictures; a run there goes on")
+    given = parser.parse_args(arguments)
+    return run("by_heart", lambda: work(given))
+
+
+def work(given: Any) -> None:
+    """See `main`."""
+    out = Path(given.out)
+    paths = list_images(given.images)
+    if not 1 <= given.count <= len(paths):
+        raise InputError(f"{given.images} has {len(paths)} photographs; --count must lie between 1 and that")
+    paths = [paths[i * len(paths) // given.count] for i in range(given.count)]
+    labels = out / "labels.json"
+    if not labels.is_file():
+        label(paths, labels)
+    recipe = make_recipe(out, given)
+    wall, processor = time.perf_counter(), time.process_time()
+    weights = burn_in(recipe)
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    print(
+        f"learned in {wall / 60:.1f} min, {processor / 60:.1f} min of processor time, "
+        f"{torch.get_num_threads()} threads on {usable_cores()} cores, load {os.getloadavg()[0]:.1f}"
+    )
+    rows = measure(open_detector(weights), labels, recipe, out)
+    print(format_table(rows, COLUMNS))
+    write_json(out / "figures.json", {"minutes": wall / 60, "processor_minutes": processor / 60, "rows": rows})
+
+
+def label(paths: list[Path], labels: Path) -> None:
+    """SOHES' labels of the photographs, which are copied beside them."""
+    features = load_features(HANDCRAFTED)
+    method = make_method("sohes", {**suited_options(HANDCRAFTED), "filters.min_share": LEAST})
+    warm_up(method)
+    content: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]}
+    (labels.parent / "images").mkdir(parents=True, exist_ok=True)
+    for number, path in enumerate(paths, start=1):
+        image = read_image(path)
+        (partition,) = method.partition([method.prepare(image, features.patch_size)], features, None)
+        found = method.masks(image, partition)
+        name = f"{number:03}.png"
+        Image.fromarray(image).save(labels.parent / "images" / name)
+        content["images"].append(
+            {"id": number, "file_name": name, "height": image.shape[0], "width": image.shape[1]},
+        )
+        content["annotations"] += to_coco(found, number, first_id=len(content["annotations"]) + 1)
+        print(f"{number} of {len(paths)} photographs labelled: {len(found)} masks", flush=True)
+    write_json(labels, content)
+
+
+def make_recipe(out: Path, given: Any) -> Recipe:
+    """A small detector, and every photograph as it is: no mirroring, no other size, nothing pasted."""
+    return Recipe(
+        detector="mask2former",
+        mask2former=Mask2FormerConfig(
+            backbone="resnet18",
+            backbone_width=0.5,
+            queries=80,
+            width=96,
+            heads=4,
+            encoder_layers=1,
+            decoder_layers=3,
+            feedforward=256,
+            points=1024,
+            ancestor_weight=2.0,
+        ),
+        data=DataConfig(
+            str(out / "images"),
+            str(out / "labels.json"),
+            short_sides=(given.side,),
+            max_side=2 * given.side,
+            flip=0.0,
+        ),
+        burn_in=StageConfig(
+            iterations=given.iterations,
+            batch_size=4,
+            optimizer="adamw",
+            learning_rate=0.0008,
+            schedule="cosine",
+            warmup=50,
+            weight_decay=0.0001,
+            clip="global",
+            clip_norm=1.0,
+            precision="fp32",
+            copy_paste=0.0,
+            drop_loss_iou=None,
+            precise_bn=5,
+        ),
+        run=RunConfig(str(out / "run"), device="cpu", workers=0, checkpoint_every=100, picture_every=0),
+    )
+
+
+@torch.no_grad()
+def measure(detector: Detector, labels: Path, recipe: Recipe, out: Path) -> dict[str, dict[str, Any]]:
+    """Figures of the detector's masks, arranged in several ways; the first pictures are drawn, labels at the left."""
+    annotated = load_annotations(labels)
+    entries = read_json(labels)["annotations"]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, picture in enumerate(annotated.pictures):
+        image = read_image(out / "images" / picture.file_name)
+        size = image.shape[0], image.shape[1]
+        view = input_size(size, recipe.data.short_sides[0], recipe.data.max_side)
+        pixels = functional.resize(torch.from_numpy(image).permute(2, 0, 1), list(view))
+        (predictions,) = detector(pixels[None].float())
+        ways = {
+            "ancestor head": predictions.to_instances(size, cover=0.0),
+            "ancestor head, covered": predictions.to_instances(size),
+        }
+        ways |= {f"coverage {cover}": _by_coverage(ways["ancestor head"], cover) for cover in (0.75, 0.9)}
+        for name, instances in ways.items():
+            results = found.setdefault(name, [])
+            results += to_coco(instances, picture.image_id, first_id=len(results) + 1)
+        if number < SHOWN:
+            own = from_coco([each for each in entries if each["image_id"] == picture.image_id], size)
+            best = ways["ancestor head, covered"]
+            best = best.select(np.flatnonzero(best.scores > 0.5))
+            Image.fromarray(np.hstack([image, draw(image, own), draw(image, best)])).save(out / f"drawn_{number}.png")
+    return {
+        name: (scores := evaluate(annotated, parse_predictions(results, annotated))["mask"])
+        | {key: value if key == "pairs" else 100 * value for key, value in scores["parents"].items() if "pair" in key}
+        for name, results in found.items()
+    }
+
+
+def _by_coverage(instances: Instances, cover: float) -> Instances:
+    parents, levels = coverage_forest(instances.regions, instances.masks, cover=cover)
+    return Instances(
+        image_size=instances.image_size,
+        boxes=instances.boxes,
+        masks=instances.masks,
+        scores=instances.scores,
+        levels=levels,
+        parents=parents,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,100 @@
+"""What Mask2Former finds in an image: masks that span it, who is whose ancestor, and the way into Instances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hassod_ros.errors import InputError
+from hassod_ros.hierarchy import ancestor_forest
+from hassod_ros.instances import Instances
+from hassod_ros.masks import place_maps
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """N detections of one image, by descending score.
+
+    Attributes:
+        scores: (N,) float32 in [0, 1].
+        masks: (N, h, w) float32 probabilities; a cell is `stride` pixels of the network's input wide.
+        ancestors: (N, N) float32, probability that the column is an ancestor of the row.
+        size: (height, width) of the image in the network's input, without padding.
+        stride: See `masks`.
+        cover: Share of a mask that an ancestor of it contains, besides what the head says; 0: the head alone.
+
+    """
+
+    scores: Tensor
+    masks: Tensor
+    ancestors: Tensor
+    size: tuple[int, int]
+    stride: int = 4
+    cover: float = 0.5
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def select(self, index: Tensor | slice) -> Found:
+        """The detections of an index tensor or slice, in that order."""
+        related = self.ancestors[index][:, index]
+        return Found(self.scores[index], self.masks[index], related, self.size, self.stride, self.cover)
+
+    def to_instances(
+        self,
+        size: tuple[int, int],
+        *,
+        score_threshold: float = 0.0,
+        mask_threshold: float = 0.5,
+        cover: float | None = None,
+        image: np.ndarray | None = None,
+        color_weight: float = 0.0,
+    ) -> Instances:
+        """Instances at the image's own size, by descending score.
+
+        Who is a part of what is told by `ancestor_forest`. Detections without a pixel are left out.
+
+        Args:
+            size: (H, W) of the image before it was resized for the network.
+            score_threshold: Detections must score higher.
+            mask_threshold: Pixels of a higher probability belong to the mask.
+            cover: The share instead of `cover`.
+            image: Not used.
+            color_weight: Must be 0.
+
+        Raises:
+            InputError: Outlines are to follow the colours, which is for masks in boxes.
+
+        """
+        if color_weight:
+            raise InputError("outlines of Mask2Former's masks do not follow the colours; set color_weight to 0")
+        cover = self.cover if cover is None else cover
+        found = self.select((self.scores > score_threshold).nonzero()[:, 0])
+        regions, masks, rows = place_maps(
+            found.masks.float().cpu().numpy(), size, self.size, self.stride, mask_threshold
+        )
+        related = found.ancestors.float().cpu().numpy()[np.ix_(rows, rows)]
+        parents, levels = ancestor_forest(regions, masks, related, cover=cover)
+        return Instances(
+            image_size=size,
+            boxes=regions,
+            masks=masks,
+            scores=found.scores.float().cpu().numpy()[rows].clip(0, 1),
+            levels=levels,
+            parents=parents,
+        )
+
+
+def extents(inside: Tensor) -> Tensor:
+    """(..., 4) float32 x0 y0 x1 y1 around masks (..., h, w) bool, in cells; zeros where a mask is empty."""
+    ends = []
+    for axis in (-2, -1):  # what lies over the columns, then over the rows
+        seen = inside.any(axis)
+        places = torch.arange(seen.shape[-1], dtype=torch.float32, device=inside.device)
+        first = torch.where(seen, places, float(seen.shape[-1])).amin(-1)
+        last = torch.where(seen, places + 1, 0.0).amax(-1)
+        ends += [torch.minimum(first, last), last]
+    return torch.stack([ends[0], ends[2], ends[1], ends[3]], dim=-1)
