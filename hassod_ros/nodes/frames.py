@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage
 
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 from hassod_ros.nodes import vision
 from hassod_ros.nodes.camera import Camera
 from hassod_ros.nodes.convert import compressed_to_array, image_to_array
+from hassod_ros.nodes.image_bytes import AnyImage, SentCompressedImage
 from hassod_ros.nodes.managed_node import ManagedNode
 from hassod_ros.nodes.outputs import Result
 from hassod_ros.nodes.perception_parameters import selection
@@ -28,7 +29,7 @@ END_LIMIT = 10.0  # s that a frame may still take when the node is deactivated
 class Frame(NamedTuple):
     """A received image, and when it came: s, time.perf_counter, and s by the node's clock."""
 
-    message: Image | CompressedImage
+    message: AnyImage
     received: float
     clock: float
 
@@ -85,7 +86,7 @@ class FrameLoop:
         if not all(ended):
             raise InputError(f"the model has not come back from an image for {END_LIMIT:g} s; it was left behind")
 
-    def receive(self, camera: Camera, message: Image | CompressedImage) -> None:
+    def receive(self, camera: Camera, message: AnyImage) -> None:
         """Take a message of a camera; to be called in the thread that spins."""
         now = time.perf_counter()
         camera.statistics.receive()
@@ -214,10 +215,10 @@ class FrameLoop:
             self._node.notices.fail(what, error)
 
 
-def read_pixels(message: Image | CompressedImage, pixel_range: PixelRange | None = None) -> tuple[np.ndarray, str]:
+def read_pixels(message: AnyImage, pixel_range: PixelRange | None = None) -> tuple[np.ndarray, str]:
     """Pixels and colour order of a message; InputError where it cannot be used."""
     nanoseconds = message.header.stamp.nanosec
     if nanoseconds >= 1_000_000_000:
         raise InputError(f"the stamp holds {nanoseconds} nanoseconds, a second or more; fix the camera driver")
-    read = compressed_to_array if isinstance(message, CompressedImage) else image_to_array
+    read = compressed_to_array if isinstance(message, CompressedImage | SentCompressedImage) else image_to_array
     return read(message, pixel_range)

@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
+from hassod_ros.nodes.image_bytes import AnyImage, read_image
 from hassod_ros.nodes.outputs import QOS_OVERRIDES
 
 SILENCE = 5.0  # s without a first image after which the reason is looked for
@@ -25,7 +26,7 @@ class ImageInput:
         topic: Of the raw images, as the node calls it.
         transport: "raw", or "compressed" for `TOPIC/compressed`.
         qos: Where no override says otherwise.
-        receive: Gets the messages, in the thread that spins.
+        receive: Gets the messages, in the thread that spins; see `image_bytes`.
 
     Attributes:
         heard: When the last image came or waiting for the first one began, s, time.perf_counter.
@@ -33,11 +34,14 @@ class ImageInput:
 
     """
 
-    def __init__(self, node: Node, topic: str, transport: str, qos: QoSProfile, receive: Callable[[Any], None]) -> None:
+    def __init__(
+        self, node: Node, topic: str, transport: str, qos: QoSProfile, receive: Callable[[AnyImage], None]
+    ) -> None:
         self.heard = 0.0
         self.advice = ""
         self._node = node
         self._transport = transport
+        self._kind = Image if transport == "raw" else CompressedImage
         self._name = topic if transport == "raw" else f"{topic}/compressed"
         self._qos = qos
         self._receive = receive
@@ -66,11 +70,7 @@ class ImageInput:
         self.heard = self._asked = self._used = time.perf_counter()
         self._silent = True
         self._subscription = self._node.create_subscription(
-            Image if self._transport == "raw" else CompressedImage,
-            self._name,
-            self._take,
-            self._qos,
-            qos_overriding_options=QOS_OVERRIDES,
+            self._kind, self._name, self._take, self._qos, qos_overriding_options=QOS_OVERRIDES, raw=True
         )
 
     def describe(self) -> str:
@@ -100,9 +100,9 @@ class ImageInput:
         elif self.subscribed and now - self._used > KEPT:
             self.close()
 
-    def _take(self, message: Any) -> None:
+    def _take(self, sent: bytes) -> None:
         self.heard, self._silent, self.advice = time.perf_counter(), False, ""
-        self._receive(message)
+        self._receive(read_image(self._kind, sent))
 
     def explain(self) -> str:
         """Why no image comes to the subscription, as far as that can be seen from here."""

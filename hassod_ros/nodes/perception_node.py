@@ -13,7 +13,6 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import HistoryPolicy, QoSProfile
-from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool
 
 from hassod_msgs.srv import ReloadModel, Segment
@@ -22,6 +21,7 @@ from hassod_ros.nodes import vision
 from hassod_ros.nodes.camera import Camera, check_names, prefix
 from hassod_ros.nodes.camera_status import NodeState, camera_status
 from hassod_ros.nodes.frames import FrameLoop, read_pixels
+from hassod_ros.nodes.image_bytes import AnyImage
 from hassod_ros.nodes.inputs import ImageInput
 from hassod_ros.nodes.managed_node import ManagedNode
 from hassod_ros.nodes.outputs import OUTPUTS, Outputs, Result, instances_message
@@ -209,7 +209,7 @@ class PerceptionNode(ManagedNode):
             response.message = str(error)
         return response
 
-    def _receive(self, camera: Camera, message: Image | CompressedImage) -> None:
+    def _receive(self, camera: Camera, message: AnyImage) -> None:
         frames = self._frames
         if self._enabled and frames is not None:
             frames.receive(camera, message)
