@@ -66,21 +66,27 @@ def doubt(depth: np.ndarray) -> str:
     )
 
 
-def behind_edges(depth: np.ndarray, jump: float) -> np.ndarray:
-    """Pixels just behind a depth edge: the background's first ones and the mixed ones, not the foreground's last ones.
+def usable_depth(depth: np.ndarray, jump: float, max_depth: float = np.inf) -> np.ndarray:
+    """Pixels with depth that is their own: not the ones just behind a depth edge, which may be mixed of both sides.
+
+    The foreground's last pixels are kept, the background's first ones are not.
 
     Args:
         depth: (H, W) float32 metres, 0 = none.
-        jump: Share of its depth by which a pixel must be further than one of its eight neighbours.
+        jump: Share of its depth by which a pixel behind an edge is further than one of its eight neighbours.
+        max_depth: Further pixels are left out, m.
 
     Returns:
-        (H, W) bool; False where there is no depth.
+        (H, W) uint8, 0 or 1.
 
     """
-    nowhere = cv2.threshold(depth, 0, _FAR, cv2.THRESH_BINARY_INV)[1]  # _FAR where there is no depth, else 0
-    nearest = cv2.erode(cv2.add(depth, nowhere), np.ones((3, 3), np.uint8))
-    result: np.ndarray = nearest < depth * np.float32(1 - jump)
-    return result
+    known = (depth > 0) & (depth <= max_depth)
+    distance = np.full(depth.shape, _FAR, np.float32)
+    np.copyto(distance, depth, where=known)
+    nearest = cv2.erode(distance, np.ones((3, 3), np.uint8))
+    distance *= np.float32(1 - jump)
+    known &= nearest >= distance
+    return known.view(np.uint8)
 
 
 def noise(depth: np.ndarray | float) -> np.ndarray:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from hassod_ros.geometry.boxes import Footing, fit_boxes, points_at
-from hassod_ros.geometry.depth import behind_edges
+from hassod_ros.geometry.depth import usable_depth
 from hassod_ros.geometry.planes import Grid, Plane, make_grid
 from hassod_ros.geometry.rays import Rays
 from hassod_ros.geometry.supports import Stand, find_stands, mend_hierarchy
@@ -136,7 +136,7 @@ def locate(instances: Instances, depth: np.ndarray, rays: Rays, options: ObjectO
     if depth.shape != instances.image_size or rays.x.shape != depth.shape:
         raise ValueError(f"masks are of {instances.image_size}, depth of {depth.shape}, rays of {rays.x.shape}")
     grid = make_grid(depth, rays, options.max_depth)
-    good = ((depth > 0) & (depth <= options.max_depth) & ~behind_edges(depth, options.jump)).view(np.uint8)
+    good = usable_depth(depth, options.jump, options.max_depth)
     usable = [
         _usable(mask, good[y0:y1, x0:x1], options.erode)
         for mask, (x0, y0, x1, y1) in zip(instances.masks, instances.regions.tolist(), strict=True)

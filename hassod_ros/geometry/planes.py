@@ -96,7 +96,8 @@ def _find(points: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -
     proposals = _propose(points[..., 2], valid, x, y)
     step = max(1, total // _SAMPLE)
     limits = noise(flat[:, 2])
-    sample, sample_limits = flat[::step], limits[::step]
+    weights = 1 / np.square(limits)
+    sample, sample_limits, sample_weights = flat[::step].copy(), limits[::step].copy(), weights[::step].copy()
     agree = np.abs(proposals[:, :3] @ sample.T - proposals[:, 3:]) < sample_limits  # (S, n)
     votes_of = agree.astype(np.float32)  # a matrix product counts faster than anything on bools
     open_ = np.ones(len(proposals), bool)
@@ -111,14 +112,14 @@ def _find(points: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -
         normal, distance = proposals[best, :3], proposals[best, 3]
         on = agree[best] & free_sample
         for _ in range(2):
-            normal, distance = _fit(sample, sample_limits, on)
+            normal, distance = _fit(sample, sample_weights, on)
             on = _near(sample, sample_limits, normal, distance) & free_sample
         # A proposal that led to nothing is not tried again; what it holds stays free.
         open_[best] = False
         if np.count_nonzero(on) * step < least:
             continue
         on = _near(flat, limits, normal, distance) & free
-        normal, distance = _fit(flat, limits, on)
+        normal, distance = _fit(flat, weights, on)
         on = _near(flat, limits, normal, distance) & free
         count = int(np.count_nonzero(on))
         if count < least:
@@ -177,7 +178,7 @@ def _near(points: np.ndarray, limits: np.ndarray, normal: np.ndarray, distance: 
     return result
 
 
-def _fit(points: np.ndarray, limits: np.ndarray, on: np.ndarray) -> tuple[np.ndarray, float]:
+def _fit(points: np.ndarray, weights: np.ndarray, on: np.ndarray) -> tuple[np.ndarray, float]:
     """Plane of least squares through the points `on` (N,), near ones first where the noise is small.
 
     Returns:
@@ -186,13 +187,13 @@ def _fit(points: np.ndarray, limits: np.ndarray, on: np.ndarray) -> tuple[np.nda
     """
     index = np.flatnonzero(on)
     index = index[:: 1 + len(index) // _FIT]
-    weights = 1 / np.square(limits.take(index))
-    weights /= weights.sum()
+    weights = weights.take(index)
+    weights = weights / weights.sum()
     points = points.take(index, axis=0)
     middle = weights @ points
     away = points - middle
     moments = (away * weights[:, None]).T @ away  # centred, so that float32 is enough
-    normal = np.linalg.eigh(moments.astype(np.float64))[1][:, 0]
+    normal = cv2.eigen(moments.astype(np.float64))[2][2]  # of the smallest; several times faster than NumPy's
     distance = float(normal @ middle)
     return (normal, distance) if distance < 0 else (-normal, -distance)
 

@@ -33,8 +33,8 @@ _LEAST_PATCH = 0.05  # of the plane's cells
 _NO_HEIGHT = 0.004  # m above the plane that a patch of it reaches
 _HIDDEN_FOOT = 0.1  # m, as _LOW, where something nearer hides the foot
 _HIDDEN = 0.08  # share of the rim with something nearer in front, of an occluded thing
-_SAMPLE = 400  # points of each instance that are compared with the planes
-_FAR = np.float32(1e6)  # m, further than anything
+_SAMPLE = 256  # points of each instance that are compared with the planes
+_SURFACE_POINTS = 1000  # points of a support's surface whose heights are looked at
 _COVER = 0.75  # as the detector's own hierarchy; see `coverage_forest`
 
 
@@ -79,14 +79,11 @@ def find_stands(instances: Instances, grid: Grid, jump: float = 0.02) -> Stand:
     height, width = instances.image_size
     regions = instances.regions
     cut_off = (regions[:, :2] <= 1).any(1) | (regions[:, 2] >= width - 1) | (regions[:, 3] >= height - 1)
-    occluded = np.zeros(n, bool)
-    met = np.zeros((n, len(planes)), np.int64)  # cells of each plane that touch the rim
     windows = _windows(instances, regions, grid)
     cells = np.array([plane.cells for plane in planes], np.int64)
     low, below, inside = _heights(windows, grid)
     faces = inside >= 0.5 * cells  # the plane is a face of the thing itself, which carries nothing of it
-    for i in np.flatnonzero(windows.counts).tolist():
-        met[i], occluded[i] = _rim(windows, i, grid, jump)
+    met, occluded = _rims(windows, grid, jump)
     above = (below < _BELOW) & ~faces
     standing = above & (low < _LOW)
     level = _level_planes(planes, np.count_nonzero(standing & (met > 0), axis=0))
@@ -151,10 +148,12 @@ def _windows(instances: Instances, regions: np.ndarray, grid: Grid) -> _Windows:
         place = (slice(max(row - 2, 0), row + own.shape[0] + 2), slice(max(column - 2, 0), column + own.shape[1] + 2))
         masks.append(full[i][place])
         slices.append(place)
-    where = np.flatnonzero(full & grid.valid)
-    counts = np.diff(np.searchsorted(where, np.arange(n + 1) * grid.valid.size))
-    seen = where - np.repeat(np.arange(n) * grid.valid.size, counts)
-    return _Windows(masks, slices, full, np.array([np.count_nonzero(mask) for mask in masks], np.int64), seen, counts)
+    cells = np.flatnonzero(full)
+    areas = np.diff(np.searchsorted(cells, np.arange(n + 1) * grid.valid.size))
+    cells -= np.repeat(np.arange(n) * grid.valid.size, areas)
+    known = grid.valid.reshape(-1).take(cells)
+    counts = np.bincount(np.repeat(np.arange(n), areas)[known], minlength=n)
+    return _Windows(masks, slices, full, areas, cells[known], counts)
 
 
 def _heights(windows: _Windows, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -174,27 +173,46 @@ def _heights(windows: _Windows, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.
     ends = np.cumsum(counts)[known, None]
     sample = windows.seen.take(ends - counts[known, None] + np.arange(_SAMPLE) * counts[known, None] // _SAMPLE)
     points = grid.points.reshape(-1, 3).take(sample, axis=0)  # (N, S, 3)
-    own = np.stack([plane.heights(points) for plane in grid.planes], axis=1)  # (N, P, S)
+    normals = np.array([plane.normal for plane in grid.planes], np.float32)
+    own = normals @ points.transpose(0, 2, 1) - np.array([[plane.distance] for plane in grid.planes], np.float32)
     limits = noise(points[..., 2])
     low[known] = quantiles(own, 0.05)[0] - limits.max(1, keepdims=True) / 2
     below[known] = (own < -2 * limits[:, None]).mean(2)
     return low, below, inside
 
 
-def _rim(windows: _Windows, i: int, grid: Grid, jump: float) -> tuple[np.ndarray, bool]:
-    """(P,) cells of each plane just outside mask i and in contact with it in depth; and whether nearer ones hide it."""
-    mask, window = windows.masks[i], windows.slices[i]
-    z, seen = grid.points[..., 2][window], mask & grid.valid[window]
+def _rims(windows: _Windows, grid: Grid, jump: float) -> tuple[np.ndarray, np.ndarray]:
+    """(N, P) cells of each plane just outside a mask and in contact with it in depth; (N,) if nearer ones hide it."""
+    n, planes = len(windows.masks), len(grid.planes)
+    z = grid.points[..., 2]
+    inverse = np.divide(1, z, out=np.zeros_like(z), where=grid.valid)
+    maps = np.stack([np.ones_like(z), z, inverse], axis=-1)  # their largest neighbours: any, the furthest, the nearest
     kernel = np.ones((5, 5), np.uint8)
-    rim = cv2.dilate(mask.view(np.uint8), kernel).view(bool) & ~mask & grid.valid[window]
-    where = np.flatnonzero(rim)
-    far = cv2.dilate(np.where(seen, z, np.float32(0)), kernel).take(where)
-    near = cv2.erode(np.where(seen, z, _FAR), kernel).take(where)
-    z = z[rim]
-    contact = (z < far + _CONTACT) & (z > near - _CONTACT)
-    labels = grid.labels[window][rim][contact] + np.int64(1)
-    hidden = int(np.count_nonzero(z < near * (1 - jump) - 0.01))
-    return np.bincount(labels, minlength=len(grid.planes) + 1)[1:], hidden > _HIDDEN * max(len(where), 1)
+    near, rims = [], []
+    known = np.flatnonzero(windows.counts)
+    for i in known.tolist():
+        mask, place = windows.masks[i], windows.slices[i]
+        around = cv2.dilate(cv2.copyTo(maps[place], mask.view(np.uint8)), kernel)
+        rims.append(np.flatnonzero((around[..., 0] > mask) & grid.valid[place]))
+        near.append(around.reshape(-1, 3).take(rims[-1], axis=0))
+    if not near:
+        return np.zeros((n, planes), np.int64), np.zeros(n, bool)
+    around = np.concatenate(near)
+    lengths = [len(rim) for rim in rims]
+    owners = np.repeat(known, lengths)
+    firsts = np.array([y.start * z.shape[1] + x.start for y, x in windows.slices])
+    widths = np.array([mask.shape[1] for mask in windows.masks])
+    first, width = firsts.take(owners), widths.take(owners)
+    cells = np.concatenate(rims)
+    cells += first + cells // width * (z.shape[1] - width)
+    z = z.reshape(-1).take(cells)
+    with np.errstate(divide="ignore"):  # cells of the mask next to it, but none with depth
+        nearest = 1 / around[:, 2]
+    contact = (z < around[:, 1] + _CONTACT) & (z > nearest - _CONTACT)
+    keys = owners * (planes + 1) + grid.labels.reshape(-1).take(cells) + 1
+    met = np.bincount(keys[contact], minlength=n * (planes + 1)).reshape(n, planes + 1)[:, 1:]
+    hidden = np.bincount(owners[z < nearest * (1 - jump) - 0.01], minlength=n)
+    return met, hidden > _HIDDEN * np.maximum(np.bincount(owners, minlength=n), 1)
 
 
 def _supports(
@@ -211,6 +229,7 @@ def _supports(
     areas = windows.areas
     # Without enough cells on level planes an instance is none, whatever stands on it.
     flat = (inside * level).sum(1) > _FLAT * _LEAST_REST * areas
+    is_level = np.append(level, False)  # the last one is asked for by cells on no plane
     # Cells of the things that stand on each plane. Small ones first: what holds them and plane around them is a piece.
     standing = np.zeros((len(grid.planes), *grid.valid.shape), bool)
     for i in np.argsort(areas, kind="stable").tolist():
@@ -218,15 +237,16 @@ def _supports(
         k = int(inside[i].argmax()) if flat[i] else -1
         if k >= 0 and level[k]:
             plane, carried, labels = grid.planes[k], standing[k][window], grid.labels[window]
-            rest = mask & grid.valid[window] & ~carried
-            left = int(np.count_nonzero(rest))
-            own = labels[rest]
+            rest = np.flatnonzero(mask & grid.valid[window] & ~carried)
+            left = len(rest)
+            own = labels.reshape(-1).take(rest)
             on_plane = own == k
-            on_planes = np.count_nonzero(level[own] & (own >= 0))  # a mask may hold a table and the floor behind it
+            on_planes = np.count_nonzero(is_level.take(own))  # a mask may hold a table and the floor behind it
             share = np.count_nonzero(on_plane) / max(left, 1)
             if left > _LEAST_REST * areas[i] and on_planes > _FLAT * left and standing[k].any():
-                heights = plane.heights(grid.points[window][rest])
-                middle, high = quantiles(heights[on_plane], 0.5)[0], quantiles(heights, 0.9)[0]
+                some = np.s_[:: 1 + left // _SURFACE_POINTS]
+                heights = plane.heights(grid.points[window].reshape(-1, 3).take(rest[some], axis=0))
+                middle, high = quantiles(heights[on_plane[some]], 0.5)[0], quantiles(heights, 0.9)[0]
                 holds = np.count_nonzero(_filled(mask) & carried) > _LEAST_CARRIED
                 patch = left > _LEAST_PATCH * plane.cells and share > _PATCH and high < _NO_HEIGHT
                 # Thin things that lie on the plane are near it too, but not in it.

@@ -9,53 +9,19 @@ import threading
 from collections.abc import Callable
 
 import rclpy
-from rclpy.context import Context
-from rclpy.executors import Executor, ExternalShutdownException, ShutdownException, TimeoutException
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
-from rclpy.task import Task
 
 from hassod_ros.errors import InputError
+from hassod_ros.nodes.executor import NodeExecutor
 from hassod_ros.nodes.overrides import unknown_overrides, useless_files
 from hassod_ros.nodes.process import prepare_process
 from hassod_ros.nodes.shared_memory import remove_orphans
 
 WAKE_UP = 0.5  # s between two looks at whether the node should end
 LEAVE_LIMIT = 1.0  # s that it may take to end
-
-
-class NodeExecutor(Executor):
-    """Runs a node's callbacks in the thread that spins, and those of callback groups of their own in another.
-
-    rclpy's MultiThreadedExecutor hands every message to a thread and looks for work until that thread has begun, which
-    takes a whole core at 30 large images a second (`benchmarks/node.py`).
-    """
-
-    def __init__(self, *, context: Context | None = None) -> None:
-        super().__init__(context=context)
-        self._beside: list[Task[None]] = []  # in threads of their own
-
-    def spin_once(self, timeout_sec: float | None = None) -> None:
-        """Run one callback, or have it run; waits for it at most `timeout_sec`. Raises what a callback raised."""
-        try:
-            task, entity, node = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
-        except (ShutdownException, TimeoutException):
-            pass
-        else:
-            group = getattr(entity, "callback_group", None)
-            if group is None or node is None or group is node.default_callback_group:
-                task()
-                if task.done():
-                    task.result()
-            elif task not in self._beside:  # else its thread has not begun yet
-                self._beside.append(task)
-                # Not of a pool, whose threads the interpreter waits for when it ends.
-                threading.Thread(target=task, name="callback", daemon=True).start()
-        done = [task for task in self._beside if task.done()]
-        self._beside = [task for task in self._beside if task not in done]
-        for task in done:
-            task.result()
 
 
 def run(make_node: Callable[[], Node], arguments: list[str] | None = None) -> int:

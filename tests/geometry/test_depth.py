@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hassod_ros.errors import InputError
-from hassod_ros.geometry.depth import behind_edges, doubt, quantiles, to_metres
+from hassod_ros.geometry.depth import doubt, quantiles, to_metres, usable_depth
 
 METRES = np.array([[0.5, 1.25], [0.0, 3.0]])
 
@@ -42,13 +42,21 @@ def test_only_the_far_side_of_an_edge_lies_behind_it():
     depth = np.full((5, 9), 1.0, np.float32)
     depth[:, 5:] = 1.5
     depth[:, 4] = 1.2  # a mixed pixel
-    assert np.flatnonzero(behind_edges(depth, 0.02)[2]).tolist() == [4, 5]
+    assert np.flatnonzero(usable_depth(depth, 0.02)[2] == 0).tolist() == [4, 5]
 
 
 def test_a_slope_is_no_edge_and_holes_make_none():
     depth = np.tile(np.linspace(1.0, 1.05, 20, dtype=np.float32), (10, 1))
     depth[4:6, 8:12] = 0
-    assert not behind_edges(depth, 0.02).any()
+    usable = usable_depth(depth, 0.02)
+    assert usable.dtype == np.uint8
+    assert np.array_equal(usable, (depth > 0).view(np.uint8))
+
+
+def test_what_is_too_far_is_left_out_and_makes_no_edge():
+    depth = np.full((5, 9), 1.0, np.float32)
+    depth[:, 5:] = 3.0
+    assert np.array_equal(usable_depth(depth, 0.02, 2.0), (depth == 1).view(np.uint8))
 
 
 def test_quantiles_are_values_of_the_set():
