@@ -8,7 +8,7 @@ from std_msgs.msg import Header
 
 from hassod_ros.image_messages import ENCODINGS, compressed_to_array, image_to_array, to_rgb
 
-__all__ = ["ENCODINGS", "array_to_image", "compressed_to_array", "image_to_array", "to_rgb"]
+__all__ = ["ENCODINGS", "array_to_image", "check_layout", "compressed_to_array", "image_to_array", "to_rgb"]
 
 _OUTPUT_DTYPES = {
     "rgb8": np.uint8,
@@ -32,12 +32,22 @@ def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
         ValueError: The array is not of this encoding.
 
     """
-    channels = 3 if encoding in ("rgb8", "bgr8") else 1
-    if pixels.dtype != _OUTPUT_DTYPES[encoding] or pixels.size != pixels.shape[0] * pixels.shape[1] * channels:
-        raise ValueError(f"{pixels.dtype} {pixels.shape} is not an image of encoding {encoding}")
-    pixels = np.ascontiguousarray(pixels)
+    pixels = check_layout(pixels, encoding)
     message = Image(header=header, height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
-    message.step = pixels.shape[1] * channels * pixels.dtype.itemsize
+    message.step = pixels.nbytes // len(pixels)
     # Assigning bytes or a list is 10 to 1000 times slower: rclpy then looks at every element.
     message.data.frombytes(pixels.data.cast("B"))
     return message
+
+
+def check_layout(pixels: np.ndarray, encoding: str) -> np.ndarray:
+    """The pixels (H, W) or (H, W, C), contiguous.
+
+    Raises:
+        ValueError: They are not of this encoding.
+
+    """
+    channels = 3 if encoding in ("rgb8", "bgr8") else 1
+    if pixels.dtype != _OUTPUT_DTYPES[encoding] or pixels.size != pixels.shape[0] * pixels.shape[1] * channels:
+        raise ValueError(f"{pixels.dtype} {pixels.shape} is not an image of encoding {encoding}")
+    return np.ascontiguousarray(pixels)

@@ -1,8 +1,7 @@
-"""`sensor_msgs/Image` and `CompressedImage` read straight as they were sent: the pixels stay where they are.
+"""`sensor_msgs/Image` read and written straight as it is sent, and `CompressedImage` read: pixels stay where they are.
 
 rclpy makes Python objects of every message before anybody can look at it: milliseconds for an image of 1920x1080, which
-is then dropped because a newer one came. The layout is plain CDR (OMG DDSI-RTPS, 10.5; OMG CORBA, 15.3), which every
-middleware of ROS 2 sends; what is of another layout is left to rclpy.
+is then dropped because a newer one came. What is of another layout than that of `cdr` is left to rclpy.
 """
 
 from __future__ import annotations
@@ -17,8 +16,10 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-_ORDERS = {b"\0\0": ">", b"\0\1": "<"}  # plain CDR, by the first two of the four bytes in front of a message
-_FRONT = 4
+from hassod_ros.nodes.cdr import FRONT, header_bytes, number_bytes, padded, text_bytes
+from hassod_ros.nodes.convert import check_layout
+
+_ORDERS = {b"\0\0": ">", b"\0\1": "<"}  # by the first two bytes of what stands in front of a message
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,25 @@ def read_image(kind: type, sent: bytes) -> AnyImage:
     return SentImage(header, height, width, encoding, fields.number("B", 1), fields.number("I", 4), fields.numbers())
 
 
+def image_bytes(pixels: np.ndarray, encoding: str, header: Header) -> bytes:
+    """What `array_to_image` makes of the same arguments, as rclpy's publishers take it."""
+    pixels = check_layout(pixels, encoding)
+    height, width = pixels.shape[:2]
+    front = [FRONT, header_bytes(header), number_bytes(height), number_bytes(width)]
+    text = padded(text_bytes(encoding) + b"\0")  # and is_bigendian
+    step = number_bytes(pixels.nbytes // height)
+    return b"".join([*front, text, step, number_bytes(pixels.nbytes), pixels.data.cast("B")])
+
+
 class _Fields:
     """Reads one field after the other."""
 
     def __init__(self, sent: bytes, order: str) -> None:
-        self._sent, self._order, self._place = sent, order, _FRONT
+        self._sent, self._order, self._place = sent, order, len(FRONT)
 
     def number(self, code: str, size: int) -> Any:
         """Of a code of `struct`; numbers lie at multiples of their size."""
-        place = self._place + (_FRONT - self._place) % size
+        place = self._place + (len(FRONT) - self._place) % size
         self._place = place + size
         return struct.unpack_from(self._order + code, self._sent, place)[0]
 

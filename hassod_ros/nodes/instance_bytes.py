@@ -1,8 +1,7 @@
 """`hassod_msgs/InstanceArray` written straight as it is sent.
 
 rclpy makes a Python object of every field of every instance and copies them one by one: milliseconds for a hundred
-instances. The layout is plain CDR in little-endian byte order (OMG DDSI-RTPS, 10.5; OMG CORBA, 15.3), which every
-middleware of ROS 2 sends: numbers at multiples of their size, texts and sequences after their length.
+instances.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ import numpy as np
 from std_msgs.msg import Header
 
 from hassod_ros.instances import Instances
+from hassod_ros.nodes.cdr import FRONT, header_bytes, number_bytes, padded, text_bytes
 from hassod_ros.nodes.messages import MASK_ENCODINGS, numbers, outline_fields
 from hassod_ros.runtime.mask_encoding import run_lengths
 
-_PLAIN_CDR = b"\0\1\0\0"  # in front of every message
 _NONE = b"\0\0\0\0"  # a sequence without elements
 _HEAD = [  # the fields of an Instance up to its mask
     *(("id", "<u4"), ("label", "<u2"), ("pad_0", "V2"), ("parent_id", "<u4"), ("level", "u1"), ("scene", "u1")),
@@ -29,22 +28,29 @@ def instance_bytes(
     instances: Instances, header: Header, *, model_name: str, model_sha256: str, mask_encoding: str = "crop"
 ) -> bytes:
     """What `instance_array` makes of the same arguments, as rclpy's publishers take it."""
-    start = _header(header) + np.array(instances.image_size, "<u4").tobytes()
-    start = _padded(_padded(start + _text(model_name)) + _text(model_sha256)) + _number(len(instances))
-    parts: list[bytes | memoryview] = [_PLAIN_CDR, start]
+    start = header_bytes(header) + np.array(instances.image_size, "<u4").tobytes()
+    start = padded(padded(start + text_bytes(model_name)) + text_bytes(model_sha256)) + number_bytes(len(instances))
+    parts: list[bytes | memoryview] = [FRONT, start]
     if mask_encoding == "crop":
-        heads = _heads(instances, mask_encoding, _mask_head(_header(header), "mono8"))
+        heads = _heads(instances, mask_encoding, _mask_head(header_bytes(header), "mono8"))
         for head, mask in zip(heads, instances.masks, strict=True):
             parts += [head, (mask * np.uint8(255)).data.cast("B"), bytes(-mask.size % 4) + 3 * _NONE]
     else:
-        heads = _heads(instances, mask_encoding, _mask_head(_header(Header()), ""))
+        heads = _heads(instances, mask_encoding, _mask_head(header_bytes(Header()), ""))
         if mask_encoding == "rle":
             for head, runs in zip(heads, run_lengths(instances.masks), strict=True):
-                parts += [head, _number(len(runs)), runs.data.cast("B"), 2 * _NONE]
+                parts += [head, number_bytes(len(runs)), runs.data.cast("B"), 2 * _NONE]
         else:
             for head, mask, corner in zip(heads, instances.masks, instances.regions[:, :2], strict=True):
                 points, ends = outline_fields(mask, corner)
-                parts += [head, _NONE, _number(points.size), points.tobytes(), _number(ends.size), ends.tobytes()]
+                parts += [
+                    head,
+                    _NONE,
+                    number_bytes(points.size),
+                    points.tobytes(),
+                    number_bytes(ends.size),
+                    ends.tobytes(),
+                ]
     return b"".join(parts)
 
 
@@ -66,26 +72,8 @@ def _heads(instances: Instances, mask_encoding: str, mask_head: np.ndarray) -> S
 
 def _mask_head(header: bytes, encoding: str) -> np.ndarray:
     """() record of an Image's fields up to its data."""
-    text = _padded(_text(encoding) + b"\0")  # and is_bigendian
+    text = padded(text_bytes(encoding) + b"\0")  # and is_bigendian
     fields = [("header", f"V{len(header)}"), ("height", "<u4"), ("width", "<u4"), ("encoding", f"V{len(text)}")]
     head = np.zeros((), [*fields, ("step", "<u4"), ("size", "<u4")])
     head["header"], head["encoding"] = np.void(header), np.void(text)
     return head
-
-
-def _header(header: Header) -> bytes:
-    stamp = np.array(header.stamp.sec, "<i4").tobytes() + _number(header.stamp.nanosec)
-    return _padded(stamp + _text(header.frame_id))
-
-
-def _text(text: str) -> bytes:
-    written = text.encode() + b"\0"
-    return _number(len(written)) + written
-
-
-def _number(value: int) -> bytes:
-    return value.to_bytes(4, "little")
-
-
-def _padded(written: bytes) -> bytes:
-    return written + bytes(-len(written) % 4)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sensor_msgs.msg import Image, RegionOfInterest
+from sensor_msgs.msg import RegionOfInterest
 from std_msgs.msg import Header
 
 from hassod_msgs.msg import Instance, InstanceArray
 from hassod_ros.errors import InputError
-from hassod_ros.instances import Instances, Level
+from hassod_ros.instances import Instances
 from hassod_ros.nodes.convert import array_to_image
 from hassod_ros.runtime.mask_encoding import fill_outlines, fill_runs, outlines, run_lengths
 
@@ -115,8 +115,3 @@ def mask_of(found: Instance) -> np.ndarray:
     if image.step < image.width or rows.size != image.height * image.step:
         raise InputError(f"the mask of instance {found.id} is damaged: its image does not fit its roi")
     return rows.reshape(image.height, image.step)[:, : image.width] >> 7
-
-
-def label_image(instances: Instances, level: Level, header: Header) -> Image:
-    """16UC1 image of one level without scene: 0 = none, else the `label` of the instance at the pixel."""
-    return array_to_image(instances.to_label_map(level), "16UC1", header)

@@ -20,9 +20,10 @@ from hassod_msgs.msg import InstanceArray
 from hassod_ros.drawing import draw
 from hassod_ros.instances import Instances, Level
 from hassod_ros.nodes import foxglove, vision
-from hassod_ros.nodes.convert import array_to_image, to_rgb
+from hassod_ros.nodes.convert import to_rgb
+from hassod_ros.nodes.image_bytes import image_bytes
 from hassod_ros.nodes.instance_bytes import instance_bytes
-from hassod_ros.nodes.messages import instance_array, label_image
+from hassod_ros.nodes.messages import instance_array
 from hassod_ros.runtime.model_slot import Model
 
 QOS_OVERRIDES = QoSOverridingOptions(
@@ -153,8 +154,8 @@ def _array_options(result: Result) -> dict[str, Any]:
     }
 
 
-def _labels(level: Level, result: Result) -> Image:
-    return label_image(result.instances, level, result.header)
+def _labels(level: Level, result: Result) -> bytes:
+    return image_bytes(result.instances.to_label_map(level), "16UC1", result.header)
 
 
 def _detections(result: Result) -> Any:
@@ -165,8 +166,8 @@ def _annotations(result: Result) -> Any:
     return foxglove.image_annotations(result.instances, result.header)
 
 
-def _overlay(result: Result) -> Image:
-    return array_to_image(result.picture, "rgb8", result.header)
+def _overlay(result: Result) -> bytes:
+    return image_bytes(result.picture, "rgb8", result.header)
 
 
 def _compressed_overlay(result: Result) -> CompressedImage:

@@ -220,7 +220,7 @@ def _straddle(mask: np.ndarray, boxes: np.ndarray, image: np.ndarray) -> np.ndar
     sampled, kinds = colors_around(image, boxes, side, _MARGIN)
     colors = sampled + np.arange(0, count * kinds, kinds)[:, None, None]  # a histogram for each mask
     total = np.bincount(colors.ravel(), minlength=count * kinds)
-    inside = np.bincount(colors[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN][mask], minlength=count * kinds)
+    inside = np.bincount(colors[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN].ravel(), mask.ravel(), count * kinds)
     shared = np.minimum(inside, total - inside).reshape(count, kinds).sum(axis=1)
     return shared / np.maximum(np.count_nonzero(mask, axis=(1, 2)), 1)
 

@@ -127,7 +127,7 @@ class Tracker:
         time = self._advance(time)
         tracks, things = self._tracks, _Things.look(instances, time, image)
         overlaps = _overlaps(tracks, things, time)  # (T, N)
-        known, new = np.nonzero(overlaps)
+        known, new = np.divmod(np.flatnonzero(overlaps), max(1, len(things)))
         overlaps[known, new] += _COLOR_BONUS * np.minimum(tracks.colors[known], things.colors[new]).sum(axis=1)
         found = np.full(len(things), -1)  # the track of each
         is_whole = instances.levels == Level.WHOLE
@@ -288,7 +288,7 @@ def _histograms(regions: np.ndarray, points: np.ndarray, image: np.ndarray) -> n
 
 def _best_pairs(scores: np.ndarray, least: float) -> list[tuple[int, int]]:
     """Pairs (row, column) of (T, N) scores >= `least`, the best first, each row and column at most once."""
-    rows, columns = np.nonzero(scores >= least)
+    rows, columns = np.divmod(np.flatnonzero(scores >= least), max(1, scores.shape[1]))
     order = np.argsort(-scores[rows, columns], kind="stable")
     taken_rows: set[int] = set()
     taken_columns: set[int] = set()

@@ -6,11 +6,12 @@ import struct
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from rclpy.serialization import serialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from hassod_ros.nodes import image_bytes
+from hassod_ros.nodes.convert import array_to_image
 from hassod_ros.nodes.image_bytes import SentCompressedImage, SentImage, read_image
 
 
@@ -52,3 +53,22 @@ def test_another_layout_is_left_to_rclpy(monkeypatch):
 def test_the_pixels_are_not_copied():
     sent = serialize_message(Image(data=np.full(1000, 7, np.uint8)))
     assert np.shares_memory(read_image(Image, sent).data, np.frombuffer(sent, np.uint8))
+
+
+@pytest.mark.parametrize("frame", ["", "ab", "camera"])
+@pytest.mark.parametrize(
+    ("encoding", "pixels"),
+    [
+        ("16UC1", np.arange(70, dtype=np.uint16).reshape(7, 10)),
+        ("rgb8", np.arange(105, dtype=np.uint8).reshape(5, 7, 3)),
+        ("mono8", np.arange(24, dtype=np.uint8).reshape(4, 6)[:, ::2]),
+    ],
+)
+def test_an_image_is_written_as_rclpy_writes_it(encoding, pixels, frame):
+    header = Header(stamp=Time(sec=-5, nanosec=6), frame_id=frame)
+    message = array_to_image(pixels, encoding, header)
+    written = image_bytes.image_bytes(pixels, encoding, header)
+    assert deserialize_message(written, Image) == message
+    assert len(written) == len(serialize_message(message))
+    with pytest.raises(ValueError, match="is not an image of encoding"):
+        image_bytes.image_bytes(pixels.astype(np.float32), encoding, header)

@@ -19,7 +19,7 @@ from hassod_msgs.msg import Instance, InstanceArray
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 from hassod_ros.nodes.instance_bytes import instance_bytes
-from hassod_ros.nodes.messages import MASK_ENCODINGS, instance_array, label_image, mask_of
+from hassod_ros.nodes.messages import MASK_ENCODINGS, instance_array, mask_of
 
 READER = """
 #include <cstdio>
@@ -70,7 +70,7 @@ def test_level_parent_and_scene_reach_the_message_and_scene_stays_off_the_label_
         (7, 0, 0, False),
         (5, 7, 1, False),
     ]
-    pixels = np.frombuffer(label_image(found, 0, Header()).data, np.uint16).reshape(4, 6)
+    pixels = found.to_label_map(0)
     assert np.unique(pixels[:2]).tolist() == [7]
     assert not pixels[2:].any()
 
