@@ -15,6 +15,7 @@ from hassod_ros.geometry.depth import UNITS, to_metres
 from hassod_ros.geometry.rays import Calibration, calibration_of
 from hassod_ros.instances import Instances
 from hassod_ros.nodes.messages import mask_of
+from hassod_ros.nodes.objects_instances import ReadArray
 
 _DTYPES = {"16uc1": "u2", "mono16": "u2", "32fc1": "f4", "64fc1": "f8"}
 
@@ -76,7 +77,7 @@ def calibration(message: CameraInfo, *, rectified: bool = False) -> Calibration:
     )
 
 
-def instances_of(message: InstanceArray) -> Instances:
+def instances_of(message: InstanceArray | ReadArray) -> Instances:
     """The Instances of an InstanceArray, in its order.
 
     Raises:

@@ -19,6 +19,7 @@ from hassod_ros.geometry.registration import reproject, same_place
 from hassod_ros.image_messages import image_to_array
 from hassod_ros.nodes.depth_messages import calibration, depth_in_metres, nanoseconds
 from hassod_ros.nodes.diagnostics import Notices
+from hassod_ros.nodes.objects_instances import ReadArray
 from hassod_ros.nodes.transform_listener import INSTALLED, TransformListener
 
 _DEPTH_WAIT = 0.1  # s beyond max_skew for a depth image that is still under way
@@ -32,9 +33,9 @@ class MissingError(InputError):
 
 
 class Arrived(NamedTuple):
-    """Instances and when they came, s, time.perf_counter."""
+    """A serialised InstanceArray and when it came, s, time.perf_counter."""
 
-    message: InstanceArray
+    data: bytes
     received: float
 
 
@@ -101,7 +102,11 @@ class Inputs:
             self._changed.notify_all()
 
     def view(
-        self, message: InstanceArray, options: Mapping[str, Any], transforms: TransformListener, notices: Notices
+        self,
+        message: InstanceArray | ReadArray,
+        options: Mapping[str, Any],
+        transforms: TransformListener,
+        notices: Notices,
     ) -> View:
         """The depth that belongs to instances, on their pixels.
 
@@ -146,7 +151,7 @@ class Inputs:
         self.skew = abs(found[0] - stamp) * 1e-9
         return found[1]
 
-    def _image_info(self, message: InstanceArray, depth: Image) -> CameraInfo:
+    def _image_info(self, message: InstanceArray | ReadArray, depth: Image) -> CameraInfo:
         frame = message.header.frame_id
         info = self.image.info
         if info is None and self.depth.info is not None and depth.header.frame_id == frame:
@@ -164,7 +169,7 @@ class Inputs:
         self,
         metres: np.ndarray,
         depth: Image,
-        message: InstanceArray,
+        message: InstanceArray | ReadArray,
         camera: Calibration,
         rays: Rays,
         options: Mapping[str, Any],

@@ -30,6 +30,7 @@ from hassod_ros.nodes.diagnostics import frame_status
 from hassod_ros.nodes.managed_node import ManagedNode
 from hassod_ros.nodes.objects_3d_inputs import Arrived, Inputs, MissingError
 from hassod_ros.nodes.objects_3d_parameters import PARAMETERS, object_options
+from hassod_ros.nodes.objects_instances import read_instance_array
 from hassod_ros.nodes.objects_markers import Markers
 from hassod_ros.nodes.objects_messages import Located, cloud, grasp_array, object_array, object_cloud
 from hassod_ros.nodes.outputs import QOS_OVERRIDES, Output, Outputs
@@ -106,15 +107,15 @@ class Objects3DNode(ManagedNode):
         self._worker = Worker("objects_3d", self._handle, self._failed)
         self._inputs = Inputs()
         qos = _qos(options["input_reliability"])
-        for kind, topic, take in (
-            (InstanceArray, "instances", self._receive),
-            (Image, "depth", self._inputs.depth.take),
-            (CameraInfo, "depth/camera_info", self._inputs.depth.take_info),
-            (CameraInfo, "camera_info", self._inputs.image.take_info),
-            (Image, "image", self._take_image),
+        for kind, topic, take, raw in (
+            (InstanceArray, "instances", self._receive, True),
+            (Image, "depth", self._inputs.depth.take, False),
+            (CameraInfo, "depth/camera_info", self._inputs.depth.take_info, False),
+            (CameraInfo, "camera_info", self._inputs.image.take_info, False),
+            (Image, "image", self._take_image, False),
         ):
             self._inputs.subscriptions.append(
-                self.create_subscription(kind, topic, take, qos, qos_overriding_options=QOS_OVERRIDES)
+                self.create_subscription(kind, topic, take, qos, raw=raw, qos_overriding_options=QOS_OVERRIDES)
             )
         if moveit.INSTALLED:
             steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -172,7 +173,7 @@ class Objects3DNode(ManagedNode):
 
     # Work
 
-    def _receive(self, message: InstanceArray) -> None:
+    def _receive(self, data: bytes) -> None:
         self._heard = time.perf_counter()
         self._statistics.receive()
         worker = self._worker
@@ -180,7 +181,7 @@ class Objects3DNode(ManagedNode):
             return
         # A few places in turn: a burst is worked off, and what no place is left for is counted.
         self._slot = (self._slot + 1) % _WAITING
-        if worker.put(str(self._slot), Arrived(message, self._heard)) is not None:
+        if worker.put(str(self._slot), Arrived(data, self._heard)) is not None:
             self._statistics.drop("superseded")
 
     def _take_image(self, message: Image) -> None:
@@ -252,12 +253,13 @@ class Objects3DNode(ManagedNode):
         if inputs is None or transforms is None:
             raise InputError("the node is not active; activate it")
         with self._making:
-            if isinstance(self._latest, Located) and self._latest.camera_header == arrived.message.header:
+            message = read_instance_array(arrived.data)
+            options, header = self.options(), message.header
+            if isinstance(self._latest, Located) and self._latest.camera_header == header:
                 return self._latest
-            options, header = self.options(), arrived.message.header
-            view = inputs.view(arrived.message, options, transforms, self.notices)
+            view = inputs.view(message, options, transforms, self.notices)
             started = time.perf_counter()
-            instances = instances_of(arrived.message)
+            instances = instances_of(message)
             if (doubtful := instances.scores < options["least_score"]).any():
                 instances = instances.select(~doubtful)
             scene = locate(instances, view.depth, view.rays, object_options(options))

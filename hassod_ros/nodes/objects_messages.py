@@ -24,7 +24,7 @@ from hassod_ros.instances import Instances, Level
 from hassod_ros.nodes.objects_3d_parameters import gripper
 from hassod_ros.nodes.perception_parameters import LEVEL_NAMES
 
-_EXTENT_POINTS = 1000  # of a support, that its extent is measured with
+_EXTENT_POINTS = 500  # of a support, that its extent is measured with
 _PIXELS = CELL**2  # of the image, that a cell of the grid stands for
 _FIELDS = [
     PointField(name=name, offset=offset, datatype=kind, count=1)
@@ -172,21 +172,23 @@ def _supports(result: Located) -> list[Support]:
     grid, objects, turn = result.scene.grid, result.scene.objects, result.transform[:3, :3]
     if not grid.planes:
         return []
-    up = np.array([plane.normal for plane in grid.planes])
-    rotations = axes_around(up).transpose(0, 2, 1)  # columns: two in the plane, the normal
-    centers, sides = np.empty((len(up), 3)), []
-    for k in range(len(up)):
-        cells = np.flatnonzero(grid.labels == k)
-        points = grid.points.reshape(-1, 3).take(cells[:: 1 + len(cells) // _EXTENT_POINTS], axis=0).astype(np.float64)
-        middle = points.mean(0)
-        flat = (points - middle) @ rotations[k, :, :2]
-        (xx, xy), (_, yy) = flat.T @ flat
-        angle = np.arctan2(2 * xy, xx - yy) / 2  # of the main direction
-        spin = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        rotations[k, :, :2] = rotations[k, :, :2] @ spin
-        low, high = quantiles((flat @ spin).T, 0.01, 0.99)
-        centers[k] = middle + rotations[k, :, :2] @ ((low + high) / 2)
-        sides.append((high - low).tolist())
+    rotations = axes_around(np.array([plane.normal for plane in grid.planes])).transpose(0, 2, 1)  # z is the normal
+    # The same number of points of each, so that one array holds them all.
+    cells = np.argsort(grid.labels, axis=None, kind="stable")
+    counts = np.array([[plane.cells] for plane in grid.planes])
+    ends = len(cells) - counts.sum() + np.cumsum(counts, axis=0)  # those on no plane come first
+    sample = cells.take(ends - counts + np.arange(_EXTENT_POINTS) * counts // _EXTENT_POINTS)
+    points = grid.points.reshape(-1, 3).take(sample, axis=0).astype(np.float64)  # (P, S, 3)
+    middles = points.mean(1)
+    flat = (points - middles[:, None]) @ rotations[:, :, :2]
+    moments = flat.transpose(0, 2, 1) @ flat
+    angles = np.arctan2(2 * moments[:, 0, 1], moments[:, 0, 0] - moments[:, 1, 1]) / 2  # of the main directions
+    cosine, sine = np.cos(angles), np.sin(angles)
+    spin = np.stack([np.stack([cosine, -sine], axis=-1), np.stack([sine, cosine], axis=-1)], axis=-2)
+    rotations[:, :, :2] = rotations[:, :, :2] @ spin
+    low, high = quantiles((flat @ spin).transpose(0, 2, 1), 0.01, 0.99)  # (P, 2)
+    centers = middles + (rotations[:, :, :2] @ ((low + high) / 2)[..., None])[..., 0]
+    sides = (high - low).tolist()
     supports = []
     placed = poses(result.transform, rotations, centers)
     for k, plane in enumerate(grid.planes):
