@@ -30,6 +30,8 @@ _LOOSE = 1.1  # how much larger than the smallest rectangle one along the side f
 _STEEP = 0.35  # cosine to the plane's normal below which a normal is one of a side face
 _LEAST_FACES = 30  # normals of side faces
 _ANGLES = np.arange(24) * (np.pi / 24)
+_SHARES = np.arange(_SAMPLE) / _SAMPLE
+_LARGE = 60_000  # px of a mask's region
 _DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1).astype(np.float32)  # (24, 2)
 
 
@@ -71,6 +73,16 @@ def points_at(depth: np.ndarray, rays: Rays, pixels: np.ndarray) -> np.ndarray:
     return result
 
 
+def _rows_at(depth: np.ndarray, rays: Rays, pixels: np.ndarray) -> np.ndarray:
+    """(..., 3, K) float32 m of indices (..., K), which is worked on faster than (..., K, 3)."""
+    z = depth.reshape(-1).take(pixels)
+    result = np.empty((*pixels.shape[:-1], 3, pixels.shape[-1]), np.float32)
+    np.multiply(z, rays.x.reshape(-1).take(pixels), out=result[..., 0, :])
+    np.multiply(z, rays.y.reshape(-1).take(pixels), out=result[..., 1, :])
+    result[..., 2, :] = z
+    return result
+
+
 def fit_boxes(
     depth: np.ndarray, rays: Rays, masks: Sequence[np.ndarray], corners: np.ndarray, footings: Sequence[Footing]
 ) -> Boxes:
@@ -89,16 +101,16 @@ def fit_boxes(
         three = np.zeros((0, 3))
         return Boxes(three, np.zeros((0, 3, 3)), three, three, three)
     sample, counts = _sample(masks, corners, depth.shape[1])
-    points = points_at(depth, rays, sample)
-    centroids = (np.full(_SAMPLE, 1 / _SAMPLE, np.float32) @ points).astype(np.float64)  # faster than a mean
+    points = _rows_at(depth, rays, sample)
+    centroids = (points @ np.full(_SAMPLE, 1 / _SAMPLE, np.float32)).astype(np.float64)  # faster than a mean
     directions, known = _normals(depth, rays, sample[:, ::_SPARSE])
-    normals = directions.sum(1, dtype=np.float64)
+    normals = directions.sum(2, dtype=np.float64)
     normals = np.where(np.linalg.norm(normals, axis=1, keepdims=True) > 1e-6, normals, -centroids)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     rotations, lows, highs = np.empty((n, 3, 3)), np.empty((n, 3)), np.empty((n, 3))
     upright = np.array([footing.plane is not None for footing in footings])
     for i in np.flatnonzero(~upright).tolist():
-        rotations[i], lows[i], highs[i] = _free(points[i])
+        rotations[i], lows[i], highs[i] = _free(points[i].T)
     k = np.flatnonzero(upright)
     if len(k):
         distinct = np.minimum(counts[k], _SAMPLE) / _SAMPLE
@@ -111,13 +123,20 @@ def fit_boxes(
 
 def _sample(masks: Sequence[np.ndarray], corners: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """(N, S) indices into the flattened image, spread evenly over the pixels of each mask; and the pixels' numbers."""
-    steps = np.arange(_SAMPLE)
-    inside = [np.flatnonzero(mask.view(bool)) for mask in masks]
-    counts = np.array([len(each) for each in inside])
-    chosen = np.stack([each.take(steps * len(each) // _SAMPLE) for each in inside])
+    # Of large ones every second row: that is the same, and half the work.
+    thin = [1 + (mask.size > _LARGE and len(mask) > 1 and bool(mask[::2].any())) for mask in masks]
+    inside = [np.flatnonzero(mask[::step].view(bool)) for mask, step in zip(masks, thin, strict=True)]
+    counts = np.array([len(each) for each in inside]) * thin
+    chosen = np.stack([each.take(_evenly(len(each))) for each in inside])
     widths = np.array([[mask.shape[1]] for mask in masks])
     rows = ((chosen + 0.5) / widths).astype(np.int64)  # integers are divided several times as slowly
-    return chosen + rows * (width - widths) + corners[:, 1:] * width + corners[:, :1], counts
+    columns = chosen - rows * widths + corners[:, :1]
+    return (rows * np.array(thin)[:, None] + corners[:, 1:]) * width + columns, counts
+
+
+def _evenly(count: int) -> np.ndarray:
+    """(S,) places among so many, at even distances; few are taken several times."""
+    return (_SHARES * count).astype(np.intp)
 
 
 def _upright(
@@ -135,7 +154,7 @@ def _upright(
     stands = np.array([footing.stands for footing in footings])
     is_plane = np.array([footing.is_plane for footing in footings])
     axes = axes_around(up)  # (N, 3, 3) rows: two level ones and up
-    local = axes.astype(np.float32) @ points.transpose(0, 2, 1)  # (N, 3, S)
+    local = axes.astype(np.float32) @ points  # (N, 3, S)
     heights = local[:, 2]
     low_most, bottom, top, high_most = quantiles(heights, 0.05, _TOP, 1 - _TOP, 0.95).astype(np.float64)
     bottom, top = np.where(is_plane, low_most, bottom), np.where(is_plane, high_most, top)
@@ -143,9 +162,10 @@ def _upright(
     # Pixels of the support at the mask's rim would widen the footprint.
     keep = (heights > (ground + _RIM)[:, None]) | ~(stands & (top - ground > _THIN))[:, None]
     flat = _only(local[:, :2], keep)
-    angles = _smallest(flat)
-    turned = (axes @ normals.transpose(0, 2, 1)).astype(np.float64)
-    angles = np.where(top - bottom > _THIN, _along_faces(flat, angles, turned, known, distinct), angles)
+    outer = _outer(flat)
+    angles = np.radians([cv2.minAreaRect(each)[2] for each in outer.transpose(0, 2, 1).copy()])
+    turned = (axes @ normals).astype(np.float64)
+    angles = np.where(top - bottom > _THIN, _along_faces(outer, angles, turned, known, distinct), angles)
     cosine, sine = np.cos(angles)[:, None], np.sin(angles)[:, None]
     x_axis = cosine * axes[:, 0] + sine * axes[:, 1]
     y_axis = cosine * axes[:, 1] - sine * axes[:, 0]
@@ -161,9 +181,13 @@ def _upright(
 
 def axes_around(up: np.ndarray) -> np.ndarray:
     """(N, 3, 3) rows: two directions at right angles to `up` (N, 3) of length 1, and it; right-handed."""
-    first = np.cross(up, np.eye(3)[np.abs(up).argmin(1)])
-    first /= np.linalg.norm(first, axis=1, keepdims=True)
-    return np.stack([first, np.cross(up, first), up], axis=1)
+    # Duff et al., Building an Orthonormal Basis, Revisited (JCGT 6-1, 2017).
+    x, y, z = up.T
+    sign = np.copysign(1.0, z)
+    a = -1 / (sign + z)
+    b = x * y * a
+    first = np.stack([1 + sign * x * x * a, sign * b, -sign * x], axis=1)
+    return np.stack([first, np.stack([b, sign + y * y * a, -y], axis=1), up], axis=1)
 
 
 def _only(flat: np.ndarray, keep: np.ndarray) -> np.ndarray:
@@ -172,7 +196,7 @@ def _only(flat: np.ndarray, keep: np.ndarray) -> np.ndarray:
     result = flat.copy()
     for i in np.flatnonzero((count > 3) & (count < keep.shape[1])).tolist():
         chosen = np.flatnonzero(keep[i])
-        result[i] = flat[i].take(chosen[np.arange(keep.shape[1]) * len(chosen) // keep.shape[1]], axis=1)
+        result[i] = flat[i].take(chosen[_evenly(len(chosen))], axis=1)
     return result
 
 
@@ -182,18 +206,19 @@ def _turn(flat: np.ndarray, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return cosine * flat[:, 0] + sine * flat[:, 1], cosine * flat[:, 1] - sine * flat[:, 0]
 
 
-def _smallest(flat: np.ndarray) -> np.ndarray:
-    """(N,) angles of a side of the smallest rectangle around points (N, 2, S)."""
-    along = _DIRECTIONS @ flat  # (N, 24, S): a rectangle rests on the outermost points alone
-    outer = np.concatenate([along.argmin(2), along.argmax(2)], axis=1)
-    corners = np.ascontiguousarray(np.take_along_axis(flat, outer[:, None], axis=2).transpose(0, 2, 1))
-    return np.radians([cv2.minAreaRect(each)[2] for each in corners])
+def _outer(flat: np.ndarray) -> np.ndarray:
+    """(N, 2, 48) the outermost of points (N, 2, S), which are all that a rectangle around them rests on."""
+    along = _DIRECTIONS @ flat  # (N, 24, S)
+    return np.take_along_axis(flat, np.concatenate([along.argmin(2), along.argmax(2)], axis=1)[:, None], axis=2)
 
 
 def _along_faces(
-    flat: np.ndarray, smallest: np.ndarray, normals: np.ndarray, known: np.ndarray, distinct: np.ndarray
+    outer: np.ndarray, smallest: np.ndarray, normals: np.ndarray, known: np.ndarray, distinct: np.ndarray
 ) -> np.ndarray:
-    """(N,) angles of the side faces where they agree, else of the smallest rectangle; normals are (N, 3, K)."""
+    """(N,) angles of the side faces where they agree, else of the smallest rectangle; normals are (N, 3, K).
+
+    `outer` (N, 2, M) are the outermost points.
+    """
     side = known & (np.abs(normals[:, 2]) < _STEEP)
     count = np.count_nonzero(side, axis=1)
     unit = np.where(side, normals[:, 0] + 1j * normals[:, 1], 1)
@@ -202,7 +227,7 @@ def _along_faces(
     faces: np.ndarray = np.angle(mean) / 4
     enough = count >= np.maximum(_LEAST_FACES / distinct, 0.1 * np.count_nonzero(known, axis=1))
     # Faces that only seem to agree make a much larger box.
-    agree = enough & (np.abs(mean) > _FOURFOLD) & (_areas(flat, faces) < _LOOSE * _areas(flat, smallest))
+    agree = enough & (np.abs(mean) > _FOURFOLD) & (_areas(outer, faces) < _LOOSE * _areas(outer, smallest))
     return np.where(agree, faces, smallest)
 
 
@@ -222,21 +247,21 @@ def _free(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _normals(depth: np.ndarray, rays: Rays, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, K, 3) float32 surface normals at pixels (N, K), towards the camera, zeros where there is none; and where."""
+    """(N, 3, K) float32 surface normals at pixels (N, K), towards the camera, zeros where there is none; and where."""
     height, width = depth.shape
     rows, columns = np.divmod(pixels, width)
     known = (rows >= _REACH) & (rows < height - _REACH) & (columns >= _REACH) & (columns < width - _REACH)
     pixels = np.where(known, pixels, min(_REACH, height // 2) * width + min(_REACH, width // 2))
     z = depth.reshape(-1).take(pixels)
-    steps = (-_REACH, _REACH, -_REACH * width, _REACH * width)
-    around = [points_at(depth, rays, np.clip(pixels + step, 0, depth.size - 1)) for step in steps]
-    for points in around:
-        known &= np.abs(points[..., 2] - z) < _NEAR * z
+    steps = np.array([-_REACH, _REACH, -_REACH * width, _REACH * width])[:, None, None]
+    around = _rows_at(depth, rays, np.clip(pixels + steps, 0, depth.size - 1))  # (4, N, 3, K)
+    known &= (np.abs(around[:, :, 2] - z) < _NEAR * z).all(0)
     a, b = around[3] - around[2], around[1] - around[0]
     normals = np.empty_like(a)
     for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):  # np.cross is slower
-        normals[..., i] = a[..., j] * b[..., k] - a[..., k] * b[..., j]
-    lengths = np.sqrt(np.square(normals).sum(-1))
+        normals[:, i] = a[:, j] * b[:, k] - a[:, k] * b[:, j]
+    squares = np.square(normals)
+    lengths = np.sqrt(squares[:, 0] + squares[:, 1] + squares[:, 2])
     known &= lengths > 0
-    normals *= (known / np.where(known, lengths, 1))[..., None].astype(np.float32)
+    normals *= (known / np.where(known, lengths, np.float32(1)))[:, None]
     return normals, known

@@ -207,9 +207,9 @@ def _rooted(mask: np.ndarray, inside: np.ndarray, pieces: np.ndarray, count: int
         core = cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) & inside
         if not core.any():
             core = inside  # thinner than the rim
-    sizes = np.bincount(pieces.reshape(-1), minlength=count)
-    kept = sizes >= _LEAST_PIECE * sizes[1:].max()
-    kept &= np.bincount((pieces * core).reshape(-1), minlength=count) > 0
+    shares = np.bincount((2 * pieces + core).reshape(-1), minlength=2 * count).reshape(count, 2)  # outside, inside it
+    sizes = shares.sum(1)
+    kept = (sizes >= _LEAST_PIECE * sizes[1:].max()) & (shares[:, 1] > 0)
     kept[0] = False
     return kept.view(np.uint8).take(pieces)
 

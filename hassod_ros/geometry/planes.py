@@ -25,6 +25,7 @@ _SAMPLE = 1500  # cells that proposals are judged by
 _FIT = 2000  # cells that a plane is laid through
 _LEAST_SHARE = 0.02  # of the cells with depth
 _MOST = 6  # planes
+_TWINS = 200  # cells of a plane that another one is compared with
 _SAME_ANGLE, _SAME_DISTANCE = 0.985, 3.0  # cosine, and noises between two planes that are one bent by the camera
 
 
@@ -79,9 +80,12 @@ def make_grid(depth: np.ndarray, rays: Rays, max_depth: float = np.inf) -> Grid:
     here = np.s_[CELL // 2 :: CELL, CELL // 2 :: CELL]
     z = depth[here]
     valid = (z > 0) & (z <= max_depth)
-    z = np.where(valid, z, np.float32(0))
-    points = np.stack([z * rays.x[here], z * rays.y[here], z], axis=-1)
-    planes, labels = _find(points, valid, rays.x[here], rays.y[here])
+    points = np.empty((*z.shape, 3), np.float32)
+    points[..., 2] = z * valid
+    x, y = rays.x[here], rays.y[here]
+    np.multiply(points[..., 2], x, out=points[..., 0])
+    np.multiply(points[..., 2], y, out=points[..., 1])
+    planes, labels = _find(points, valid, x, y)
     return Grid(points, valid, planes, labels)
 
 
@@ -149,15 +153,16 @@ def _propose(z: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -> 
     )
     w = one / np.maximum(z, np.float32(1e-6))
     x, y = x * one, y * one
-    sums = [
-        cv2.boxFilter(term, cv2.CV_64F, (_BLOCK, _BLOCK), normalize=False)[_MIDDLE].reshape(-1)
-        for term in (one, x, y, x * x, x * y, y * y, w, w * x, w * y, w * w)
-    ]
-    n = sums[0]
-    full = np.flatnonzero(n > 0.7 * _BLOCK**2)
+    sums = np.stack(
+        [
+            cv2.boxFilter(term, cv2.CV_64F, (_BLOCK, _BLOCK), normalize=False)[_MIDDLE].reshape(-1)
+            for term in (one, x, y, x * x, x * y, y * y, w, w * x, w * y, w * w)
+        ]
+    )
+    full = np.flatnonzero(sums[0] > 0.7 * _BLOCK**2)
     if not len(full):
         return np.zeros((0, 4), np.float32)
-    n, sx, sy, sxx, sxy, syy, sw, swx, swy, sww = np.stack(sums)[:, full]
+    n, sx, sy, sxx, sxy, syy, sw, swx, swy, sww = sums.take(full, axis=1)
     matrix = np.stack([sxx, sxy, sx, sxy, syy, sy, sx, sy, n], axis=1).reshape(-1, 3, 3)
     right = np.stack([swx, swy, sw], axis=1)
     matrix = matrix + 1e-9 * n[:, None, None] * np.eye(3)
@@ -167,10 +172,14 @@ def _propose(z: np.ndarray, valid: np.ndarray, x: np.ndarray, y: np.ndarray) -> 
     length = np.linalg.norm(plane, axis=1)
     # A plane through the camera is seen edge on and fits anything.
     flat = np.flatnonzero((spread * depth**2 < noise(depth)) & (length > 1e-3) & np.isfinite(plane).all(1))
-    if len(flat) > _PROPOSALS:
-        flat = flat[np.linspace(0, len(flat) - 1, _PROPOSALS).round().astype(int)]
+    flat = _spread(flat, _PROPOSALS)
     normals = -plane[flat] / length[flat, None]
     return np.column_stack([normals, -1 / length[flat]]).astype(np.float32)
+
+
+def _spread(places: np.ndarray, most: int) -> np.ndarray:
+    """All of them, or `most` at even distances."""
+    return places if len(places) <= most else places[np.linspace(0, len(places) - 1, most).round().astype(int)]
 
 
 def _near(points: np.ndarray, limits: np.ndarray, normal: np.ndarray, distance: float) -> np.ndarray:
@@ -202,7 +211,7 @@ def _twin(found: list[Plane], normal: np.ndarray, points: np.ndarray, limits: np
     """A plane found before that the points `on` (N,) belong to as well, had the camera not bent it."""
     for i, plane in enumerate(found):
         if plane.normal @ normal > _SAME_ANGLE:
-            some = np.flatnonzero(on)[::8]
+            some = _spread(np.flatnonzero(on), _TWINS)
             gaps = np.abs(plane.heights(points.take(some, axis=0))) / limits.take(some)
             if quantiles(gaps, 0.5)[0] < _SAME_DISTANCE:
                 return i

@@ -247,10 +247,9 @@ def _supports(
                 some = np.s_[:: 1 + left // _SURFACE_POINTS]
                 heights = plane.heights(grid.points[window].reshape(-1, 3).take(rest[some], axis=0))
                 middle, high = quantiles(heights[on_plane[some]], 0.5)[0], quantiles(heights, 0.9)[0]
-                holds = np.count_nonzero(_filled(mask) & carried) > _LEAST_CARRIED
                 patch = left > _LEAST_PATCH * plane.cells and share > _PATCH and high < _NO_HEIGHT
                 # Thin things that lie on the plane are near it too, but not in it.
-                if patch or (abs(middle) < _IN_PLANE and (holds or scene[i])):
+                if patch or (abs(middle) < _IN_PLANE and (scene[i] or _holds(mask, carried))):
                     result[i] = k
         if result[i] < 0 and touches[i]:
             standing[on[i]][window] |= mask
@@ -321,6 +320,12 @@ def _gap(points: np.ndarray, others: np.ndarray) -> float:
     return float(np.sqrt(quantiles(squares, 0.03)[0]))
 
 
+def _holds(mask: np.ndarray, carried: np.ndarray) -> bool:
+    """Whether things stand inside the outline of a mask."""
+    enough = np.count_nonzero(carried) > _LEAST_CARRIED
+    return bool(enough and np.count_nonzero(_filled(mask) & carried) > _LEAST_CARRIED)
+
+
 def _filled(mask: np.ndarray) -> np.ndarray:
     """The convex outline of a mask, filled."""
     rows = np.flatnonzero(mask.any(1))  # a row's first and last pixels are all that an outline rests on
@@ -351,8 +356,9 @@ def mend_hierarchy(instances: Instances, stands: Stand) -> tuple[np.ndarray, np.
         if (up < 0).all():
             break
         roots = np.where(up >= 0, up, roots)
-    touched = np.isin(roots, np.unique(roots[supports]))
-    redo = np.flatnonzero(touched & ~stands.is_support & ~stands.is_mixed)
+    touched = np.zeros(len(instances), bool)
+    touched[roots[supports]] = True
+    redo = np.flatnonzero(touched[roots] & ~stands.is_support & ~stands.is_mixed)
     levels[supports], parents[supports] = 0, -1
     if len(redo):
         regions = instances.regions
