@@ -31,7 +31,7 @@ class _Things:
         regions: (N, 4) int64 xyxy, the whole pixels of the masks.
         velocities: (N, 2) float64 x and y in pixels per second.
         cells: (N, C, C) bool, the mask at the centres of a grid over its region.
-        points: (N, P) int64, some of its cells, spread evenly: row times C plus column.
+        points: (N, P) uint8, some of its cells, spread evenly: row times C plus column.
         areas: (N,) float64, of the masks in pixels.
         colors: (N, 64) float32 histograms, which follow slowly; zeros where unknown.
         seen: (N,) float64, time in s.
@@ -215,10 +215,10 @@ def _overlaps(tracks: _Things, things: _Things, time: float) -> np.ndarray:
     # With a rim of cells outside the mask, where everything beyond it falls.
     cells = np.zeros((len(areas), _CELLS + 2, _CELLS + 2), bool)
     cells[:, 1:-1, 1:-1] = np.concatenate([tracks.cells, things.cells])
-    row, column = np.divmod(np.concatenate([tracks.points, things.points]), _CELLS)
-    place = _cells_in(row, (y0, y1), small, large)
+    points = np.concatenate([tracks.points, things.points])
+    place = _cells_in(points // _CELLS, (y0, y1), small, large)
     place *= _CELLS + 2
-    place += _cells_in(column, (x0, x1), small, large)
+    place += _cells_in(points % _CELLS, (x0, x1), small, large)
     place += large[:, None] * (_CELLS + 2) ** 2
     shared = np.count_nonzero(cells.ravel().take(place), axis=1) / _POINTS * areas[small]
     overlaps[track, thing] = shared / (areas[small] + areas[large] - shared)
@@ -240,7 +240,7 @@ def _cells_in(
 
 def _places(regions: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(N, P) float32 x and y of points (N, P) of regions (N, 4), in pixels."""
-    row, column = np.divmod(points, _CELLS)
+    row, column = points // _CELLS, points % _CELLS
     sides = ((regions[:, 2:] - regions[:, :2]) / _CELLS).astype(np.float32)
     x = (column.astype(np.float32) + np.float32(0.5)) * sides[:, :1] + regions[:, :1].astype(np.float32)
     y = (row.astype(np.float32) + np.float32(0.5)) * sides[:, 1:] + regions[:, 1:2].astype(np.float32)
@@ -266,11 +266,11 @@ def _cells(instances: Instances) -> np.ndarray:
 
 
 def _points(cells: np.ndarray) -> np.ndarray:
-    """(N, P) int64: some of the cells (N, C, C) of each mask, row by row, none of which is without any."""
+    """(N, P) uint8: some of the cells (N, C, C) of each mask, row by row; none is without any."""
     counts = np.count_nonzero(cells, axis=(1, 2))
     starts = np.cumsum(counts) - counts
     chosen = starts[:, None] + (_SPREAD * counts[:, None]).astype(np.int64)
-    points: np.ndarray = np.flatnonzero(cells)[chosen] % _CELLS**2
+    points: np.ndarray = np.flatnonzero(cells)[chosen].astype(np.uint8)  # the place in the mask, which has 256
     return points
 
 
