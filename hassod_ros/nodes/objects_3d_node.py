@@ -30,9 +30,10 @@ from hassod_ros.nodes.diagnostics import frame_status
 from hassod_ros.nodes.managed_node import ManagedNode
 from hassod_ros.nodes.objects_3d_inputs import Arrived, Inputs, MissingError
 from hassod_ros.nodes.objects_3d_parameters import PARAMETERS, object_options
+from hassod_ros.nodes.objects_bytes import object_bytes
 from hassod_ros.nodes.objects_instances import read_instance_array
 from hassod_ros.nodes.objects_markers import Markers
-from hassod_ros.nodes.objects_messages import Located, cloud, grasp_array, object_array, object_cloud
+from hassod_ros.nodes.objects_messages import Located, cloud, grasp_array, object_cloud
 from hassod_ros.nodes.outputs import QOS_OVERRIDES, Output, Outputs
 from hassod_ros.nodes.run import reliability, run
 from hassod_ros.nodes.transform_listener import TransformListener
@@ -153,7 +154,7 @@ class Objects3DNode(ManagedNode):
             self._selected = None
 
     def _make_table(self) -> list[Output[Located]]:
-        table: list[Output[Located]] = [Output("objects", Object3DArray, object_array)]
+        table: list[Output[Located]] = [Output("objects", Object3DArray, object_bytes)]
         if vision_3d.INSTALLED:
             table.append(Output("detections", vision_3d.Detection3DArray, vision_3d.detection_3d_array))  # type: ignore[attr-defined]
         if moveit.INSTALLED:

@@ -8,24 +8,19 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from geometry_msgs.msg import Point, Pose, Quaternion
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
-from hassod_msgs.msg import Grasp3D, Grasp3DArray, Object3D, Object3DArray, Support
-from hassod_ros.geometry.boxes import axes_around
+from hassod_msgs.msg import Grasp3D, Grasp3DArray
 from hassod_ros.geometry.cloud import POINT, CloudMaker
-from hassod_ros.geometry.depth import quantiles
 from hassod_ros.geometry.grasps import Grasp, find_grasps
 from hassod_ros.geometry.objects import Flag, Scene
-from hassod_ros.geometry.planes import CELL
 from hassod_ros.geometry.transforms import quaternions
 from hassod_ros.instances import Instances, Level
 from hassod_ros.nodes.objects_3d_parameters import gripper
 from hassod_ros.nodes.perception_parameters import LEVEL_NAMES
 
-_EXTENT_POINTS = 500  # of a support, that its extent is measured with
-_PIXELS = CELL**2  # of the image, that a cell of the grid stands for
 _FIELDS = [
     PointField(name=name, offset=offset, datatype=kind, count=1)
     for name, offset, kind in (
@@ -95,50 +90,33 @@ class Located:
         return result
 
     @cached_property
-    def poses(self) -> list[Pose]:
-        """Of all objects' boxes, in the published frame."""
+    def pose_numbers(self) -> np.ndarray:
+        """(M, 7) position and quaternion of all objects' boxes, in the published frame."""
         objects = self.scene.objects
-        return poses(self.transform, objects.rotations, objects.centers)
+        return pose_numbers(self.transform, objects.rotations, objects.centers)
+
+    @cached_property
+    def poses(self) -> list[Pose]:
+        """The same as messages."""
+        return _poses(self.pose_numbers)
 
 
 def poses(transform: np.ndarray, rotations: np.ndarray, places: np.ndarray) -> list[Pose]:
     """Poses of (N, 3, 3) and (N, 3), moved by a (4, 4)."""
-    turn = transform[:3, :3]
-    moved = places @ turn.T + transform[:3, 3]
+    return _poses(pose_numbers(transform, rotations, places))
+
+
+def _poses(numbers: np.ndarray) -> list[Pose]:
     return [
         Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
-        for (x, y, z), (qx, qy, qz, qw) in zip(moved.tolist(), quaternions(turn @ rotations).tolist(), strict=True)
+        for x, y, z, qx, qy, qz, qw in numbers.tolist()
     ]
 
 
-def object_array(result: Located) -> Object3DArray:
-    """`~/objects`."""
-    objects = result.scene.objects
-    turn, move = result.transform[:3, :3], result.transform[:3, 3]
-    centroids, normals = (objects.centroids @ turn.T + move).tolist(), (objects.normals @ turn.T).tolist()
-    sizes = objects.sizes.tolist()
-    message = Object3DArray(header=result.header, camera_frame=result.camera_header.frame_id)
-    parents = _published_parents(objects.parents, result.published)
-    for i in result.published.tolist():
-        message.objects.append(
-            Object3D(
-                id=int(result.ids[i]),
-                parent_id=int(result.ids[parents[i]]) if parents[i] >= 0 else 0,
-                level=int(objects.levels[i]),
-                score=float(result.instances.scores[objects.index[i]]),
-                flags=int(objects.flags[i]),
-                is_support=bool(objects.is_support[i]),
-                support=int(objects.supports[i]),
-                pose=result.poses[i],
-                size=_vector(sizes[i]),
-                centroid=Point(**dict(zip("xyz", centroids[i], strict=True))),
-                normal=_vector(normals[i]),
-                coverage=float(objects.coverage[i]),
-                points=int(objects.counts[i]),
-            )
-        )
-    message.supports = _supports(result)
-    return message
+def pose_numbers(transform: np.ndarray, rotations: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(N, 7) position and quaternion of (N, 3, 3) and (N, 3), moved by a (4, 4)."""
+    turn = transform[:3, :3]
+    return np.concatenate([places @ turn.T + transform[:3, 3], quaternions(turn @ rotations)], axis=1)
 
 
 def grasp_array(result: Located) -> Grasp3DArray:
@@ -153,63 +131,6 @@ def grasp_array(result: Located) -> Grasp3DArray:
             for (i, each), pose in zip(found, placed, strict=True)
         ]
     return message
-
-
-def _published_parents(parents: np.ndarray, published: np.ndarray) -> np.ndarray:
-    """The nearest ancestor that is published, or -1."""
-    known = np.zeros(len(parents), bool)
-    known[published] = True
-    for _ in range(len(parents)):
-        hidden = (parents >= 0) & ~known[parents]
-        if not hidden.any():
-            break
-        parents = np.where(hidden, parents[parents], parents)
-    return parents
-
-
-def _supports(result: Located) -> list[Support]:
-    """The planes, each with the rectangle that its points fill."""
-    grid, objects, turn = result.scene.grid, result.scene.objects, result.transform[:3, :3]
-    if not grid.planes:
-        return []
-    rotations = axes_around(np.array([plane.normal for plane in grid.planes])).transpose(0, 2, 1)  # z is the normal
-    # The same number of points of each, so that one array holds them all.
-    cells = np.argsort(grid.labels, axis=None, kind="stable")
-    counts = np.array([[plane.cells] for plane in grid.planes])
-    ends = len(cells) - counts.sum() + np.cumsum(counts, axis=0)  # those on no plane come first
-    sample = cells.take(ends - counts + np.arange(_EXTENT_POINTS) * counts // _EXTENT_POINTS)
-    points = grid.points.reshape(-1, 3).take(sample, axis=0).astype(np.float64)  # (P, S, 3)
-    middles = points.mean(1)
-    flat = (points - middles[:, None]) @ rotations[:, :, :2]
-    moments = flat.transpose(0, 2, 1) @ flat
-    angles = np.arctan2(2 * moments[:, 0, 1], moments[:, 0, 0] - moments[:, 1, 1]) / 2  # of the main directions
-    cosine, sine = np.cos(angles), np.sin(angles)
-    spin = np.stack([np.stack([cosine, -sine], axis=-1), np.stack([sine, cosine], axis=-1)], axis=-2)
-    rotations[:, :, :2] = rotations[:, :, :2] @ spin
-    low, high = quantiles((flat @ spin).transpose(0, 2, 1), 0.01, 0.99)  # (P, 2)
-    centers = middles + (rotations[:, :, :2] @ ((low + high) / 2)[..., None])[..., 0]
-    sides = (high - low).tolist()
-    supports = []
-    placed = poses(result.transform, rotations, centers)
-    for k, plane in enumerate(grid.planes):
-        owners = np.flatnonzero(objects.is_support & (objects.supports == k))
-        normal = turn @ plane.normal
-        supports.append(
-            Support(
-                id=int(result.ids[owners[np.argmax(objects.counts[owners])]]) if len(owners) else 0,
-                normal=_vector(normal.tolist()),
-                distance=float(plane.distance + normal @ result.transform[:3, 3]),
-                pose=placed[k],
-                size_x=sides[k][0],
-                size_y=sides[k][1],
-                points=plane.cells * _PIXELS,
-            )
-        )
-    return supports
-
-
-def _vector(values: list[float]) -> Vector3:
-    return Vector3(**dict(zip("xyz", values, strict=True)))
 
 
 def cloud(result: Located, maker: CloudMaker) -> PointCloud2:
