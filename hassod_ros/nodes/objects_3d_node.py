@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import deque
 from functools import partial
 from typing import Any
 
@@ -40,7 +41,7 @@ from hassod_ros.nodes.transform_listener import TransformListener
 from hassod_ros.runtime.stream import FrameStatistics, Worker
 
 TRANSFORM_WAIT = 0.1  # s for a transform at the stamp
-_WAITING = 2  # instance arrays that may wait for their turn: a burst is worked off, and results stay fresh
+_WAITING = 4  # instance arrays that may wait for their turn: a burst is worked off, and results stay fresh
 _GIVE_WAY = 0.05  # s that grasps wait for the next objects, of each thing
 _EXPIRY = 0.2  # s between two looks at what has left the planning scene
 
@@ -64,7 +65,8 @@ class Objects3DNode(ManagedNode):
         self._statistics = FrameStatistics()
         self._inputs: Inputs | None = None
         self._transforms: TransformListener | None = None
-        self._worker: Worker[Arrived] | None = None
+        self._waiting: deque[Arrived] = deque()
+        self._worker: Worker[None] | None = None  # works them off; what is put into it only wakes it
         self._second: Worker[Located] | None = None
         self._outputs: Outputs[Located] | None = None
         self._selected: Any = None
@@ -75,7 +77,6 @@ class Objects3DNode(ManagedNode):
         self._idle.set()
         self._markers, self._boxes, self._make_cloud = Markers(), moveit.PlanningSceneBoxes(), CloudMaker()
         self._heard = 0.0
-        self._slot = 0
         self._trouble = self._second_trouble = ""
         for name, installed, lost in (
             ("tf2_msgs", transform_listener.INSTALLED, "no transforms: depth of another frame is refused"),
@@ -103,17 +104,18 @@ class Objects3DNode(ManagedNode):
     def start(self, options: dict[str, Any]) -> None:
         """Subscribe and start working."""
         self._heard = time.perf_counter()
+        self._waiting.clear()
         self._transforms = TransformListener(self, self.notices)
         self._second = Worker("grasps", self._handle_second, self._second_failed)
         self._worker = Worker("objects_3d", self._handle, self._failed)
         self._inputs = Inputs()
         qos = _qos(options["input_reliability"])
-        for kind, topic, take, raw in (
-            (InstanceArray, "instances", self._receive, True),
-            (Image, "depth", self._inputs.depth.take, False),
-            (CameraInfo, "depth/camera_info", self._inputs.depth.take_info, False),
+        for kind, topic, take, raw in (  # of what has come at the same time the first is taken first
             (CameraInfo, "camera_info", self._inputs.image.take_info, False),
+            (CameraInfo, "depth/camera_info", self._inputs.depth.take_info, False),
+            (Image, "depth", self._inputs.depth.take, False),
             (Image, "image", self._take_image, False),
+            (InstanceArray, "instances", self._receive, True),
         ):
             self._inputs.subscriptions.append(
                 self.create_subscription(kind, topic, take, qos, raw=raw, qos_overriding_options=QOS_OVERRIDES)
@@ -180,10 +182,11 @@ class Objects3DNode(ManagedNode):
         worker = self._worker
         if worker is None:
             return
-        # A few places in turn: a burst is worked off, and what no place is left for is counted.
-        self._slot = (self._slot + 1) % _WAITING
-        if worker.put(str(self._slot), Arrived(data, self._heard)) is not None:
+        self._waiting.append(Arrived(data, self._heard))
+        if len(self._waiting) > _WAITING:
+            self._waiting.popleft()
             self._statistics.drop("superseded")
+        worker.put("", None)
 
     def _take_image(self, message: Image) -> None:
         """Colours are for clouds only."""
@@ -195,47 +198,50 @@ class Objects3DNode(ManagedNode):
             self._trouble = self.notices.fail("the last instances could not be placed", error)
             self._statistics.drop("failed")
 
-    def _handle(self, items: list[tuple[str, Arrived]]) -> None:
+    def _handle(self, _: list[tuple[str, None]]) -> None:
+        """The array that has waited longest, so that results come in the order of their images."""
         self._idle.clear()
         try:
-            self._place(items)
+            if self._waiting:
+                self._place(self._waiting.popleft())
         finally:
             self._idle.set()
+            if self._waiting and self._worker is not None:
+                self._worker.put("", None)
 
-    def _place(self, items: list[tuple[str, Arrived]]) -> None:
+    def _place(self, arrived: Arrived) -> None:
         outputs = self._outputs
-        for _, arrived in items:
-            if outputs is None:
-                return
-            self._latest = arrived
-            if not outputs.wanted():
-                self._statistics.drop("unwatched")
-                continue
-            try:
-                result = self._locate(arrived)
-            except MissingError as error:
-                self._trouble = ""
-                self.notices.warn(str(error))
-                self._statistics.drop("no_depth")
-                continue
-            except InputError as error:
-                self._trouble = self.notices.fail("these instances and this depth do not fit together", error)
-                self._statistics.drop("malformed")
-                continue
+        if outputs is None:
+            return
+        self._latest = arrived
+        if not outputs.wanted():
+            self._statistics.drop("unwatched")
+            return
+        try:
+            result = self._locate(arrived)
+        except MissingError as error:
             self._trouble = ""
-            located = time.perf_counter()
-            outputs.publish(result, urgent=True)
-            published = time.perf_counter()
-            if self._second is not None and outputs.wanted(urgent=False):
-                self._second.put("", result)
-            self._statistics.process(
-                {
-                    "wait": result.started - arrived.received,
-                    "locate": located - result.started,
-                    "publish": published - located,
-                    "total": published - arrived.received,
-                }
-            )
+            self.notices.warn(str(error))
+            self._statistics.drop("no_depth")
+            return
+        except InputError as error:
+            self._trouble = self.notices.fail("these instances and this depth do not fit together", error)
+            self._statistics.drop("malformed")
+            return
+        self._trouble = ""
+        located = time.perf_counter()
+        outputs.publish(result, urgent=True)
+        published = time.perf_counter()
+        if self._second is not None and outputs.wanted(urgent=False):
+            self._second.put("", result)
+        self._statistics.process(
+            {
+                "wait": result.started - arrived.received,
+                "locate": located - result.started,
+                "publish": published - located,
+                "total": published - arrived.received,
+            }
+        )
 
     def _handle_second(self, items: list[tuple[str, Located]]) -> None:
         """The newest result only: grasps may take longer than an image lasts."""

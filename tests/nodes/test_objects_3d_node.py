@@ -268,3 +268,11 @@ def test_every_transition_works_twice_and_nothing_is_done_unwatched(ros):
     ros.until(lambda: bench.publish() and int(bench.status().get("dropped.unwatched", 0)) > before)
     # The services work without a subscriber all the same.
     assert ros.call(GetCloud, f"/{NODE}/get_cloud", GetCloud.Request(id=2)).success
+
+
+def test_a_burst_is_answered_in_the_order_of_its_images(bench):
+    bench.send()
+    before = len(bench.objects)
+    stamps = [bench.publish().stamp for _ in range(3)]
+    bench.ros.until(lambda: len(bench.objects) >= before + 3)
+    assert [each.header.stamp for each in bench.objects[before:]] == stamps
