@@ -14,6 +14,10 @@ import numpy as np
 
 _FLOOR = 10.0  # grey levels that a pixel may always be off
 _ODD = 3.0  # a good picture so many times as far off as is usual is odd, and sets no limit
+_SPOT = 9  # pixels between spots that are told of together
+_AROUND = 12  # pixels of surroundings of a spot
+_LARGEST = 0.25  # share of the reference that such surroundings may fill
+_MOST = 60  # spots; a part with more is bad
 _REACH = 1  # cells that a cell's like is sought around
 
 
@@ -38,9 +42,10 @@ class PixelBand:
     def learn(cls, good: Sequence[np.ndarray], covered: Sequence[np.ndarray], tolerance: int) -> PixelBand:
         """From K pictures (H, W, 3) uint8 that lie over each other, looked at where `covered` (H, W) bool.
 
-        Where a picture does not cover the reference it takes no part; where fewer than two do, nothing is told.
+        Where a picture does not cover the reference it takes no part; where fewer than half do, or than two, nothing is
+        told.
         """
-        told = np.sum(covered, axis=0) >= 2
+        told = np.sum(covered, axis=0) >= max(2.0, len(good) / 2)
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * tolerance + 1, 2 * tolerance + 1))
         lows = [_where(cv2.erode(each, kernel), here, 255) for each, here in zip(good, covered, strict=True)]
         highs = [_where(cv2.dilate(each, kernel), here, 0) for each, here in zip(good, covered, strict=True)]
@@ -59,8 +64,49 @@ class PixelBand:
 
     def measure(self, pixels: np.ndarray, covered: np.ndarray) -> np.ndarray:
         """(H, W) float32: how far each pixel is off, in what is usual there."""
-        measured: np.ndarray = _excess(pixels, self.low, self.high) / (_FLOOR + self.scale)
-        return measured * covered
+        return self._measure(pixels, np.s_[:, :]) * covered
+
+    def _measure(self, pixels: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
+        measured: np.ndarray = _excess(pixels, self.low[window], self.high[window]) / (_FLOOR + self.scale[window])
+        return measured
+
+    def allow_shifts(
+        self, measured: np.ndarray, limit: float, pixels: np.ndarray, ideal: np.ndarray, reach: int
+    ) -> np.ndarray:
+        """What is left of what was `measured` (H, W) if the surroundings of a spot may lie some pixels off as a whole.
+
+        No placement fits everywhere to the pixel: a part bends, and is seen from a little further left. Edges are then
+        off along their whole length, and are not where the picture is moved a little; a defect stays.
+
+        Args:
+            measured: As from `measure`.
+            limit: From which on it counts.
+            pixels: (H, W, 3) uint8 that it was measured on.
+            ideal: (H, W, 3) uint8 of the reference.
+            reach: Pixels that surroundings may lie off.
+
+        """
+        height, width = measured.shape
+        off = (measured >= limit).view(np.uint8)
+        count, labels, boxes, _ = cv2.connectedComponentsWithStats(cv2.dilate(off, np.ones((_SPOT, _SPOT), np.uint8)))
+        left = measured.copy()
+        for i in range(1, min(count, _MOST + 1)):
+            x, y, columns, rows = (int(value) for value in boxes[i][:4])
+            top, bottom = max(reach, y - _AROUND), min(height - reach, y + rows + _AROUND)
+            begin, end = max(reach, x - _AROUND), min(width - reach, x + columns + _AROUND)
+            if min(bottom - top, end - begin) < 2 * _SPOT or (bottom - top) * (end - begin) > _LARGEST * height * width:
+                continue
+            around = pixels[top - reach : bottom + reach, begin - reach : end + reach]
+            unlike = cv2.matchTemplate(around, ideal[top:bottom, begin:end], cv2.TM_SQDIFF)
+            _, _, (right, down), _ = cv2.minMaxLoc(unlike)
+            if (right, down) == (reach, reach):
+                continue
+            window = np.s_[top:bottom, begin:end]
+            moved = around[down : down + bottom - top, right : right + end - begin]
+            own = labels[window] == i
+            if (self._measure(moved, window)[own] < limit).all():
+                left[window][own] = 0
+        return left
 
 
 def _where(values: np.ndarray, here: np.ndarray, otherwise: int) -> np.ndarray:

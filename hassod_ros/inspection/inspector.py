@@ -12,11 +12,12 @@ from hassod_ros.inspection.look import agreements
 from hassod_ros.inspection.reference import LEAST_TRUST, Reference, even_out
 from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.verdict import Finding, Kind, Result, Verdict, undecided
-from hassod_ros.inspection.view import Observe, View, see
+from hassod_ros.inspection.view import Observe, View, see, to_cells
 
 _BLANK = 3.0  # grey levels of deviation
 _COVER = 0.7  # share of what is looked at that must be in the picture
 _SHOWN = 0.5  # share of a component that must be
+_SHIFTS = [(step * x, step * y) for step in (1 / 3, 2 / 3, 1) for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1))]
 _UNLIT = (4.0, 1.25)  # percent, and times what the good pictures have, of changed light from which there is a warning
 _DARK = (12.0, 2.0)  # likewise, from which a part is not judged
 
@@ -120,10 +121,19 @@ class Inspector:
         reference, limits = self.reference, self._limits
         assert reference.pixels is not None  # a texture is judged elsewhere
         assert reference.colours is not None
-        pixels = reference.pixels.measure(view.pixels, view.covered) / np.float32(limits["pixels"])
+        limit = np.float32(limits["pixels"])
+        pixels = reference.pixels.measure(view.pixels, view.covered)
+        reach = max(1, round(self.settings.position))
+        pixels = reference.pixels.allow_shifts(pixels, limit, view.pixels, self._known.ideal, reach) / limit
         covered = view.covered_cells
         height, width = view.covered.shape
         cells = reference.colours.measure(view.colours, covered) / limits["colours"]
+        rows, columns = cells.shape
+        for x, y in _SHIFTS:  # edges that lie a little off are no other colour
+            if (cells < 1).all():
+                break
+            moved = to_cells(view.fine, (rows, columns), (x * reach, y * reach))
+            cells = np.minimum(cells, reference.colours.measure(moved, covered) / limits["colours"])
         looks: np.ndarray = np.zeros(len(reference.components), np.float32)
         unlike: np.ndarray = looks
         if reference.colour_looks is not None:

@@ -16,7 +16,7 @@ from hassod_ros.inspection.view import Observe, cells_of, colour_cells, halve
 
 _MEMORY = 4000  # cells; more found no more defects, measured on magnetic tiles
 _NEIGHBOURS = 3  # nearest cells that a distance is the mean of
-_WIDE = 3.0  # cells; a defect is rarely one cell: half of what is measured is smoothed so
+_WIDE = 6.0  # cells; a defect is rarely one cell: half of what is measured is smoothed so
 _SEED = 0
 
 

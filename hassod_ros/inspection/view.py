@@ -14,6 +14,8 @@ from hassod_ros.inspection.light import Light, match_light
 from hassod_ros.instances import Instances
 
 _BESIDE = ThreadPoolExecutor(1, "network")  # the network runs beside what does not need it
+_RIM = 2  # pixels at the picture's border that are not looked at
+FINE = 4  # pixels that colours are kept of
 CELLS = 44  # of the longer side where there is no network to say how many
 Observe = Callable[[np.ndarray], "tuple[Instances, np.ndarray | None]"]  # (H, W, 3) uint8 RGB -> as Segmenter.observe
 
@@ -30,6 +32,7 @@ class View:
         instances: What the detector finds; None without one.
         network: (C, h, w) float32 features of cells; None without them.
         picture_size: (H', W') of the picture as it came.
+        fine: See `fine_colours`.
         colours: (4, h, w) float32 of the same cells: mean L*, a*, b* (0 to 255 each) and deviation of L*.
 
     """
@@ -41,6 +44,7 @@ class View:
     instances: Instances | None
     network: np.ndarray | None
     picture_size: tuple[int, int]
+    fine: np.ndarray
     colours: np.ndarray
 
     @property
@@ -63,16 +67,17 @@ def see(
 ) -> View:
     """As `look`, where the alignment is known."""
     moved, covers = lay_over(picture, alignment.matrix, mask.shape)
-    covers &= mask
+    covers = cv2.erode(covers, np.ones((2 * _RIM + 1,) * 2, np.uint8), borderValue=255) & mask
     # The network sees the picture under the light it was taken in: it has learned to see past light.
     seen = None if observe is None else _BESIDE.submit(observe, moved)
     light = match_light(moved, ideal, covers)
     lit = light.apply(moved)
-    pixels = cv2.GaussianBlur(lit, (3, 3), 0)
+    pixels, fine = cv2.GaussianBlur(lit, (3, 3), 0), fine_colours(lit)
     instances, features = (None, None) if seen is None else seen.result()
     network = None if features is None else halve(features)
     size = cells_of(mask.shape) if network is None else (network.shape[1], network.shape[2])
-    return View(pixels, covers > 0, alignment, light, instances, network, picture.shape[:2], colour_cells(lit, size))
+    colours = to_cells(fine, size)
+    return View(pixels, covers > 0, alignment, light, instances, network, picture.shape[:2], fine, colours)
 
 
 def halve(features: np.ndarray) -> np.ndarray:
@@ -89,12 +94,26 @@ def cells_of(size: tuple[int, ...]) -> tuple[int, int]:
 
 
 def colour_cells(pixels: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
-    """See `View.colours`."""
+    """See `View.colours`; `cells` are their rows and columns."""
+    return to_cells(fine_colours(pixels), cells)
+
+
+def fine_colours(pixels: np.ndarray) -> np.ndarray:
+    """(H / FINE, W / FINE, 4) float32: means of L*, a*, b* (0 to 255 each) and of the square of L*."""
     lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)
-    size = (cells[1], cells[0])
-    mean = cv2.resize(lab, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    light = lab[..., 0].astype(np.float32)
-    lightness = cv2.resize(light, size, interpolation=cv2.INTER_AREA)
-    square = cv2.resize(light * light, size, interpolation=cv2.INTER_AREA)
-    deviation = np.sqrt(np.maximum(square - lightness * lightness, 0))
-    return np.ascontiguousarray(np.dstack([mean, deviation]).transpose(2, 0, 1))
+    light = lab[..., 0]
+    four = cv2.merge([lab.astype(np.float32), cv2.multiply(light, light, dtype=cv2.CV_32F)])
+    height, width = pixels.shape[:2]
+    size = (max(1, round(width / FINE)), max(1, round(height / FINE)))
+    return np.asarray(cv2.resize(four, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def to_cells(fine: np.ndarray, cells: tuple[int, int], shift: tuple[float, float] = (0, 0)) -> np.ndarray:
+    """`View.colours` of what `fine_colours` gave, of a picture moved by `shift` x y pixels."""
+    if shift != (0, 0):
+        matrix = np.array([[1, 0, shift[0] / FINE], [0, 1, shift[1] / FINE]], np.float64)
+        size = (fine.shape[1], fine.shape[0])
+        fine = cv2.warpAffine(fine, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    colours = np.asarray(cv2.resize(fine, (cells[1], cells[0]), interpolation=cv2.INTER_AREA), np.float32)
+    colours[..., 3] = np.sqrt(np.maximum(colours[..., 3] - colours[..., 0] ** 2, 0))
+    return np.ascontiguousarray(colours.transpose(2, 0, 1))
