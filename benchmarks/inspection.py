@@ -1,6 +1,6 @@
 """Inspection on real photographs: what is found, what is named, what is called bad that is good, and how long it takes.
 
-    python benchmarks/inspection.py deeppcb components tiles tact --data ../shared/data
+    python benchmarks/inspection.py deeppcb components tiles tact endurance --data ../shared/data
 
 Every disturbance and every draw of good pictures is seeded. What the network sees is kept below --cache, so that a
 second run, with other limits for example, takes minutes.
@@ -20,13 +20,16 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 
+from hassod_ros.files import atomic_path
 from hassod_ros.images import read_image
 from hassod_ros.inspection.eye import open_eye
 from hassod_ros.inspection.inspector import Inspector
 from hassod_ros.inspection.reference import learn
 from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.verdict import Kind, Result, Verdict
+from hassod_ros.inspection.view import halve
 from hassod_ros.instances import Instances
 
 SETS = ("screws", "toy_figures", "cola")
@@ -58,14 +61,15 @@ class Memory:
         instances, features = self._observe(picture)
         assert features is not None
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            file,
-            boxes=instances.boxes,
-            sizes=np.array([mask.shape for mask in instances.masks], np.int64).reshape(-1, 2),
-            bits=np.concatenate([np.zeros(0, np.uint8), *(mask.ravel() for mask in instances.masks)]),
-            scene=instances.scene,
-            features=features.astype(np.float16),
-        )
+        with atomic_path(file) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(
+                stream,
+                boxes=instances.boxes,
+                sizes=np.array([mask.shape for mask in instances.masks], np.int64).reshape(-1, 2),
+                bits=np.concatenate([np.zeros(0, np.uint8), *(mask.ravel() for mask in instances.masks)]),
+                scene=instances.scene,
+                features=features.astype(np.float16),
+            )
         return instances, features.astype(np.float16).astype(np.float32)
 
 
@@ -102,7 +106,7 @@ def deeppcb(data: Path, given: argparse.Namespace) -> None:
     found = defects = false = alarms = undecided = 0
     good_scores, bad_scores = [], []
     for i, entry in enumerate(record["images"][: given.limit]):
-        rng = np.random.default_rng(i)
+        rng = np.random.default_rng(i + 1000 * given.first)
         template, tested = (read_image(folder / "images" / entry[name]) for name in ("template_file", "file_name"))
         height, width = tested.shape[:2]
         good = [disturb(template, rng, 40, 5)[0] for _ in range(5)]
@@ -150,7 +154,10 @@ def components(data: Path, given: argparse.Namespace) -> None:
         record = json.loads((folder / "annotations_dev.json").read_text())
         pictures = {entry["id"]: read_image(folder / entry["file_name"]) for entry in record["images"]}
         for shots in given.shots:
-            draws = [draw(record, pictures, name, shots, seed, observe) for seed in range(given.draws)]
+            draws = [
+                draw(record, pictures, name, shots, seed, observe)
+                for seed in range(given.first, given.first + given.draws)
+            ]
             print(f"{name}: {summary(draws)}")
 
 
@@ -218,6 +225,7 @@ def summary(draws: Sequence[dict[str, Any]]) -> str:
 def tiles(data: Path, given: argparse.Namespace) -> None:
     """Texture mode on magnetic tiles: ten clean pictures, each judged by the other nine."""
     from pycocotools import mask as coding
+    from skimage.metrics import structural_similarity
 
     observe = Memory(given.model, given.cache)
     folder = data / "inspection" / "magnetic_tile"
@@ -228,7 +236,12 @@ def tiles(data: Path, given: argparse.Namespace) -> None:
         truths[annotation["image_id"]] = truths.get(annotation["image_id"], mask) | mask
     pictures = {entry["id"]: read_image(folder / "images" / entry["file_name"]) for entry in record["images"]}
     clean = [i for i in pictures if i not in truths]
-    heats: dict[str, dict[int, np.ndarray]] = {"ours": {}, "absolute difference to the mean": {}}
+    heats: dict[str, dict[int, np.ndarray]] = {
+        "ours": {},
+        "absolute difference to the mean": {},
+        "SSIM to the mean": {},
+        **patchcore(pictures, clean, observe),
+    }
     inspectors: dict[int, Inspector] = {}
 
     def judged(i: int) -> Inspector:
@@ -244,14 +257,65 @@ def tiles(data: Path, given: argparse.Namespace) -> None:
         size = (picture.shape[0], picture.shape[1])
         heats["ours"][i] = judged(i)(picture).heatmap(size)
         others = [cv2.resize(pictures[j], size[::-1]) for j in clean if j != i]
-        off = np.abs(picture.astype(np.float32) - np.mean(others, axis=0)).max(axis=2)
+        mean = np.mean(others, axis=0).astype(np.float32)
+        off = np.abs(picture.astype(np.float32) - mean).max(axis=2)
         heats["absolute difference to the mean"][i] = cv2.GaussianBlur(off, (0, 0), 2)
+        grey, known = (cv2.cvtColor(each.astype(np.uint8), cv2.COLOR_RGB2GRAY) for each in (picture, mean))
+        _, alike = structural_similarity(grey, known, full=True, gaussian_weights=True)
+        heats["SSIM to the mean"][i] = cv2.GaussianBlur(1 - alike.astype(np.float32), (0, 0), 2)
     for name, maps in heats.items():
         image = area_under_curve([maps[i].max() for i in clean], [maps[i].max() for i in truths])
         inside = np.concatenate([maps[i][truths[i]][::3] for i in truths])
         outside = np.sort(np.concatenate([maps[i][~truths.get(i, np.zeros(maps[i].shape, bool))][::17] for i in maps]))
         pixel = float(np.searchsorted(outside, inside).mean() / len(outside))
         print(f"tiles, {name}: image AUROC {image:.3f}, pixel AUROC {pixel:.3f}")
+
+
+def patchcore(pictures: dict[int, np.ndarray], clean: list[int], observe: Memory) -> dict[str, dict[int, np.ndarray]]:
+    """Maps of anomalib's PatchCore on the same features, where anomalib is installed (pip install anomalib)."""
+    try:
+        import torch
+        from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+    except ImportError as error:
+        print(f"tiles, PatchCore of anomalib: left out, {error}")
+        return {}
+    cells = {i: torch.from_numpy(halve(seen))[None] for i, p in pictures.items() if (seen := observe(p)[1]) is not None}
+
+    def memory(taught: list[int]) -> Any:
+        torch.manual_seed(0)
+        model = PatchcoreModel(layers=["layer1"], backbone="resnet18", pre_trained=False)
+        model.embedding_store = [model.reshape_embedding(model.feature_pooler(cells[j])) for j in taught]
+        model.subsample_embedding(0.1)
+        return model.eval()
+
+    whole, heats = memory(clean), {}
+    for i, picture in pictures.items():
+        model = memory([j for j in clean if j != i]) if i in clean else whole
+        embedding = model.feature_pooler(cells[i])
+        distances, _ = model.nearest_neighbors(model.reshape_embedding(embedding), 1)
+        shape = (1, 1, *embedding.shape[2:])
+        heats[i] = model.anomaly_map_generator(distances.reshape(shape), picture.shape[:2])[0, 0].numpy()
+    return {"PatchCore of anomalib": heats}
+
+
+def endurance(data: Path, given: argparse.Namespace) -> None:
+    """Memory and handles over many parts."""
+    eye = open_eye(given.model)
+    observe = None if eye is None else eye.observe
+    folder = data / "components" / "screws"
+    record = json.loads((folder / "annotations_dev.json").read_text())
+    pictures = [cv2.resize(read_image(folder / entry["file_name"]), (240, 320)) for entry in record["images"]]
+    good = [p for p, entry in zip(pictures, record["images"], strict=True) if entry["label"] == "good"][:5]
+    reference = learn(
+        good, Settings(angle=45), name="s", observe=observe, model_sha256=eye.sha256 if eye is not None else ""
+    )
+    inspector = Inspector(reference, observe)
+    process = psutil.Process()
+    for i in range(given.parts + 1):
+        inspector(pictures[i % len(pictures)])
+        if i in (100, given.parts // 2, given.parts):
+            memory, handles = process.memory_info().rss / 2**20, process.num_fds()
+            print(f"endurance, model {given.model}: after {i} parts {memory:.0f} MB, {handles} handles")
 
 
 def tact(data: Path, given: argparse.Namespace) -> None:
@@ -289,6 +353,7 @@ BENCHMARKS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
     "components": components,
     "tiles": tiles,
     "tact": tact,
+    "endurance": endurance,
 }
 
 
@@ -301,6 +366,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, help="folder for what the network saw")
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first draw")
+    parser.add_argument("--parts", type=int, default=10_000, help="of endurance")
     parser.add_argument("--shots", type=int, nargs="+", default=[5], help="good pictures; several for a learning curve")
     parser.add_argument("--limit", type=int, help="boards of deeppcb")
     given = parser.parse_args(arguments)

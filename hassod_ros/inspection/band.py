@@ -14,6 +14,7 @@ import numpy as np
 
 _FLOOR = 10.0  # grey levels that a pixel may always be off
 _ODD = 3.0  # a good picture so many times as far off as is usual is odd, and sets no limit
+_TOLD = 0.75  # share of the good pictures that must cover a place
 _SPOT = 9  # pixels between spots that are told of together
 _AROUND = 12  # pixels of surroundings of a spot
 _LARGEST = 0.25  # share of the reference that such surroundings may fill
@@ -42,10 +43,9 @@ class PixelBand:
     def learn(cls, good: Sequence[np.ndarray], covered: Sequence[np.ndarray], tolerance: int) -> PixelBand:
         """From K pictures (H, W, 3) uint8 that lie over each other, looked at where `covered` (H, W) bool.
 
-        Where a picture does not cover the reference it takes no part; where fewer than half do, or than two, nothing is
-        told.
+        Where a picture does not cover the reference it takes no part; where too few do, nothing is told.
         """
-        told = np.sum(covered, axis=0) >= max(2.0, len(good) / 2)
+        told = np.sum(covered, axis=0) >= max(2.0, _TOLD * len(good))
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * tolerance + 1, 2 * tolerance + 1))
         lows = [_where(cv2.erode(each, kernel), here, 255) for each, here in zip(good, covered, strict=True)]
         highs = [_where(cv2.dilate(each, kernel), here, 0) for each, here in zip(good, covered, strict=True)]

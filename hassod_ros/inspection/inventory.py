@@ -282,7 +282,8 @@ def find_moved(
         search = picture[top:bottom, left:right]
         if search.shape[0] < template.shape[0] or search.shape[1] < template.shape[1]:
             continue
-        likeness = cv2.matchTemplate(search, template, cv2.TM_CCOEFF_NORMED)
+        likeness = cv2.matchTemplate(search, template, cv2.TM_CCOEFF_NORMED, mask=component.mask.view(np.uint8))
+        likeness[~(np.abs(likeness) <= 1)] = -1  # where it is all of one colour
         _, value, _, place = cv2.minMaxLoc(likeness)
         if best is None or value > best[2]:
             best = (float(left + place[0] - x0), float(top + place[1] - y0), float(value))

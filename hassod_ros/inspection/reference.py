@@ -36,6 +36,7 @@ LEAST_TRUST = 0.19  # of an alignment (see `Alignment.trust`); of 75 photographs
 _BLANK = 3.0  # grey levels of deviation
 _BLUR, _COMMON = 1.0, 4.0  # of the bands of cells
 _RANGE = 1e-3
+_EDGE = 2 / 3  # of the tolerance of position, for single edges; surroundings may lie off by all of it together
 # Limits are at least: of pixels, in the floor of the band, what noise, JPEG and half a pixel make; of colours, in grey
 # levels, what light makes; of components, in the unlikeness that they may always have, how far off they look in other
 # light.
@@ -197,7 +198,7 @@ def learn(
     views = [see(picture, alignment, ideal, mask, observe) for picture, alignment in zip(pictures, placed, strict=True)]
     covered = [view.covered for view in views]
     cells = [view.covered_cells for view in views]
-    pixels = PixelBand.learn([view.pixels for view in views], covered, round(settings.position))
+    pixels = PixelBand.learn([view.pixels for view in views], covered, max(1, round(_EDGE * settings.position)))
     colours = CellBand.learn([view.colours for view in views], cells, blur=_BLUR, common=_COMMON)
     network, channels = None, empty
     maps = [view.network for view in views if view.network is not None]

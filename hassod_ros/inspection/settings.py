@@ -38,7 +38,7 @@ class Settings:
     position: float = 3.0
     angle: float = 30.0
     margin: float = 1.5
-    least_area: int = 6
+    least_area: int = 10
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
