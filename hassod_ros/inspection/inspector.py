@@ -121,10 +121,10 @@ class Inspector:
         reference, limits = self.reference, self._limits
         assert reference.pixels is not None  # a texture is judged elsewhere
         assert reference.colours is not None
-        limit = np.float32(limits["pixels"])
+        limit = limits["pixels"]
         pixels = reference.pixels.measure(view.pixels, view.covered)
         reach = max(1, round(self.settings.position))
-        pixels = reference.pixels.allow_shifts(pixels, limit, view.pixels, self._known.ideal, reach) / limit
+        pixels = reference.pixels.allow_shifts(pixels, limit, view.pixels, self._known.ideal, reach) / np.float32(limit)
         covered = view.covered_cells
         height, width = view.covered.shape
         cells = reference.colours.measure(view.colours, covered) / limits["colours"]
