@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,9 +14,6 @@ _PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
 # of them, and takes thousands of page faults to get it again. The launch files set the same for camera drivers.
 _MMAP_THRESHOLD = (-3, 32 * 2**20)
 _TRIM_THRESHOLD = (-1, 256 * 2**20)
-# s that a thread may keep Python's lock while another one wants it; by default 5 ms. The thread that segments lets go
-# of it at every call of OpenCV, and each time would wait so long for the one that draws.
-_SWITCH_INTERVAL = 0.0005
 
 
 def prepare_process() -> None:
@@ -27,7 +23,6 @@ def prepare_process() -> None:
     thread for the same reason: on a busy robot the others are waited for longer than they help.
     """
     keep_memory()
-    sys.setswitchinterval(min(_SWITCH_INTERVAL, sys.getswitchinterval()))
     cv2.setNumThreads(1)
     profile = fast_dds_profile()
     if profile is not None:

@@ -255,7 +255,6 @@ def _cells(instances: Instances) -> np.ndarray:
     sides = instances.regions[:, 2:] - instances.regions[:, :2]
     columns, rows = (np.arange(1, 2 * _CELLS, 2) * sides[:, axis, None] // (2 * _CELLS) for axis in (0, 1))
     places = (rows * sides[:, :1])[:, :, None] + columns[:, None, :]
-    # Not by OpenCV, which lets go of Python's lock each time: another thread then holds it for milliseconds.
     for out, mask, place in zip(cells, instances.masks, places, strict=True):
         mask.take(place, out=out, mode="clip")
     for i in np.flatnonzero(~cells.any(axis=(1, 2))).tolist():
