@@ -5,8 +5,13 @@ returns as many instances as it can. Models take turns, frame by frame: whatever
 
 Exported files take part with the thresholds that they recommend, as a node runs them.
 
+Last comes what is outside of the network, with the options of the shipped model and 100 made-up detections that are
+all kept: processor time of one thread, part by part, which tells something on a busy machine too. A picture is one of
+--images.
+
 Example:
     python benchmarks/inference.py --models small r50 --images photos/ --frames 20
+    python benchmarks/inference.py --models --no-stock --images photos/ --frames 100    # outside of the network alone
     python benchmarks/inference.py --models --no-stock --images photos/ --exported default=model.onnx
 
 """
@@ -19,10 +24,12 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -31,6 +38,7 @@ import torch
 from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
+from hassod_ros.default_model import default_model
 from hassod_ros.deploy.onnx_export import trace
 from hassod_ros.deploy.photographs import load_batches
 from hassod_ros.deploy.quantization import quantize
@@ -42,10 +50,12 @@ from hassod_ros.errors import InputError
 from hassod_ros.images import list_images, read_image
 from hassod_ros.instances import Instances
 from hassod_ros.masks import paste_filled
+from hassod_ros.runtime import postprocess, segmenter
 from hassod_ros.runtime.backends import open_backend
 from hassod_ros.runtime.backends.base import Backend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend, describe
 from hassod_ros.runtime.evidence import find_cues
+from hassod_ros.runtime.model_info import ModelInfo, read_model_info
 from hassod_ros.runtime.postprocess import (
     PostprocessOptions,
     RawDetections,
@@ -55,6 +65,7 @@ from hassod_ros.runtime.postprocess import (
 )
 from hassod_ros.runtime.preprocess import Letterbox, letterbox
 from hassod_ros.runtime.segmenter import Segmenter
+from hassod_ros.runtime.tracking import Tracker
 
 Setting = tuple[DetectorConfig, tuple[int, int], int, int]  # config, input size, proposals, detections
 _LIGHT = DetectorConfig(
@@ -68,6 +79,14 @@ MODELS: dict[str, Setting] = {
 STOCK = "torchvision stock"  # resizes 640x480 to 1066x800, finds next to nothing with random weights: a low bar
 OUTSIDE_SIZES = ((480, 640), (1080, 1920))
 OUTSIDE_INSTANCES = 100
+OUTSIDE_PARTS = {
+    "preprocess": (segmenter, "letterbox"),
+    "colours": (postprocess, "follow_colors"),
+    "evidence": (postprocess, "find_cues"),
+    "masks": (postprocess, "paste_filled"),
+    "hierarchy": (postprocess, "coverage_forest"),
+    "blank or not": (segmenter, "visible"),
+}
 
 
 @cache
@@ -105,16 +124,22 @@ def scaled_random(config: DetectorConfig, input_size: tuple[int, int]) -> Cascad
 
 
 class Clock:
-    """Milliseconds by (model, stage)."""
+    """Milliseconds by (model, stage).
 
-    def __init__(self) -> None:
+    Args:
+        now: Tells the time, s.
+
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self.times: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._now = now
 
     def measure(self, model: str, stage: str, run: Callable[[], Any]) -> Any:
         """Run, note how long it took, and hand back the result."""
-        start = time.perf_counter()
+        start = self._now()
         result = run()
-        self.times[model, stage].append(1e3 * (time.perf_counter() - start))
+        self.times[model, stage].append(1e3 * (self._now() - start))
         return result
 
     def row(self, model: str, stage: str) -> tuple[float, float]:
@@ -191,6 +216,57 @@ def fabricate(input_size: tuple[int, int], count: int, seed: int = 0) -> RawDete
     )
 
 
+class StandIn:
+    """A network of the shipped model's form that answers at once.
+
+    Args:
+        info: Metadata of the model that it stands for.
+
+    """
+
+    name = "stand-in"
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
+        self._raw = fabricate(info.input_size, OUTSIDE_INSTANCES)
+
+    def infer(self, images: np.ndarray) -> RawDetections:
+        """The same for every image."""
+        return replace(self._raw, masks=self._raw.masks.copy())
+
+    def warm_up(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def measure_outside(image: np.ndarray, frames: int) -> Clock:
+    """Everything outside of the network, at each of `OUTSIDE_SIZES`."""
+    clock = Clock(time.thread_time)
+    for size in OUTSIDE_SIZES:
+        name = f"outside {size[1]}x{size[0]}, {OUTSIDE_INSTANCES} instances"
+        picture = cv2.resize(image, size[::-1])
+        with ExitStack() as patches:
+            stand_in = StandIn(replace(read_model_info(default_model()), batch=1))
+            patches.enter_context(patch.object(segmenter, "open_backend", lambda *_, stand_in=stand_in: stand_in))
+            found, tracker = segmenter.Segmenter("stand-in"), Tracker()
+            found.options = replace(found.options, score_thresholds=(0.0, 0.0, 0.0))
+            for round_ in range(frames + 3):
+                if round_ == 3:
+                    for stage, (module, function) in OUTSIDE_PARTS.items():
+                        timed = partial(_timed, clock, name, stage, getattr(module, function))
+                        patches.enter_context(patch.object(module, function, timed))
+                watch = clock if round_ >= 3 else Clock()
+                instances = watch.measure(name, "all but tracking", partial(found, picture))
+                watch.measure(name, "tracking", partial(tracker.update, instances, round_ / 30, picture))
+    return clock
+
+
+def _timed(clock: Clock, model: str, stage: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    return clock.measure(model, stage, partial(function, *arguments, **options))
+
+
 def export(name: str, folder: Path, images: list[Path], precision: str) -> Path:
     """ONNX file of a model with random weights; the gates are `to_onnx`'s affair."""
     config, input_size, proposals, detections = MODELS[name]
@@ -227,16 +303,18 @@ def main(arguments: list[str] | None = None) -> int:
     cv2.setNumThreads(given.threads)
     try:
         images = list_images(given.images)
-        clock = measure(given, images)
+        print_table(measure(given, images))
+        cv2.setNumThreads(1)
+        print("processor time:")
+        print_table(measure_outside(read_image(images[0]), given.frames))
     except InputError as error:
         print(f"inference: {error}", file=sys.stderr)
         return 2
-    print_table(clock)
     return 0
 
 
 def measure(given: argparse.Namespace, images: list[Path]) -> Clock:
-    """All models and torchvision's on the same frames, then the work outside the network."""
+    """All models and torchvision's on the same frames."""
     frames = [cv2.resize(read_image(path), (640, 480)) for path in images[: given.frames]]
     backends: dict[str, Backend] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -268,12 +346,12 @@ def measure(given: argparse.Namespace, images: list[Path]) -> Clock:
     for name, backend in backends.items():
         backend.warm_up()
         run_stages(Clock(), name, backend, frames[0], buffers[name])
-    for segmenter in exported.values():
-        segmenter(frames[0])
+    for exported_one in exported.values():
+        exported_one(frames[0])
     for i in range(given.frames):
         frame = frames[i % len(frames)]
-        for name, segmenter in exported.items():
-            clock.measure(name, "total", partial(segmenter, frame))
+        for name, exported_one in exported.items():
+            clock.measure(name, "total", partial(exported_one, frame))
         for name, backend in backends.items():
             run_stages(clock, name, backend, frame, buffers[name])
         if i < max(3, given.frames // 4):
@@ -281,18 +359,6 @@ def measure(given: argparse.Namespace, images: list[Path]) -> Clock:
             for name, model in stock.items():
                 with torch.inference_mode():
                     clock.measure(name, "total", partial(model, [pixels]))
-    for size in OUTSIDE_SIZES:
-        name = f"outside {size[1]}x{size[0]}, {OUTSIDE_INSTANCES} instances"
-        image = cv2.resize(frames[0], size[::-1])
-        buffer, raw = np.empty((480, 640, 3), np.uint8), fabricate((480, 640), OUTSIDE_INSTANCES)
-        placed = Letterbox.fit(size, (480, 640))
-        raw.boxes[:] *= placed.content_size[0] / 480
-        for round_ in range(given.frames + 1):
-            watch = clock if round_ else Clock()
-            start = time.perf_counter()
-            watch.measure(name, "preprocess", partial(letterbox, image, buffer, fill=(1, 1, 1)))
-            finish(watch, name, raw, placed, PostprocessOptions(score_thresholds=(0.0, 0.0, 0.0)))
-            watch.times[name, "total"].append(1e3 * (time.perf_counter() - start))
     return clock
 
 
