@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = script_parser("by_heart", __doc__)
     parser.add_argument("--images", required=True, help="folder (or list) of photographs")
     parser.add_argument("--count", type=int, default=20, help="how many of them, evenly spread")
-    parser.add_argument("--iterations", type=int, default=1200, help="steps of 4 photographs")
+    parser.add_argument("--iterations", type=int, default=1700, help="steps of 2 photographs")
     parser.add_argument("--side", type=int, default=160, help="shorter side that is learned, px")
     parser.add_argument("--out", required=True, help="folder for labels, weights and pictures; a run there goes on")
     given = parser.parse_args(arguments)
@@ -71,9 +73,10 @@ def work(given: Any) -> None:
     if not labels.is_file():
         label(paths, labels)
     recipe = make_recipe(out, given)
-    wall, processor = time.perf_counter(), time.process_time()
-    weights = burn_in(recipe)
-    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    with timed(out / "seconds.json"):
+        weights = burn_in(recipe)
+    spent = read_json(out / "seconds.json")
+    wall, processor = spent["wall"], spent["processor"]
     print(
         f"learned in {wall / 60:.1f} min, {processor / 60:.1f} min of processor time, "
         f"{torch.get_num_threads()} threads on {usable_cores()} cores, load {os.getloadavg()[0]:.1f}"
@@ -81,6 +84,18 @@ def work(given: Any) -> None:
     rows = measure(open_detector(weights), labels, recipe, out)
     print(format_table(rows, COLUMNS))
     write_json(out / "figures.json", {"minutes": wall / 60, "processor_minutes": processor / 60, "rows": rows})
+
+
+@contextmanager
+def timed(path: Path) -> Iterator[None]:
+    """Adds the seconds inside to those of the runs before, which were stopped."""
+    before = read_json(path) if path.is_file() else {"wall": 0.0, "processor": 0.0}
+    wall, processor = time.perf_counter(), time.process_time()
+    try:
+        yield
+    finally:
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+        write_json(path, {"wall": before["wall"] + wall, "processor": before["processor"] + processor})
 
 
 def label(paths: list[Path], labels: Path) -> None:
@@ -111,13 +126,13 @@ def make_recipe(out: Path, given: Any) -> Recipe:
         mask2former=Mask2FormerConfig(
             backbone="resnet18",
             backbone_width=0.5,
-            queries=80,
-            width=96,
+            queries=60,
+            width=64,
             heads=4,
             encoder_layers=1,
             decoder_layers=3,
             feedforward=256,
-            points=1024,
+            points=640,
             ancestor_weight=2.0,
         ),
         data=DataConfig(
@@ -129,9 +144,9 @@ def make_recipe(out: Path, given: Any) -> Recipe:
         ),
         burn_in=StageConfig(
             iterations=given.iterations,
-            batch_size=4,
+            batch_size=2,
             optimizer="adamw",
-            learning_rate=0.0008,
+            learning_rate=0.0007,
             schedule="cosine",
             warmup=50,
             weight_decay=0.0001,
@@ -140,9 +155,9 @@ def make_recipe(out: Path, given: Any) -> Recipe:
             precision="fp32",
             copy_paste=0.0,
             drop_loss_iou=None,
-            precise_bn=5,
+            precise_bn=10,
         ),
-        run=RunConfig(str(out / "run"), device="cpu", workers=0, checkpoint_every=100, picture_every=0),
+        run=RunConfig(str(out / "run"), device="cpu", workers=0, checkpoint_every=200, picture_every=0),
     )
 
 

@@ -13,12 +13,14 @@ Example:
     python benchmarks/inference.py --models small r50 --images photos/ --frames 20
     python benchmarks/inference.py --models --no-stock --images photos/ --frames 100    # outside of the network alone
     python benchmarks/inference.py --models --no-stock --images photos/ --exported default=model.onnx
+    python benchmarks/inference.py --models r50 mask2former --precisions fp32 --no-stock --images photos/ --memory
 
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import time
@@ -39,12 +41,15 @@ from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from hassod_ros.default_model import default_model
-from hassod_ros.deploy.onnx_export import trace
+from hassod_ros.deploy.onnx_export import static_detector, trace
 from hassod_ros.deploy.photographs import load_batches
 from hassod_ros.deploy.quantization import quantize
+from hassod_ros.detection.base import Detector
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
-from hassod_ros.detection.cascade.static_graph import StaticDetector, with_limits
+from hassod_ros.detection.cascade.static_graph import with_limits
+from hassod_ros.detection.mask2former.config import Mask2FormerConfig
+from hassod_ros.detection.mask2former.model import Mask2Former
 from hassod_ros.discovery.method import parse_option
 from hassod_ros.errors import InputError
 from hassod_ros.images import list_images, read_image
@@ -62,12 +67,14 @@ from hassod_ros.runtime.postprocess import (
     find_maps,
     find_parents,
     select_rows,
+    to_instances,
 )
 from hassod_ros.runtime.preprocess import Letterbox, letterbox
 from hassod_ros.runtime.segmenter import Segmenter
 from hassod_ros.runtime.tracking import Tracker
 
-Setting = tuple[DetectorConfig, tuple[int, int], int, int]  # config, input size, proposals, detections
+# config, input size, proposals, detections
+Setting = tuple[DetectorConfig | Mask2FormerConfig, tuple[int, int], int, int]
 _LIGHT = DetectorConfig(
     backbone="mobilenet_v3_large", fpn_norm="none", fpn_channels=64, mask_channels=64, box_width=256
 )
@@ -75,6 +82,7 @@ MODELS: dict[str, Setting] = {
     "small": (_LIGHT, (320, 320), 50, 20),
     "medium": (replace(_LIGHT, backbone="resnet18", fpn_channels=128, mask_channels=128), (320, 320), 100, 50),
     "r50": (DetectorConfig(), (480, 640), 300, 50),
+    "mask2former": (Mask2FormerConfig(), (480, 640), 100, 50),
 }
 STOCK = "torchvision stock"  # resizes 640x480 to 1066x800, finds next to nothing with random weights: a low bar
 OUTSIDE_SIZES = ((480, 640), (1080, 1920))
@@ -87,6 +95,18 @@ OUTSIDE_PARTS = {
     "hierarchy": (postprocess, "coverage_forest"),
     "blank or not": (segmenter, "visible"),
 }
+
+
+@cache
+def random_detector(name: str) -> Detector:
+    """A model of `MODELS` with random weights that returns as many instances as it can."""
+    config, input_size, proposals, detections = MODELS[name]
+    if isinstance(config, DetectorConfig):
+        return with_limits(scaled_random(config, input_size), proposals=proposals, detections=detections)
+    torch.manual_seed(0)
+    model = Mask2Former(config.changed(detections=detections)).eval()
+    model.body.pixel_decoder.mask_projection.weight.data.mul_(30)  # masks that are not empty
+    return model
 
 
 @cache
@@ -160,6 +180,22 @@ def run_stages(clock: Clock, name: str, backend: Backend, image: np.ndarray, buf
     return instances
 
 
+def peak_memory(path: Path, frame: np.ndarray, threads: int) -> float:
+    """Most memory in MB of a process that has run an exported model; torch is not in it."""
+    code = (
+        "import sys, numpy as np\n"
+        "from hassod_ros.runtime.segmenter import Segmenter\n"
+        "segment = Segmenter(sys.argv[1], 'onnxruntime-cpu', threads=int(sys.argv[3]))\n"
+        "frame = np.load(sys.argv[2])\n"
+        "segment(frame); segment(frame)\n"
+        "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "frame.npy", frame)
+        command = [sys.executable, "-c", code, str(path), str(Path(folder) / "frame.npy"), str(threads)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024
+
+
 def finish(
     clock: Clock,
     name: str,
@@ -168,7 +204,9 @@ def finish(
     options: PostprocessOptions,
     pixels: np.ndarray | None = None,
 ) -> Instances:
-    """`to_instances` in its parts."""
+    """`to_instances` in its parts; as a whole where masks span the input."""
+    if raw.ancestors is not None:
+        return clock.measure(name, "instances", lambda: to_instances(raw, 0, placed, options, pixels))
     rows, levels = select_rows(raw, 0, options)
     seen, boxes, maps = clock.measure(name, "outlines", lambda: find_maps(raw, 0, rows, placed, options, pixels))
     rows, levels = rows[seen], levels[seen]
@@ -269,12 +307,12 @@ def _timed(clock: Clock, model: str, stage: str, function: Callable[..., Any], *
 
 def export(name: str, folder: Path, images: list[Path], precision: str) -> Path:
     """ONNX file of a model with random weights; the gates are `to_onnx`'s affair."""
-    config, input_size, proposals, detections = MODELS[name]
+    input_size = MODELS[name][1]
     path = folder / f"{name}-fp32.onnx"
-    model = with_limits(scaled_random(config, input_size), proposals=proposals, detections=detections)
+    model = random_detector(name)
     info = describe(model, input_size=input_size, batch=1, weights_sha256="0" * 64)
     if not path.exists():
-        onnx.save(trace(StaticDetector(model, input_size=input_size), info), path)
+        onnx.save(trace(static_detector(model, batch=1, input_size=input_size), info), path)
     if precision == "int8":
         quantised = folder / f"{name}-int8.onnx"
         quantize(path, quantised, load_batches(images[:16], info), target="x86")
@@ -297,6 +335,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", required=True, help="folder or list of photographs")
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--memory", action="store_true", help="also the most memory of a process of each model")
     parser.add_argument("--no-stock", action="store_true", help="without torchvision's Mask R-CNN")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
@@ -322,10 +361,12 @@ def measure(given: argparse.Namespace, images: list[Path]) -> Clock:
             for precision in given.precisions:
                 path = export(name, Path(folder), images, precision)
                 backends[f"{name} {precision}"] = open_backend(path, "onnxruntime-cpu", threads=given.threads)
+                if given.memory:
+                    peak = peak_memory(path, frames[0], given.threads)
+                    print(f"{name} {precision}: {peak:.0f} MB at most, {path.stat().st_size / 2**20:.0f} MB on disk")
             if given.eager:
-                config, input_size, proposals, detections = MODELS[name]
-                model = with_limits(scaled_random(config, input_size), proposals=proposals, detections=detections)
-                info = describe(model, input_size=input_size, batch=1, weights_sha256="0" * 64)
+                model = random_detector(name)
+                info = describe(model, input_size=MODELS[name][1], batch=1, weights_sha256="0" * 64)
                 backends[f"{name} eager"] = TorchBackend(model, info)
     exported = {
         name: Segmenter(path, "onnxruntime-cpu", threads=given.threads)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ import numba
 import numpy as np
 
 from hassod_ros.coco import to_coco
+from hassod_ros.commands import run, script_parser
 from hassod_ros.discovery.features import load_features, suited_options
 from hassod_ros.discovery.features.base import HANDCRAFTED, Features
 from hassod_ros.discovery.method import Method, make_method
 from hassod_ros.discovery.pseudo_label import warm_up
 from hassod_ros.discovery.sohes import Crop, Sohes, SohesConfig, crops_around
-from hassod_ros.errors import InputError
 from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations, parse_predictions
 from hassod_ros.evaluation.evaluate import evaluate
 from hassod_ros.evaluation.maskcut import cut_patches
@@ -66,18 +66,20 @@ class DivideAndConquer(Sohes):
         return labels[None].astype(np.uint16)[: len(masks)], crops
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 2 after an error of the user's input."""
-    options = _parser().parse_args(arguments)
-    try:
-        run(options)
-    except InputError as error:
-        print(f"sohes: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the status is that of `commands.run`."""
+    parser = script_parser("sohes", __doc__)
+    parser.add_argument("--data", action="append", required=True, metavar="JSON[:IMAGES]", help="may be given again")
+    parser.add_argument("--features", default=HANDCRAFTED, help="as for pseudo_label")
+    parser.add_argument("--weights", help="as for pseudo_label")
+    parser.add_argument("--every", type=int, default=4, help="use every so manieth image")
+    parser.add_argument("--rows", nargs="*", help="only these rows; the first is what times are compared with")
+    parser.add_argument("--out", help="JSON file for all figures")
+    options = parser.parse_args(arguments)
+    return run("sohes", lambda: work(options), after_stop="nothing of this set was kept")
 
 
-def run(options: argparse.Namespace) -> None:
+def work(options: argparse.Namespace) -> None:
     """Measure every row on every set, picture by picture in turn, and print a table a set."""
     numba.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -150,17 +152,6 @@ def _depth(parents: np.ndarray) -> int:
         depth, at = depth + 1, parents[at]
         at = at[at >= 0]
     return depth
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="SOHES' labels beside HASSOD's, and what each option does.")
-    parser.add_argument("--data", action="append", required=True, metavar="JSON[:IMAGES]", help="may be given again")
-    parser.add_argument("--features", default=HANDCRAFTED, help="as for pseudo_label")
-    parser.add_argument("--weights", help="as for pseudo_label")
-    parser.add_argument("--every", type=int, default=4, help="use every so manieth image (default 4)")
-    parser.add_argument("--rows", nargs="*", help="only these rows; the first is what times are compared with")
-    parser.add_argument("--out", help="JSON file for all figures")
-    return parser
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def export_onnx(
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "fp32.onnx"
         report(f"exporting {info.architecture} at {options.input_size[0]}x{options.input_size[1]}, opset {OPSET}")
-        graph = trace(_static(model, options), info)
+        graph = trace(static_detector(model, batch=options.batch, input_size=options.input_size), info)
         check_graph(graph, report)
         onnx.save(graph, plain)
         limits = ParityLimits()
@@ -156,7 +156,8 @@ def export_onnx(
             info = replace(info, precision=options.precision)
             result = Path(folder) / f"{options.precision}.onnx"
             if options.precision == "fp16":
-                graph = trace(_static(model, options, half=True), info)
+                detector = static_detector(model, batch=options.batch, input_size=options.input_size, half=True)
+                graph = trace(detector, info)
             else:
                 used = paths[:: max(1, len(paths) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
                 report(f"calibrating int8 for {options.target} on {len(used)} images")
@@ -198,11 +199,14 @@ def _limited(model: Detector, options: ExportOptions) -> Detector:
     return limited.eval()
 
 
-def _static(model: Detector, options: ExportOptions, *, half: bool = False) -> StaticDetector | StaticMask2Former:
+def static_detector(
+    model: Detector, *, batch: int, input_size: tuple[int, int], half: bool = False
+) -> StaticDetector | StaticMask2Former:
+    """The graph of a detector for one batch and input size; `half` is for a cascade alone."""
     if isinstance(model, Mask2Former):
-        return StaticMask2Former(model, batch=options.batch, input_size=options.input_size)
+        return StaticMask2Former(model, batch=batch, input_size=input_size)
     assert isinstance(model, CascadeMaskRCNN)
-    return StaticDetector(model, batch=options.batch, input_size=options.input_size, half=half)
+    return StaticDetector(model, batch=batch, input_size=input_size, half=half)
 
 
 def trace(detector: StaticDetector | StaticMask2Former, info: ModelInfo) -> onnx.ModelProto:

@@ -9,8 +9,9 @@ authors had reproduced SOHES.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import cv2
@@ -222,12 +223,14 @@ class Sohes:
         view = image[y0:y1, x0:x1]
         small = resize(view, (config.size, config.size) if regions.box == _WHOLE else _crf_size(y1 - y0, x1 - x0))
         maps = regions.label_maps.astype(np.int32)
+        least = math.ceil(config.filters.min_share * image.shape[0] * image.shape[1])  # of the image, not of the crop
+        filters = replace(config.filters, min_area=max(config.filters.min_area, least), min_share=0.0)
         if config.crf is None:
             refined = [interpolate(labels, small.shape[:2]) for labels in maps]
         else:
             refined = refine_label_maps(small, maps, config.crf, method=config.crf_method)
         for labels, probabilities in zip(maps, refined, strict=True):
-            masks = select_masks(labels, probabilities, (y1 - y0, x1 - x0), config.filters, first=1)
+            masks = select_masks(labels, probabilities, (y1 - y0, x1 - x0), filters, first=1)
             yield Masks(masks.regions + np.array([x0, y0, x0, y0]), masks.crops, masks.scores)
 
 

@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 
+from hassod_ros.deploy import onnx_export
 from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
 from hassod_ros.deploy.parity import Parity, ParityLimits
 from hassod_ros.detection.checkpoints import save_weights
@@ -193,3 +194,18 @@ def test_other_ancestors_are_no_parity():
     assert parity.offence(limits) is None
     parity.add(raw, dataclasses.replace(raw, ancestors=raw.ancestors + np.float32(2e-4)), limits)
     assert parity.offence(limits) == "the output `ancestors` differs by 0.0002"
+
+
+def test_int8(exported, model, options, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "trace", lambda *_: onnx.load(exported[0]))  # traced once is enough
+    monkeypatch.setattr(onnx_export, "average_recall", lambda *_: 0.5)
+    given = dataclasses.replace(options, precision="int8", annotations="a.json", annotated_images="b")
+    export_onnx(model, tmp_path / "int8.onnx", given, weights_sha256="", report=lambda _: None)
+    assert read_model_info(tmp_path / "int8.onnx").precision == "int8"
+    image = picture(3)[None]
+    plain, small = (
+        open_backend(path, "onnxruntime-cpu").infer(image) for path in (exported[0], tmp_path / "int8.onnx")
+    )
+    assert small.count.tolist() == plain.count.tolist()
+    assert np.isfinite(small.ancestors).all()
+    np.testing.assert_allclose(np.sort(small.scores), np.sort(plain.scores), atol=0.15)

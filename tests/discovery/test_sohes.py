@@ -313,3 +313,14 @@ def test_wrong_options_are_refused(options, message):
 def test_not_an_image():
     with pytest.raises(InputError, match="discovery needs"):
         Sohes().prepare(np.zeros((4, 4), np.uint8), 8)
+
+
+def test_the_least_share_is_of_the_image_also_in_a_crop():
+    image = scene(5)
+    filters = FilterConfig(min_area=1, max_corners=4, min_share=0.05)
+    method = Sohes(config(small=0.3, filters=filters))
+    (partition,) = method.partition([image], Colours())
+    assert len(partition) > 1
+    areas = [int(mask.sum()) for mask in method.masks(image, partition).masks]
+    assert areas
+    assert min(areas) >= 0.05 * image.shape[0] * image.shape[1]
