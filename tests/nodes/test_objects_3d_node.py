@@ -4,8 +4,10 @@ pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: 
 
 import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
@@ -20,6 +22,8 @@ from hassod_ros.instances import Instances
 from hassod_ros.nodes.objects_3d_parameters import PARAMETERS
 from hassod_ros.nodes.objects_messages import Located
 from tests.nodes.objects_bench import BOX, CAN, EYE, NODE, SCENE, UNITS, Bench, camera_info, check, header, matrix
+
+LAYOUT = Path(__file__).parents[2] / "config" / "rviz" / "manipulation.rviz"
 
 
 def installed(name: str) -> bool:
@@ -276,3 +280,20 @@ def test_a_burst_is_answered_in_the_order_of_its_images(bench):
     stamps = [bench.publish().stamp for _ in range(3)]
     bench.ros.until(lambda: len(bench.objects) >= before + 3)
     assert [each.header.stamp for each in bench.objects[before:]] == stamps
+
+
+def test_the_layout_for_rviz_shows_topics_of_the_node_by_their_types(bench):
+    shown = {"PointCloud2": "sensor_msgs/msg/PointCloud2", "MarkerArray": "visualization_msgs/msg/MarkerArray"}
+    displays = yaml.safe_load(LAYOUT.read_text(encoding="utf-8"))["Visualization Manager"]["Displays"]
+    wanted = {
+        each["Topic"]["Value"]: shown[kind] for each in displays if (kind := each["Class"].partition("/")[2]) in shown
+    }
+    assert set(wanted) == {f"/{NODE}/cloud", f"/{NODE}/markers"}
+    ros = bench.ros
+    ros.until(lambda: ros.node.count_publishers(f"/{NODE}/cloud") and ros.node.count_publishers(f"/{NODE}/markers"))
+    published = {name: kinds for name, kinds in ros.node.get_topic_names_and_types() if name in wanted}
+    assert published == {name: [kind] for name, kind in wanted.items()}
+    (image,) = [each for each in displays if each["Class"].endswith("/Image")]
+    assert image["Topic"]["Value"] == "/image"  # led to the camera's by manipulation.launch.py
+    namespaces = next(each for each in displays if each["Class"].endswith("MarkerArray"))["Namespaces"]
+    assert set(namespaces) == {"boxes", "names", "grasps"}
