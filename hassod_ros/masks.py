@@ -59,11 +59,12 @@ def _paste(probabilities: np.ndarray, boxes: np.ndarray, threshold: float) -> tu
     low, high = np.floor(boxes[:, :2]).astype(np.int64), np.ceil(boxes[:, 2:]).astype(np.int64)
     widths, heights = (high - low).T
     owner, lines = _lines(probabilities, boxes[:, 1], boxes[:, 3], low[:, 1], heights)
-    above = lines > threshold
-    crossings = np.flatnonzero(above[:, 1:] != above[:, :-1])  # in each line one in and one out, again and again
-    line, cell = np.divmod(crossings, side + 1)
+    above = (lines > threshold).ravel()
+    # In each line one in and one out, again and again; each begins and ends with a zero.
+    crossings = np.flatnonzero(above[1:] != above[:-1])
+    line, cell = np.divmod(crossings, side + 2)
     owner = owner[line]
-    before, after = (lines.ravel().take(line * (side + 2) + cell + step).astype(np.float64) for step in (0, 1))
+    before, after = (lines.ravel().take(crossings + step).astype(np.float64) for step in (0, 1))
     place = cell - 0.5 + (threshold - before) / (after - before)  # in cells
     start, end = boxes[:, 0].astype(np.float64), boxes[:, 2].astype(np.float64)
     pixel = place * ((end - start) / side)[owner] + (start - 0.5 - low[:, 0])[owner]
