@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from hassod_ros.masks import common_pixels, fill_holes, paste_masks, run_lengths, without_duplicates
+from hassod_ros.masks import common_pixels, fill_holes, paste_filled, paste_masks, run_lengths, without_duplicates
 
 
 def paste_by_grid_sample(probabilities, box, height, width):
@@ -27,6 +27,26 @@ def test_pasting_equals_bilinear_sampling_at_pixel_centres(box):
     assert mask.shape == window.shape
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask[clear], (window > 0.5)[clear])
+
+
+def test_noise_is_pasted_as_sampled_into_boxes_of_any_size():
+    """Many crossings in a row of pixels, also several between two pixels."""
+    rng = np.random.default_rng(2)
+    sides = np.exp(rng.uniform(np.log(0.4), np.log(60), (40, 2)))
+    corners = rng.uniform(0, 1, (40, 2)) * (np.array([90, 70]) - sides)
+    boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+    maps = rng.random((40, 28, 28)).astype(np.float32)
+    masks = paste_masks(maps, boxes, 0.5)
+    for map_, box, mask in zip(maps, boxes, masks, strict=True):
+        x0, y0, x1, y1 = (*np.floor(box[:2]).astype(int), *np.ceil(box[2:]).astype(int))
+        expected = paste_by_grid_sample(map_, [float(value) for value in box], 70, 90)[y0:y1, x0:x1]
+        clear = np.abs(expected - 0.5) > 1e-4
+        assert mask.shape == expected.shape
+        np.testing.assert_array_equal(mask[clear], (expected > 0.5)[clear])
+    filled, kept = paste_filled(maps, boxes, 0.5)
+    assert filled.tolist() == [row for row, mask in enumerate(masks) if mask.any()]
+    assert all(np.array_equal(mask, masks[row]) for row, mask in zip(filled.tolist(), kept, strict=True))
+    assert len(kept) < len(masks)
 
 
 @pytest.mark.parametrize("seed", range(8))
