@@ -45,6 +45,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "small 0": {"small": 0.0},
     "small 0.0025": {"small": 0.0025},
     "small 0.04": {"small": 0.04},
+    "small 0.1": {"small": 0.1},
     "margin 0": {"margin": 0.0},
     "cover 0.8": {"cover": 0.8},
     "the paper's thresholds": {"thresholds": list(SohesConfig().thresholds)},
