@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import patch
 
 import cv2
@@ -71,6 +72,22 @@ class NullModel:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+class FailingModel(NullModel):
+    """Passes the test that a node gives a new model, and fails on what a camera shows."""
+
+    def segment(self, images: Sequence[np.ndarray], *, color_order: str = "RGB") -> list[Instances]:
+        """Fail on every image of a camera's size."""
+        if images[0].shape[0] > 120:
+            raise RuntimeError("this model fails on real pictures")
+        return super().segment(images, color_order=color_order)
+
+
+def open_null(path: str) -> NullModel:
+    """A model that answers at once; one that fails where the path is a file that begins with `fails`."""
+    file = Path(path)
+    return FailingModel() if file.is_file() and file.read_bytes().startswith(b"fails") else NullModel()
 
 
 def fixed_instances(size: tuple[int, int]) -> Instances:
@@ -278,7 +295,7 @@ def main(arguments: list[str] | None = None) -> int:
         return keep_a_core_busy()
     if given.role == "outside":
         return run_outside(given.instances, ros_arguments)
-    return run(lambda: PerceptionNode(lambda *_: NullModel()), [sys.argv[0], *ros_arguments])
+    return run(lambda: PerceptionNode(open_null), [sys.argv[0], *ros_arguments])
 
 
 if __name__ == "__main__":
