@@ -1,10 +1,11 @@
 """A chain of `hassod_ros` commands, each done once: the runner of recipes that are lists of command lines.
 
     values: [photos]                  # that the caller must give
+    words: {features: --features handcrafted}   # that several lines have in common
     steps:
       labels:
         about: label the photographs
-        run: pseudo_label --images {photos} --out {labels}/labels.json --features handcrafted
+        run: pseudo_label --images {photos} --out {labels}/labels.json {features}
         makes: labels.json
       detector:
         about: train on these labels
@@ -90,12 +91,13 @@ def read_chain(path: str | os.PathLike, values: Mapping[str, str]) -> list[Comma
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         needed, optional = list(content.get("values", [])), list(content.get("optional", []))
+        words = {str(name): str(text) for name, text in content.get("words", {}).items()}
         steps = {str(name): dict(step) for name, step in content["steps"].items()}
         commands = [
             Command(
                 name,
                 str(step.pop("about")),
-                str(step.pop("run")),
+                _fill(str(step.pop("run")), words),
                 tuple(str(step.pop("makes")).split()),
                 int(_NAME.sub(lambda found: values[found[1]], str(step.pop("processes", 1)))),
             )

@@ -164,7 +164,9 @@ def test_the_shipped_chain_goes_from_photographs_to_a_model(tmp_path, capfd):
     chain = yaml.safe_load(CHAIN.read_text())
     chain["steps"]["labels"]["run"] += " --set size=64 --set crf=null --set filters.min_area=20"
     chain["steps"]["relabel"]["run"] += " --relabel.score_threshold 0 --relabel.sides [96] --relabel.color_weight 0"
-    chain["steps"]["export"]["run"] = chain["steps"]["export"]["run"].replace("352x352", "64x96").replace("400", "100")
+    chain["words"]["export_options"] = (
+        chain["words"]["export_options"].replace("352x352", "64x96").replace("400", "100")
+    )
     (tmp_path / "chain.yaml").write_text(yaml.safe_dump(chain, sort_keys=False))
 
     words = ["--photos", photos, "--machine", "cpu", "--chain", tmp_path / "chain.yaml", "--recipes", recipes]
