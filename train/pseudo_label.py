@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from hassod_ros.discovery.pseudo_label import Request, pseudo_label
 
         images = as_images(options.images, options.out.with_name(f"{options.out.stem}.frames"))
-        print(pseudo_label(Request(**vars(options) | {"images": images, "options": dict(options.options)})))
+        named = {name: dict(getattr(options, name)) for name in ("options", "scene_options")}
+        print(pseudo_label(Request(**vars(options) | {"images": images, **named})))
 
     return run("pseudo_label", work)
 
@@ -48,12 +49,27 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         help="COCO JSON file to write, LABELS.json; LABELS.failures.json lists failures",
     )
-    parser.add_argument("--method", default="hassod", help="discovery method: hassod, lightcluster or heap")
+    parser.add_argument("--method", default="hassod", help="discovery method: hassod, sohes, lightcluster or heap")
     parser.add_argument(
         "--state",
         type=Path,
         metavar="STATE.npz",
         help="what lightcluster or heap has learned (default: learns from the images first, LABELS.METHOD.npz)",
+    )
+    parser.add_argument(
+        "--scene",
+        metavar="METHOD",
+        help="lightcluster or heap tells which masks are scene, and these go (default: none)",
+    )
+    parser.add_argument(
+        "--scene-set",
+        dest="scene_options",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_option,
+        help="of --scene: fate=mark keeps such masks, flagged and nobody's parent; foreground=0.5 is the mean below "
+        "which a mask is one, area=0.03 the least share of the image (default: none)",
     )
     parser.add_argument(
         "--features",

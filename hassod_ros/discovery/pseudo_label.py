@@ -13,11 +13,12 @@ from __future__ import annotations
 import logging
 import math
 import os
+import pickle
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.request import getproxies
 
 import cv2
@@ -33,7 +34,8 @@ from hassod_ros.discovery.cluster import probe as probe_cluster
 from hassod_ros.discovery.cluster import start_ray
 from hassod_ros.discovery.features import DEFAULT, load_features, suited_options
 from hassod_ros.discovery.features.base import HANDCRAFTED, HUB, Features
-from hassod_ros.discovery.method import LEARNERS, Learner, Method, make_method, open_learner
+from hassod_ros.discovery.method import LEARNERS, Learner, Method, change, make_method, open_learner
+from hassod_ros.discovery.scene import SceneConfig, WithoutScene
 from hassod_ros.discovery.shards import Shards, Summary, check_target, shards_of
 from hassod_ros.discovery.states import State, load_state, save_state
 from hassod_ros.errors import InputError
@@ -65,6 +67,8 @@ class Request:
         shard: Images per shard: at most so much work is lost when a run is killed.
         state: What a method that learns has learned before. Default: it learns from these images first, and keeps what
             it has learned beside `out`, see `state_of`.
+        scene: Method that learns and tells which masks are scene; `state` is then its own. Default: none.
+        scene_options: Of `SceneConfig`, what becomes of them.
 
     """
 
@@ -82,6 +86,8 @@ class Request:
     batch: int | None = None
     shard: int = 32
     state: Path | None = None
+    scene: str | None = None
+    scene_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -112,14 +118,18 @@ def pseudo_label(request: Request) -> Summary:
     if request.shard < 1 or (request.batch or 1) < 1:
         raise InputError("a batch and a shard hold at least 1 image; give --batch and --shard accordingly")
     suited = suited_options(request.features) if request.method in ("hassod", "sohes") else {}
-    file = request.state
-    if file is None and request.method in LEARNERS and state_of(request).is_file():
+    file, learns = request.state, _learner_of(request)
+    scene = change(SceneConfig(), request.scene_options) if request.scene else None
+    if file is None and learns and state_of(request).is_file():
         file = state_of(request)  # a run that was stopped after learning
-    method: Method
-    if file is None:
-        method, state = make_method(request.method, suited | dict(request.options)), None
-    else:
-        method, state = open_learner(request.method, file, request.options)
+    method, learner, state = make_method(request.method, suited | dict(request.options)), None, None
+    if learns or file is not None:
+        own = {} if request.scene else request.options
+        if file is not None:
+            learner, state = open_learner(learns or request.method, file, own)
+        else:
+            learner = cast(Learner, make_method(learns, own))
+        method = WithoutScene(method, learner, scene) if scene else learner
     probe_cluster(request.ray, request.ray_token)
     root, names = name_images(request.images)
     check_target(request.out)
@@ -134,9 +144,9 @@ def pseudo_label(request: Request) -> Summary:
     plan = _Plan(method, root, settings | {"precision": probe["precision"]}, probe)
     if state is not None:
         state.require(_described(probe))
-    if state is None and isinstance(method, Learner):
+    if state is None and learner is not None:
         file = state_of(request)
-        state = _learn(method, list(_cut(names, request.shard, batch)), plan, device, file)
+        state = _learn(learner, list(_cut(names, request.shard, batch)), replace(plan, method=learner), device, file)
     provenance = {
         "method": request.method,
         "config": asdict(method.config),
@@ -146,6 +156,8 @@ def pseudo_label(request: Request) -> Summary:
     }
     if file is not None:
         provenance["state_sha256"] = sha256(file)
+    if scene and learner is not None:
+        provenance["scene"] = {"method": request.scene, "config": asdict(learner.config), **asdict(scene)}
     shards = Shards(request.out, {**provenance, "batch": batch, "shard": request.shard, "images": names}, revision())
     done = shards.done
     batches = [b for b in _cut(names, request.shard, batch) if b.shard not in done]
@@ -162,7 +174,25 @@ def pseudo_label(request: Request) -> Summary:
 
 def state_of(request: Request) -> Path:
     """Where a method that learns from the images keeps what it has learned: labels.json -> labels.lightcluster.npz."""
-    return request.out.with_name(f"{request.out.stem}.{request.method}.npz")
+    return request.out.with_name(f"{request.out.stem}.{_learner_of(request)}.npz")
+
+
+def _learner_of(request: Request) -> str:
+    """Name of the method that learns from the set; "" = none.
+
+    Raises:
+        InputError: Two should, or one that learns nothing should tell what is scene.
+
+    """
+    if request.scene is None:
+        return request.method if request.method in LEARNERS else ""
+    if request.scene not in LEARNERS:
+        raise InputError(f"{request.scene} does not know what is scene; choose one of {', '.join(LEARNERS)}")
+    if request.method in LEARNERS:
+        raise InputError(
+            f"{request.method} finds foreground alone; leave --scene out, or take --method hassod or sohes"
+        )
+    return request.scene
 
 
 def _learn(method: Learner, batches: list[_Batch], plan: _Plan, device: str, path: Path) -> State:
@@ -305,7 +335,9 @@ def _parallel(
     else:  # handcrafted features take a small part of an image's time, a ViT most of it
         actors = math.ceil(cpus / 16) if plan.settings["features"] == HANDCRAFTED else cpus
     source: Any = ray.data.from_items(  # Ray types a stage as if it had no arguments of its own
-        [{"batch": batch} for batch in batches], override_num_blocks=max(1, min(len(batches), 64 * cpus))
+        # Pickled here, because Arrow would try its own types first and say so.
+        [{"batch": pickle.dumps(batch)} for batch in batches],
+        override_num_blocks=max(1, min(len(batches), 64 * cpus)),
     )
     return source.map(_read, fn_kwargs={"plan": plan}, num_cpus=_SHARE).map(
         worker,
@@ -324,7 +356,7 @@ def _finished(rows: Any) -> Iterator[_Batch]:
 
 
 def _read(row: dict[str, Any], plan: _Plan) -> dict[str, Any]:
-    batch = row["batch"]
+    batch = pickle.loads(row["batch"])
     for name in batch.names:
         picture = prepared = None
         error = ""

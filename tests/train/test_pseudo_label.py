@@ -298,6 +298,9 @@ def test_nothing_to_label(tmp_path, capsys):
             "precision must be one of",
         ),
         ({"shard": 0}, "at least 1 image"),
+        ({"scene": "hassod"}, "hassod does not know what is scene; choose one of lightcluster, heap"),
+        ({"scene": "heap", "method": "lightcluster"}, "finds foreground alone; leave --scene out"),
+        ({"scene": "lightcluster", "scene_options": {"fate": "burn"}}, "one of drop, mark"),
     ],
 )
 def test_wrong_options(fields, message, folder, tmp_path):
@@ -482,6 +485,25 @@ def test_lightcluster_learns_from_the_images_and_goes_on_with_what_it_has_learne
     pseudo_label(second)
     assert content(second.out) == content(first.out)
     assert not (tmp_path / "second.lightcluster.npz").exists()
+
+
+def test_masks_are_marked_as_scene_by_what_lightcluster_has_learned(folder, labels, tmp_path):
+    small = {"dataset_clusters": 8, "categories": 2, "classes": 3}
+    method = make_method("lightcluster", small)
+    names = [path for path in sorted(folder.rglob("*.*")) if path.name not in ("cut.jpg", "text.jpg")]
+    features = load_features("handcrafted")
+    save_state(tmp_path / "state.npz", method.fit((method.prepare(read_image(path), 8) for path in names), features))
+    words = {"scene": "lightcluster", "state": tmp_path / "state.npz", "scene_options": {"fate": "mark"}}
+    marked = request(folder, tmp_path / "labels.json", **words)
+    pseudo_label(marked)
+    found, plain = json.loads(marked.out.read_text()), json.loads(labels.read_text())
+    assert found["info"]["scene"]["fate"] == "mark"
+    assert [each["segmentation"] for each in found["annotations"]] == [
+        each["segmentation"] for each in plain["annotations"]
+    ]
+    scene = {each["id"] for each in found["annotations"] if each["scene"]}
+    assert 0 < len(scene) < len(found["annotations"])
+    assert not scene & {each["parent_id"] for each in found["annotations"]}
 
 
 def test_a_state_of_other_features_is_refused_before_the_work(folder, tmp_path):
