@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             features=options.features,
             replay=options.replay,
             changes=tuple(options.changes),
+            keep=options.keep,
             nodes=tuple(options.nodes),
             **extra,
         )
@@ -101,6 +102,14 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME=VALUE",
         help="setting of the recipe, such as burn_in.iterations=200; repeatable",
+    )
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=0.7,
+        metavar="SHARE",
+        help="of the running model in the mean of its weights and the trained ones, in [0, 1]: more forgets less, and "
+        "learns less",
     )
     for name in ("extract", "export", "gate", "rollout"):
         verb = "to_onnx" if name == "export" else name

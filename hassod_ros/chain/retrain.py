@@ -22,8 +22,9 @@ from hassod_ros.files import revision, sha256, write_json, write_text
 from hassod_ros.footage.store import HELD_BACK, IMAGES, INDEX, SHEET, SOURCES, fingerprint
 from hassod_ros.runtime.model_names import known_names, resolve_model
 
-LABELS, VERSION, RECIPE = "labels.json", "version.json", "recipe.yaml"
-_WEIGHTS = "burn_in/model.pth"
+LABELS, VERSION, RECIPE, EVIDENCE = "labels.json", "version.json", "recipe.yaml", "evidence.json"
+_TRAINED, _START = "burn_in/model.pth", "burn_in/initial.pth"
+_MIXED = "model.pth"
 NEW, OLD = "new", "old"  # folders of the training pictures
 
 
@@ -45,6 +46,7 @@ class Retrain:
         changes: NAME=VALUE of the recipe's settings.
         extract: More options of `extract`.
         gate: More options of `gate`.
+        keep: Share of the running model in the mean of its weights and the trained ones, in [0, 1].
         export: More options of `to_onnx`.
         nodes: Nodes to roll an accepted model out to.
         rollout: More options of `rollout`.
@@ -62,6 +64,7 @@ class Retrain:
     features: str = "handcrafted"
     replay: Path | None = None
     changes: tuple[str, ...] = ()
+    keep: float = 0.7
     extract: tuple[str, ...] = ()
     gate: tuple[str, ...] = ()
     export: tuple[str, ...] = ()
@@ -85,6 +88,8 @@ def retrain(task: Retrain, say: Callable[[str], None] = print) -> Version:
             raise InputError(f"{source} does not exist; give a recording, a video or a folder of images")
     if not task.recipe.is_file():
         raise InputError(f"the recipe {task.recipe} does not exist; give its path with --recipe")
+    if not 0 <= task.keep <= 1:
+        raise InputError(f"keep is a share from 0 to 1, it is {task.keep}")
     if task.replay and not task.replay.is_dir():
         raise InputError(f"{task.replay} is no folder; give one with pictures of the old domain with --replay")
     running = _running(task)
@@ -135,8 +140,18 @@ def plan(task: Retrain, running: Version) -> list[Step]:
         f"fine-tune {running}",
         {"weights": sha256(weights), "recipe": sha256(task.recipe), "changes": task.changes},
         (extract, labels),
-        (_WEIGHTS,),
+        (_TRAINED,),
         partial(_train, task, weights, labels),
+        PACKAGES["detector"],
+    )
+    mix = _step(
+        root,
+        "average",
+        f"average the weights: {task.keep:.0%} of {running}, the rest of the trained ones",
+        {"keep": task.keep},
+        (train,),
+        (_MIXED,),
+        partial(_average, task, weights, train),
         PACKAGES["detector"],
     )
     export = _step(
@@ -144,9 +159,9 @@ def plan(task: Retrain, running: Version) -> list[Step]:
         "export",
         "write the ONNX file, with its gate of parity",
         {"like": running.sha256, "options": task.export},
-        (labels, train),
+        (labels, mix),
         (MODEL,),
-        partial(_export, task, running, extract, train),
+        partial(_export, task, running, extract, mix),
         PACKAGES["to_onnx"],
     )
     gate = _step(
@@ -165,9 +180,9 @@ def plan(task: Retrain, running: Version) -> list[Step]:
         {"registry": str(task.registry.resolve()), "name": task.name},
         (gate,),
         (VERSION,),
-        partial(_register, task, running, extract, train, export, gate),
+        partial(_register, task, running, extract, train, mix, export, gate),
     )
-    steps = [extract, labels, train, export, gate, register]
+    steps = [extract, labels, train, mix, export, gate, register]
     if task.nodes:
         about = f"roll it out to {len(task.nodes)} nodes, if it was accepted"
         settings = {"nodes": task.nodes, "options": task.rollout}
@@ -263,17 +278,28 @@ def _train(task: Retrain, weights: Path, labels: Step, folder: Path) -> None:
     )
 
 
-def _export(task: Retrain, running: Version, extract: Step, train: Step, folder: Path) -> None:
+def _average(task: Retrain, weights: Path, train: Step, folder: Path) -> None:
+    start = train.path(_START) if weights.suffix == ".onnx" else weights
+    shares = ("--shares", task.keep, 1 - task.keep)
+    command("average", "--checkpoints", start, train.path(_TRAINED), *shares, "--out", folder / _MIXED)
+
+
+def _export(task: Retrain, running: Version, extract: Step, mix: Step, folder: Path) -> None:
     from hassod_ros.runtime.model_info import read_model_info
 
     info = read_model_info(running.model)
+    evidence: tuple[str | Path, ...] = ()
+    if info.evidence is not None:
+        write_json(folder / EVIDENCE, dataclasses.asdict(info.evidence))
+        evidence = ("--evidence", folder / EVIDENCE)
     command(
         "to_onnx",
-        *(train.path(_WEIGHTS), "--out", folder / MODEL, "--images", extract.path(IMAGES)),
+        *(mix.path(_MIXED), "--out", folder / MODEL, "--images", extract.path(IMAGES)),
         *("--size", "x".join(map(str, info.input_size)), "--score-thresholds", *info.score_thresholds),
         *("--proposals", info.proposals, "--detections", info.detections, "--nms", info.nms_threshold),
         *("--mask-threshold", info.mask_threshold, "--levels", info.level_source),
         *("--parent-coverage", info.parent_coverage, "--color-weight", info.color_weight),
+        *evidence,
         *("--recipe", task.recipe.stem),
         *task.export,
     )
@@ -286,7 +312,7 @@ def _gate(task: Retrain, running: Version, extract: Step, export: Step, folder: 
 
 
 def _register(
-    task: Retrain, running: Version, extract: Step, train: Step, export: Step, gate: Step, folder: Path
+    task: Retrain, running: Version, extract: Step, train: Step, mix: Step, export: Step, gate: Step, folder: Path
 ) -> None:
     verdict = json.loads(gate.path(GATE).read_text(encoding="utf-8"))
     sources = json.loads(extract.path(SOURCES).read_text(encoding="utf-8"))
@@ -297,6 +323,7 @@ def _register(
         "replay": str(task.replay or ""),
         "recipe": (train.folder / RECIPE).read_text(encoding="utf-8"),
         "changes": task.changes,
+        "keep": task.keep,
         "revision": revision(),
         "machine": machine(),
     }
@@ -309,7 +336,7 @@ def _register(
         provenance=provenance,
         gate=verdict,
         report=gate.path(REPORT),
-        weights=train.path(_WEIGHTS),
+        weights=mix.path(_MIXED),
     )
     print(f"{version} is {version.status}" + (f": {version.record['reason']}" if version.record["reason"] else ""))
     write_json(folder / VERSION, {"number": version.number})

@@ -26,7 +26,7 @@ from hassod_ros.learning.loop import CHECKPOINT, LossNetwork, Score, autocast, f
 from hassod_ros.learning.mean_teacher import MeanTeacher
 from hassod_ros.precision import training_precision
 
-WEIGHTS, RECIPE = "model.pth", "recipe.yaml"
+WEIGHTS, INITIAL, RECIPE = "model.pth", "initial.pth", "recipe.yaml"
 _RECOVERY_PICTURES = 64
 _BURN_IN, _MEAN_TEACHER, _PRECISE_BN = range(3)  # keys of the stages' random numbers
 _LABELLED, _UNLABELLED = range(2)  # keys of the streams'
@@ -61,7 +61,7 @@ def burn_in(recipe: Recipe, score: Score | None = None) -> Path:
             rank=world.rank,
             world=world.size,
         )
-        _recover(detector, initial, stream)
+        _recover(detector, initial, stream, folder, world)
         _begin(recipe, folder, world)
         fit(
             BurnIn(detector, stage),
@@ -116,7 +116,7 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
             copy_paste_rate=stage.copy_paste,
             stream=_LABELLED,
         )
-        _recover(detector, initial, labelled_stream)
+        _recover(detector, initial, labelled_stream, folder, world)
         learner = MeanTeacher(detector, stage, world)
         unlabelled_stream = stream(
             unlabelled(data.unlabelled) if data.unlabelled else annotations,
@@ -161,12 +161,17 @@ def _weights_of(initial: str) -> str:
     return str(default_model()) if initial == DEFAULT else initial
 
 
-def _recover(detector: Detector, initial: str, stream: TrainingBatches) -> None:
-    """An export has no batch norm statistics: they are measured on the first pictures, before training changes them."""
+def _recover(detector: Detector, initial: str, stream: TrainingBatches, folder: Path, world: World) -> None:
+    """An export has no batch norm statistics: they are measured on the first pictures, before training changes them.
+
+    What training then begins with is kept, to be averaged with what it ends with.
+    """
     if Path(initial).suffix == ".onnx" and isinstance(detector, CascadeMaskRCNN):
         device = next(detector.parameters()).device
         count = max(1, _RECOVERY_PICTURES // stream.batch_size)
         recover_norms(detector, (stream[k].images.to(device) for k in range(count)))
+        if world.speaks:
+            save_weights(detector, folder / INITIAL)
 
 
 def _labels(recipe: Recipe, world: World) -> Annotations:

@@ -42,6 +42,7 @@ def test_what_is_wrong_is_said_before_the_first_step(task: Retrain, tmp_path: Pa
         ({"sources": (tmp_path / "none.mcap",)}, "none.mcap does not exist"),
         ({"recipe": tmp_path / "none.yaml"}, "the recipe .* does not exist"),
         ({"replay": tmp_path / "none"}, "is no folder"),
+        ({"keep": 1.5}, "keep is a share from 0 to 1, it is 1.5"),
     ):
         with pytest.raises(InputError, match=sentence):
             retrain(dataclasses.replace(task, **change), lambda line: None)

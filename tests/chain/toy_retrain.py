@@ -13,6 +13,7 @@ from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, save_weights
+from hassod_ros.runtime.evidence import read_evidence
 from tests.footage.recordings import IMAGE, Messages, image, write_mcap
 from tests.tiny_network import TINY
 
@@ -45,7 +46,12 @@ def make_start(folder: Path) -> Path:
     torch.manual_seed(0)
     save_weights(CascadeMaskRCNN(NETWORK), folder / "start.pth")
     options = ExportOptions(
-        input_size=(64, 96), images=folder / "old", proposals=20, detections=10, score_thresholds=(0.05, 0.05, 0.05)
+        input_size=(64, 96),
+        images=folder / "old",
+        proposals=20,
+        detections=10,
+        score_thresholds=(0.05, 0.05, 0.05),
+        evidence=read_evidence(REPO / "config" / "evidence.json"),
     )
     export_onnx(open_detector(folder / "start.pth"), folder / "start.onnx", options, weights_sha256="")
     return folder

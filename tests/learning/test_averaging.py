@@ -35,6 +35,22 @@ def test_weights_and_running_statistics_are_averaged(checkpoints, tmp_path, caps
             torch.testing.assert_close(value, torch.stack([state[name] for state in each]).mean(0))
 
 
+def test_shares_say_what_each_counts(checkpoints, tmp_path):
+    out = tmp_path / "out.pth"
+    words = ["--checkpoints", *map(str, checkpoints), "--shares", "3", "0", "1", "--out", str(out)]
+    assert script.main(words) == 0
+    first, _, last = (open_detector(path, read_config(path)).state_dict() for path in checkpoints)
+    for name, value in open_detector(out, read_config(out)).state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.75 * first[name] + 0.25 * last[name])
+
+
+@pytest.mark.parametrize("shares", [[1.0], [1.0, -1.0, 1.0], [0.0, 0.0, 0.0]])
+def test_shares_that_do_not_fit(checkpoints, shares):
+    with pytest.raises(InputError, match="a number from 0 for each of the 3 checkpoints, not all 0"):
+        average(checkpoints, shares)
+
+
 def test_one_checkpoint_stays_as_it_is(checkpoints):
     config = read_config(checkpoints[1])
     alone, there = average(checkpoints[1:2]).state_dict(), open_detector(checkpoints[1], config).state_dict()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -20,6 +21,7 @@ from hassod_ros.deploy.registry import Registry
 from hassod_ros.detection.checkpoints import open_detector
 from hassod_ros.files import sha256
 from hassod_ros.nodes.convert import array_to_image
+from hassod_ros.runtime.model_info import read_model_info
 from tests.chain.toy_retrain import NETWORK, REPO, make_start, make_task, scenes
 
 NODES = ("/r1/perception_node", "/r2/perception_node")
@@ -72,9 +74,9 @@ def test_a_recording_becomes_a_model_on_running_nodes_and_the_same_call_does_not
         ros.until(lambda: child.poll() is not None, 800)
     printed = (tmp_path / "said").read_text()
     assert child.returncode == 0, printed
-    names = [line.split()[0] for line in printed.splitlines()[:7]]
-    assert names == ["extract", "labels", "train", "export", "gate", "register", "rollout"], printed
-    assert all(" to do " in line for line in printed.splitlines()[:7])
+    names = [line.split()[0] for line in printed.splitlines()[:8]]
+    assert names == ["extract", "labels", "train", "average", "export", "gate", "register", "rollout"], printed
+    assert all(" to do " in line for line in printed.splitlines()[:8])
 
     registry = Registry(task.registry)
     version = registry.resolve("2")
@@ -82,6 +84,12 @@ def test_a_recording_becomes_a_model_on_running_nodes_and_the_same_call_does_not
     assert version.record["parent"] == {"version": "perception/1", "sha256": old}
     assert version.record["provenance"]["sources"][0]["sha256"] == sha256(task.sources[0])
     assert open_detector(version.weights).config == NETWORK
+    trained = open_detector(next(Path(task.work).glob("train-*/burn_in/model.pth"))).state_dict()
+    begun, kept = open_detector(task.weights).state_dict(), open_detector(version.weights).state_dict()
+    name = "roi_heads.box_head.0.fc1.weight"
+    assert (trained[name] - begun[name]).abs().max() > 0
+    torch.testing.assert_close(kept[name], 0.7 * begun[name] + 0.3 * trained[name])
+    assert read_model_info(version.model).evidence == read_model_info(task.start).evidence is not None
     assert (version.folder / "report.html").is_file()
     labels = json.loads(next(Path(task.work).glob("labels-*/labels.json")).read_text())
     assert {image["file_name"].split("/")[0] for image in labels["images"]} == {"new", "old"}
@@ -99,7 +107,7 @@ def test_a_recording_becomes_a_model_on_running_nodes_and_the_same_call_does_not
     before = [step.folder.stat().st_mtime_ns for step in steps]
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    assert all(" done " in line for line in again.stdout.splitlines()[:7]), again.stdout
+    assert all(" done " in line for line in again.stdout.splitlines()[:8]), again.stdout
     assert [step.folder.stat().st_mtime_ns for step in steps] == before
 
 
