@@ -23,9 +23,11 @@ import numpy as np
 
 from hassod_ros import commands
 from hassod_ros.discovery.features import load_features
-from hassod_ros.discovery.features.base import HANDCRAFTED
+from hassod_ros.discovery.features.base import HANDCRAFTED, Features
 from hassod_ros.discovery.hassod import HassodConfig, discover
-from hassod_ros.discovery.method import change, parse_option
+from hassod_ros.discovery.method import change, make_method, open_learner, parse_option
+from hassod_ros.discovery.scene import SceneConfig, WithoutScene
+from hassod_ros.discovery.states import describe
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation import baselines
 from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations, load_predictions, parse_predictions
@@ -35,6 +37,7 @@ from hassod_ros.evaluation.predict import Finder, open_checkpoint, open_exported
 from hassod_ros.evaluation.report import clean
 from hassod_ros.evaluation.tables import COMPOSITION, composition, format_table
 from hassod_ros.files import revision, write_json
+from hassod_ros.instances import Instances
 from hassod_ros.runtime.segmenter import open_segmenter
 
 COLUMNS = (
@@ -122,13 +125,14 @@ def _method(name: str, options: argparse.Namespace) -> dict[str, Finder]:
         apply: Callable[..., Any] = maskcut
         if name == "discovery":
             apply = functools.partial(discover, config=change(HassodConfig(), dict(map(parse_option, options.set))))
-        several = len(options.features) > 1
-        return {
-            f"{name}, {each}" if several else name: functools.partial(
-                apply, features=load_features(each, weights=None if each == HANDCRAFTED else options.weights)
-            )
-            for each in options.features
-        }
+        rows: dict[str, Finder] = {}
+        for each in options.features:
+            row = f"{name}, {each}" if len(options.features) > 1 else name
+            features = load_features(each, weights=None if each == HANDCRAFTED else options.weights)
+            rows[row] = functools.partial(apply, features=features)
+            for learner, path in map(_named, options.scene if name == "discovery" else ()):
+                rows[f"{row}, scene by {learner}"] = _without_scene(learner, path, features, options)
+        return rows
     if name == "training_free":
         return {name: open_segmenter("training_free")}
     classical: dict[str, Callable[[np.ndarray], Any]] = {
@@ -138,6 +142,20 @@ def _method(name: str, options: argparse.Namespace) -> dict[str, Finder]:
         "slic_merging": baselines.slic_merging,
     }
     return {name: classical[name]}
+
+
+def _without_scene(learner: str, path: str, features: Features, options: argparse.Namespace) -> Finder:
+    """Discovery as `pseudo_label --scene` makes labels."""
+    knows, state = open_learner(learner, path)
+    state.require(describe(features))
+    scene = change(SceneConfig(), dict(map(parse_option, options.scene_set)))
+    method = WithoutScene(make_method("hassod", dict(map(parse_option, options.set))), knows, scene)
+
+    def find(image: np.ndarray) -> Instances:
+        (partition,) = method.partition([method.prepare(image, features.patch_size)], features, state)
+        return method.masks(image, partition)
+
+    return find
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -185,6 +203,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="of discovery, as in pseudo_label.py"
+    )
+    parser.add_argument(
+        "--scene",
+        action="append",
+        default=[],
+        metavar="METHOD=STATE.npz",
+        help="also discovery without what that method calls scene, as pseudo_label --scene; may be given again",
+    )
+    parser.add_argument(
+        "--scene-set", action="append", default=[], metavar="NAME=VALUE", help="as pseudo_label --scene-set"
     )
     parser.add_argument("--weights", help="file of weights for all of them but handcrafted")
     parser.add_argument("--images", type=int, help="use so many images of each set, evenly spread (default all)")
