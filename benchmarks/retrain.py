@@ -140,6 +140,7 @@ def _selection(options: argparse.Namespace) -> None:
     from hassod_ros.footage.select import KEPT, SelectConfig, choose, flaws, measure
     from hassod_ros.footage.sources import open_footage
 
+    cv2.setNumThreads(1)  # as extract
     rows: dict[str, dict[str, Any]] = {}
     totals = dict.fromkeys(("motion", "defocus", "sharp"), np.zeros(2))
     for path in options.footage:

@@ -17,6 +17,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
+
 from hassod_ros.commands import run, script_parser
 from hassod_ros.footage.select import SelectConfig
 from hassod_ros.footage.store import IMAGES, SHEET, ExtractConfig, extract, summary
@@ -32,7 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         select = SelectConfig(**{field.name: getattr(options, field.name) for field in fields(SelectConfig)})
         config = ExtractConfig(select, tuple(options.topics), options.rate, options.hold_back)
-        counts = extract(options.sources, options.out, config)
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # measuring is many small steps, on which threads cost more than they save
+        try:
+            counts = extract(options.sources, options.out, config)
+        finally:
+            cv2.setNumThreads(threads)
         print(f"{summary(counts)}: {options.out / IMAGES}; look at {options.out / SHEET}")
 
     return run("extract", work)
