@@ -285,6 +285,7 @@ def _average(task: Retrain, weights: Path, train: Step, folder: Path) -> None:
 
 
 def _export(task: Retrain, running: Version, extract: Step, mix: Step, folder: Path) -> None:
+    from hassod_ros.detection.cascade.onnx_weights import sampling_ratio_of
     from hassod_ros.runtime.model_info import read_model_info
 
     info = read_model_info(running.model)
@@ -297,8 +298,10 @@ def _export(task: Retrain, running: Version, extract: Step, mix: Step, folder: P
         *(mix.path(_MIXED), "--out", folder / MODEL, "--images", extract.path(IMAGES)),
         *("--size", "x".join(map(str, info.input_size)), "--score-thresholds", *info.score_thresholds),
         *("--proposals", info.proposals, "--detections", info.detections, "--nms", info.nms_threshold),
-        *("--mask-threshold", info.mask_threshold, "--levels", info.level_source),
+        *("--mask-threshold", info.mask_threshold, "--sampling-ratio", sampling_ratio_of(running.model)),
+        *("--levels", info.level_source),
         *("--parent-coverage", info.parent_coverage, "--color-weight", info.color_weight),
+        *(("--rpn-nms", info.rpn_nms) if info.rpn_nms else ()),  # else as trained
         *evidence,
         *("--recipe", task.recipe.stem),
         *task.export,

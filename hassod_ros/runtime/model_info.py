@@ -28,6 +28,7 @@ _ADDED = (
     "color_weight",
     "evidence",
     "feature_stride",
+    "rpn_nms",
     "mask_stride",
 )  # older files lack it: they take the default
 
@@ -59,6 +60,7 @@ class ModelInfo:
         feature_stride: Pixels of the input a cell of the output `features`, the finest pyramid level, is wide; 0 where
             the file has no such output.
         nms_threshold: IoU above which the lower-scored detection was dropped.
+        rpn_nms: Likewise of proposals; 0 where the file does not say, or its detector has none.
         precision: "fp32", "fp16" or "int8".
         weights_sha256: Of the checkpoint that was exported.
         recipe: Name of the training recipe, "" if unknown.
@@ -88,6 +90,7 @@ class ModelInfo:
     evidence: Evidence | None = None
     feature_stride: int = 0
     nms_threshold: float = 0.5
+    rpn_nms: float = 0.0
     mask_size: int = 28
     mask_stride: int = 0
     layout: str = "NHWC"
@@ -116,6 +119,7 @@ class ModelInfo:
             "feature_stride": self.feature_stride >= 0,
             "mask_stride": self.mask_stride >= 0,
             "nms_threshold": 0 < self.nms_threshold <= 1,
+            "rpn_nms": 0 <= self.rpn_nms <= 1,
             "layout": self.layout == "NHWC",
             "color_order": self.color_order == "RGB",
         }

@@ -13,12 +13,15 @@ from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, save_weights
-from hassod_ros.runtime.evidence import read_evidence
+from hassod_ros.runtime.evidence import CUES, Evidence
 from tests.footage.recordings import IMAGE, Messages, image, write_mcap
 from tests.tiny_network import TINY
 
 REPO = Path(__file__).parents[2]
 NETWORK = DetectorConfig(backbone="resnet18", **TINY)
+NOTHING = (0.0,) * len(CUES)
+# Everything is a thing, whatever can be seen of it: masks of random weights are no things by the real constants.
+EVIDENCE = Evidence(thing=(*NOTHING, 3.0), scene=(*NOTHING, -9.0), parent=(*NOTHING, 9.0), child=(*NOTHING, 9.0))
 CHANGES = {
     "iterations": 3,
     "batch_size": 2,
@@ -51,9 +54,10 @@ def make_start(folder: Path) -> Path:
         proposals=20,
         detections=10,
         score_thresholds=(0.05, 0.05, 0.05),
-        evidence=read_evidence(REPO / "config" / "evidence.json"),
+        evidence=EVIDENCE,
     )
-    export_onnx(open_detector(folder / "start.pth"), folder / "start.onnx", options, weights_sha256="")
+    exported = open_detector(folder / "start.pth", NETWORK.changed(rpn_nms=0.6))
+    export_onnx(exported, folder / "start.onnx", options, weights_sha256="")
     return folder
 
 

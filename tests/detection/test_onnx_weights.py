@@ -9,7 +9,7 @@ import torch
 from hassod_ros.default_model import default_model
 from hassod_ros.deploy.parity import ParityLimits, compare
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
-from hassod_ros.detection.cascade.onnx_weights import recover_norms
+from hassod_ros.detection.cascade.onnx_weights import recover_norms, sampling_ratio_of
 from hassod_ros.detection.cascade.static_graph import with_limits
 from hassod_ros.detection.checkpoints import load_weights
 from hassod_ros.errors import InputError
@@ -42,7 +42,7 @@ def batches(exported) -> list[np.ndarray]:
 def detector(exported) -> CascadeMaskRCNN:
     recipe, info = read_recipe(["--config", str(RECIPE)], prog="detector", description=""), exported.info
     # As in config/chains/default_model.yaml; the rest stands in the file.
-    config = recipe.model.changed(rpn_nms=0.7, sampling_ratio=1, nms=info.nms_threshold)
+    config = recipe.model.changed(sampling_ratio=1, nms=info.nms_threshold)
     torch.manual_seed(0)
     model = CascadeMaskRCNN(config)
     load_weights(model, default_model())
@@ -65,6 +65,10 @@ def test_statistics_are_recovered_without_a_change_of_the_outputs(detector, expo
         trained = detector.train().backbone(whole)
     for one, other in zip(evaluated, trained, strict=True):
         assert (one - other).abs().mean() < 0.05 * one.abs().mean()
+
+
+def test_how_it_pools_is_read_back():
+    assert sampling_ratio_of(default_model()) == 1  # as config/chains/default_model.yaml asks
 
 
 def test_int8_cannot_be_trained_on(detector):

@@ -89,7 +89,9 @@ def test_a_recording_becomes_a_model_on_running_nodes_and_the_same_call_does_not
     name = "roi_heads.box_head.0.fc1.weight"
     assert (trained[name] - begun[name]).abs().max() > 0
     torch.testing.assert_close(kept[name], 0.7 * begun[name] + 0.3 * trained[name])
-    assert read_model_info(version.model).evidence == read_model_info(task.start).evidence is not None
+    was, now = read_model_info(task.start), read_model_info(version.model)
+    assert now.evidence == was.evidence is not None
+    assert now.rpn_nms == was.rpn_nms == 0.6  # not as trained
     assert (version.folder / "report.html").is_file()
     labels = json.loads(next(Path(task.work).glob("labels-*/labels.json")).read_text())
     assert {image["file_name"].split("/")[0] for image in labels["images"]} == {"new", "old"}

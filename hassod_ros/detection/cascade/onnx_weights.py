@@ -58,6 +58,17 @@ def tensors_of(path: str | os.PathLike, model: CascadeMaskRCNN) -> dict[str, Ten
     return _unfolded(model, _mask_head(found))
 
 
+def sampling_ratio_of(path: str | os.PathLike) -> int:
+    """Samples along the side of a cell that an exported detector pools with; see `DetectorConfig.sampling_ratio`."""
+    import onnx
+
+    for node in onnx.load(path).graph.node:
+        for attribute in node.attribute if node.op_type == "RoiAlign" else ():
+            if attribute.name == "sampling_ratio":
+                return int(attribute.i)
+    return 0
+
+
 def _mask_head(found: dict[str, Tensor]) -> dict[str, Tensor]:
     """Undo `SubpixelMaskHead`."""
     renamed: dict[str, Tensor] = {}

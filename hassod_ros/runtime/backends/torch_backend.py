@@ -144,6 +144,7 @@ def describe(
             "level_source": level_source,
             "parent_coverage": PREDICTED_COVER if parent_coverage is None else parent_coverage,
             "nms_threshold": config.nms,
+            "rpn_nms": config.rpn_nms,
             "mask_size": 2 * config.mask_pool,
         }
     return ModelInfo(
