@@ -17,17 +17,19 @@ from hassod_ros.errors import InputError
 
 
 def find_config(name: str) -> Path:
-    """A file or folder of config/: in the working directory, in the checkout, or where it was installed.
+    """A file or folder of config/: in the working directory, in the checkout, or where pip or colcon installed it.
 
     Raises:
         InputError: In none of them.
 
     """
-    shared = Path(sys.prefix, "share", "hassod_ros")
-    for root in (Path.cwd(), Path(hassod_ros.__file__).resolve().parents[1], shared):
+    prefixes = [sys.prefix, *filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))]
+    shared = [Path(prefix, "share", "hassod_ros") for prefix in prefixes]
+    for root in (Path.cwd(), Path(hassod_ros.__file__).resolve().parents[1], *shared):
         if (path := root / "config" / name).exists():
             return path
-    raise InputError(f"config/{name} is neither here nor in {shared}; run this in a checkout, or give its path")
+    where = ", ".join(map(str, shared))
+    raise InputError(f"config/{name} is neither here nor in {where}; run this in a checkout, or give its path")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 
 import hassod_ros
 from hassod_ros.errors import InputError
-from hassod_ros.files import atomic_path, revision, sha256, write_json, write_text
+from hassod_ros.files import atomic_path, find_config, revision, sha256, write_json, write_text
 
 
 def test_write_text_replaces_and_leaves_nothing_else(tmp_path):
@@ -148,3 +148,15 @@ def test_revision_names_this_code():
     ).stdout.strip()
     name = revision().removesuffix("-dirty")
     assert head.startswith(name.rpartition("-g")[2]) or name.startswith("v")
+
+
+def test_a_configuration_is_found_in_a_colcon_workspace(tmp_path, monkeypatch):
+    recipe = tmp_path / "install" / "hassod_ros" / "share" / "hassod_ros" / "config" / "recipes" / "mine.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.touch()
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'none'}:{tmp_path / 'install' / 'hassod_ros'}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hassod_ros.__file__", str(tmp_path / "site-packages" / "hassod_ros" / "__init__.py"))
+    assert find_config("recipes/mine.yaml") == recipe
+    with pytest.raises(InputError, match=r"config/recipes/other.yaml is neither here nor in .*share/hassod_ros.*; run"):
+        find_config("recipes/other.yaml")
