@@ -241,7 +241,12 @@ def small_masks(instances: Instances, shape: tuple[int, int]) -> np.ndarray:
     height, width = instances.image_size
     rows = ((np.arange(shape[0]) + 0.5) * height / shape[0]).astype(int)
     columns = ((np.arange(shape[1]) + 0.5) * width / shape[1]).astype(int)
-    return instances.dense()[:, rows[:, None], columns]
+    small = np.zeros((len(instances), *shape), bool)
+    for target, mask, (x0, y0, x1, y1) in zip(small, instances.masks, instances.regions.tolist(), strict=True):
+        i0, i1 = np.searchsorted(rows, (y0, y1))
+        j0, j1 = np.searchsorted(columns, (x0, x1))
+        target[i0:i1, j0:j1] = mask.view(bool)[np.ix_(rows[i0:i1] - y0, columns[j0:j1] - x0)]
+    return small
 
 
 def _flow(grey: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

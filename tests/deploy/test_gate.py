@@ -10,7 +10,7 @@ import pytest
 
 from export.gate import main
 from hassod_ros.default_model import default_model
-from hassod_ros.deploy.gate import Frames, GateConfig, agreement, compare, look, pick, recall
+from hassod_ros.deploy.gate import Frames, GateConfig, agreement, compare, look, pick, recall, small_masks
 from hassod_ros.errors import InputError
 from hassod_ros.footage.sources import pan_zoom
 from hassod_ros.instances import Instances
@@ -166,3 +166,16 @@ def test_what_cannot_be_judged_is_one_sentence(tmp_path: Path, frames: Path, cap
     printed = capsys.readouterr().err
     assert "Traceback" not in printed
     assert printed.count("gate: ") == 2
+
+
+@pytest.mark.parametrize("size", [(37, 61), (300, 500), (1, 7)])
+def test_small_masks_are_the_nearest_pixels_of_full_ones(size):
+    rng = np.random.default_rng(0)
+    masks = np.zeros((6, *size), bool)
+    for mask in masks:
+        (y0, y1), (x0, x1) = (sorted(rng.integers(0, side + 1, 2)) for side in size)
+        mask[y0 : y1 + 1, x0 : x1 + 1] = rng.random(mask[y0 : y1 + 1, x0 : x1 + 1].shape) < 0.7
+    instances = Instances.from_dense(masks[masks.any((1, 2))], image_size=size)
+    shape = (12, 20)
+    rows, columns = (((np.arange(to) + 0.5) * side / to).astype(int) for to, side in zip(shape, size, strict=True))
+    np.testing.assert_array_equal(small_masks(instances, shape), instances.dense()[:, rows[:, None], columns])
