@@ -161,7 +161,7 @@ def components_of(scene: Scene, reference: Reference, matrix: np.ndarray) -> lis
         for component in reference.components:
             mask = component.full((size[1], size[0]))
             both = np.count_nonzero(mask & there)
-            if both >= 0.5 * np.count_nonzero(mask | there):
+            if both >= 0.7 * np.count_nonzero(mask | there):
                 known.append(i)
                 break
     return known
