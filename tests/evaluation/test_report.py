@@ -93,7 +93,9 @@ def test_screen_tables(case):
     text = format_scores(evaluate(*case))
     assert "2 images, 4 annotations, 2 predictions (1.00 an image; 1 images without any)" in text
     assert re.search(r"^mask .* 50\.0", text, re.MULTILINE)
-    assert re.search(r"^mask +2 +1 +1 +1 +100\.0 +100\.0 +50\.0 +1 +100\.0$", text, re.MULTILINE)
+    assert re.search(
+        r"^mask +2 +1 +1 +1 +100\.0 +100\.0 +50\.0 +1 +100\.0 +2 +100\.0 +50\.0 +66\.7$", text, re.MULTILINE
+    )
     assert format_table({"a": {"x": 0.5, "n": 3}, "b": {"x": float("nan")}}, ["x", "n"]).splitlines() == [
         "      x  n",
         "----------",

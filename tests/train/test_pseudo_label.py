@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -163,7 +164,7 @@ def test_one_image_that_breaks_anything_does_not_take_its_batch_along(folder, la
     for name, pixels in zip(names, pictures, strict=True):
         Image.fromarray(pixels).save(tmp_path / name)
     (tmp_path / "4.png").write_bytes(b"no image")
-    batch = pipeline._Batch(0, list(range(1, 6)), names)
+    batch = pickle.dumps(pipeline._Batch(0, list(range(1, 6)), names))
     records = pipeline._discover(stage(pipeline._read({"batch": batch}, stage._plan)), stage._plan)["batch"].records
     alone = [to_coco(discover(pictures[i], load_features("handcrafted"), method.config), i + 1) for i in (0, 2)]
     assert [records[i]["annotations"] for i in (0, 2)] == alone
@@ -457,9 +458,11 @@ def test_a_stale_ray_address_is_not_taken(folder, tmp_path):
 
 def test_offline_says_which_features_need_no_download(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The variable is read when the library is imported; without this it tries again for most of a minute.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(InputError, match=r"could not be downloaded .*does not answer.*handcrafted, which need"):
-        load_features("vit_base_patch8_224.dino")
+        load_features("vit_small_patch16_224.dino")
 
 
 def test_each_run_has_its_own_list_of_failures():
