@@ -133,6 +133,24 @@ def as_images(source: str | os.PathLike, folder: str | os.PathLike, say: Say = p
     return Path(folder) / IMAGES
 
 
+def labelled_images(source: str | os.PathLike, labels: str | os.PathLike) -> Path:
+    """`source` itself, or where it is a recording or a video, the frames of it that `pseudo_label` made `labels` of.
+
+    Raises:
+        InputError: It made none.
+
+    """
+    if not (is_bag(source) or is_video(source)):
+        return Path(source)
+    folder = Path(labels).with_name(f"{Path(labels).stem}.frames") / IMAGES
+    if not folder.is_dir():
+        raise InputError(
+            f"{source} is footage, and its frames are not in {folder}; label it first: pseudo_label --images {source} "
+            f"--out {labels}"
+        )
+    return folder
+
+
 def as_neighbours(source: str | os.PathLike, folder: str | os.PathLike, say: Say = print) -> Path:
     """`source` itself, or where it is a recording or a video, pairs of neighbouring frames of it, written to `folder`.
 

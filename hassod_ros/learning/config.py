@@ -26,7 +26,8 @@ class DataConfig:
     """Pictures, labels and the geometry of training views.
 
     Attributes:
-        images: Folder that the labels' file names are relative to, or the list of pictures that they were made from.
+        images: Folder that the labels' file names are relative to, or the list of pictures, the recording or the video
+            that they were made from.
         annotations: COCO JSON with levels, or a folder of such shards.
         unlabelled: Folder or list of pictures for the teacher's branch; empty: the labelled ones again.
         drop_faulty: Leave faulty annotations and damaged pictures out and list them, instead of stopping.

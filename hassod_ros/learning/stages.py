@@ -17,6 +17,7 @@ from hassod_ros.detection.cascade.onnx_weights import recover_norms
 from hassod_ros.detection.checkpoints import MASK2FORMER, build_detector, load_weights, save_weights
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
+from hassod_ros.footage.store import labelled_images
 from hassod_ros.learning.annotations import Annotations, describe, load_annotations, unlabelled
 from hassod_ros.learning.burn_in import BurnIn
 from hassod_ros.learning.config import Recipe, StageConfig, flat, save_recipe
@@ -176,7 +177,8 @@ def _recover(detector: Detector, initial: str, stream: TrainingBatches, folder: 
 
 def _labels(recipe: Recipe, world: World) -> Annotations:
     data = recipe.data
-    annotations = load_annotations(data.annotations, data.images, drop_faulty=data.drop_faulty)
+    images = labelled_images(data.images, data.annotations) if data.images else data.images
+    annotations = load_annotations(data.annotations, images, drop_faulty=data.drop_faulty)
     if world.speaks:
         print(describe(annotations), flush=True)
     return annotations

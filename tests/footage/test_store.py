@@ -15,7 +15,7 @@ import pytest
 from hassod_ros.errors import InputError
 from hassod_ros.footage.select import SelectConfig
 from hassod_ros.footage.sources import pan_zoom
-from hassod_ros.footage.store import HELD, ExtractConfig, as_images, extract
+from hassod_ros.footage.store import HELD, ExtractConfig, as_images, extract, labelled_images
 from hassod_ros.images import list_images, read_image
 from tests.footage.recordings import COMPRESSED, IMAGE, Messages, image, images, jpeg, number_of, write_mcap
 from tests.footage.test_select import scene
@@ -153,3 +153,13 @@ def test_footage_becomes_images_where_images_are_wanted(tmp_path: Path) -> None:
     assert len(list_images(folder)) == 2  # at 10 Hz of 30
     assert as_images(folder, tmp_path / "unused") == folder
     assert not (tmp_path / "unused").exists()
+
+
+def test_footage_stands_for_the_frames_that_were_labelled(tmp_path: Path) -> None:
+    bag = write_mcap(tmp_path / "night.mcap", images(2))
+    with pytest.raises(InputError, match=r"labels.frames/images; label it first: pseudo_label --images .*night.mcap"):
+        labelled_images(bag, tmp_path / "labels.json")
+    frames = tmp_path / "labels.frames" / "images"
+    frames.mkdir(parents=True)
+    assert labelled_images(bag, tmp_path / "labels.json") == frames
+    assert labelled_images(frames, tmp_path / "other.json") == frames
