@@ -62,8 +62,8 @@ def burn_in(recipe: Recipe, score: Score | None = None) -> Path:
             rank=world.rank,
             world=world.size,
         )
-        _recover(detector, initial, stream, folder, world)
-        _begin(recipe, folder, world)
+        _recover(detector, initial, stream)
+        _begin(recipe, folder, world, detector, initial)
         fit(
             BurnIn(detector, stage),
             [stream],
@@ -117,14 +117,14 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
             copy_paste_rate=stage.copy_paste,
             stream=_LABELLED,
         )
-        _recover(detector, initial, labelled_stream, folder, world)
+        _recover(detector, initial, labelled_stream)
         learner = MeanTeacher(detector, stage, world)
         unlabelled_stream = stream(
             unlabelled(data.unlabelled) if data.unlabelled else annotations,
             batch_size=unlabelled_size,
             stream=_UNLABELLED,
         )
-        _begin(recipe, folder, world)
+        _begin(recipe, folder, world, detector, initial)
         fit(
             learner,
             [labelled_stream, unlabelled_stream],
@@ -162,17 +162,12 @@ def _weights_of(initial: str) -> str:
     return str(default_model()) if initial == DEFAULT else initial
 
 
-def _recover(detector: Detector, initial: str, stream: TrainingBatches, folder: Path, world: World) -> None:
-    """An export has no batch norm statistics: they are measured on the first pictures, before training changes them.
-
-    What training then begins with is kept, to be averaged with what it ends with.
-    """
+def _recover(detector: Detector, initial: str, stream: TrainingBatches) -> None:
+    """An export has no batch norm statistics: they are measured on the first pictures, before training changes them."""
     if Path(initial).suffix == ".onnx" and isinstance(detector, CascadeMaskRCNN):
         device = next(detector.parameters()).device
         count = max(1, _RECOVERY_PICTURES // stream.batch_size)
         recover_norms(detector, (stream[k].images.to(device) for k in range(count)))
-        if world.speaks:
-            save_weights(detector, folder / INITIAL)
 
 
 def _labels(recipe: Recipe, world: World) -> Annotations:
@@ -184,9 +179,12 @@ def _labels(recipe: Recipe, world: World) -> Annotations:
     return annotations
 
 
-def _begin(recipe: Recipe, folder: Path, world: World) -> None:
+def _begin(recipe: Recipe, folder: Path, world: World, detector: Detector, initial: str) -> None:
+    """Keep what a run begins with: its recipe, and the weights where those of `initial` were recovered."""
     if world.speaks and not (folder / CHECKPOINT).exists():
         save_recipe(recipe, folder / RECIPE)
+        if Path(initial).suffix == ".onnx":
+            save_weights(detector, folder / INITIAL)
 
 
 def _settings(recipe: Recipe, stage: str, annotations: Annotations, initial: str) -> dict[str, object]:

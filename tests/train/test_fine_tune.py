@@ -29,6 +29,10 @@ def test_the_shipped_model_learns_from_a_few_labels_is_exported_and_finds_someth
     words += ["--data.short_sides=[96]", "--data.max_side=128", "--run.workers=0", "--run.device=cpu"]
     assert main(["detector", *words]) == 0
 
+    begun = (run / "burn_in" / "initial.pth").read_bytes()
+    assert main(["detector", *words, "--data.short_sides=[64]"]) == 2  # refused: other settings
+    assert (run / "burn_in" / "initial.pth").read_bytes() == begun
+
     checkpoint = run / "burn_in" / "model.pth"
     trained = open_detector(checkpoint)
     before = {name: value.clone() for name, value in trained.state_dict().items()}
