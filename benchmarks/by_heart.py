@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,14 +196,7 @@ def measure(detector: Detector, labels: Path, recipe: Recipe, out: Path) -> dict
 
 def _by_coverage(instances: Instances, cover: float) -> Instances:
     parents, levels = coverage_forest(instances.regions, instances.masks, cover=cover)
-    return Instances(
-        image_size=instances.image_size,
-        boxes=instances.boxes,
-        masks=instances.masks,
-        scores=instances.scores,
-        levels=levels,
-        parents=parents,
-    )
+    return replace(instances, levels=levels, parents=parents)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hassod_ros import commands
-from hassod_ros.discovery.features.base import Features
+from hassod_ros.discovery.features.remembered import Remembered
 from hassod_ros.discovery.lightcluster import LEVELS
 from hassod_ros.discovery.method import parse_option
 from hassod_ros.errors import InputError
@@ -34,25 +34,6 @@ from hassod_ros.evaluation.saliency import score_maps
 from hassod_ros.evaluation.tables import format_table
 from hassod_ros.files import revision, write_json
 from hassod_ros.images import read_image
-
-
-class Remembered:
-    """Features that are computed once for an image, whoever asks; see `Features`."""
-
-    def __init__(self, features: Features) -> None:
-        self._features = features
-        self.name, self.dim = features.name, features.dim
-        self.patch_size, self.weights_sha256 = features.patch_size, features.weights_sha256
-        self._last: tuple[np.ndarray, np.ndarray] | None = None
-        self.seconds = 0.0
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """See `Features`."""
-        if self._last is None or not np.array_equal(self._last[0], images):
-            start = time.process_time()
-            self._last = images.copy(), self._features(images)
-            self.seconds += time.process_time() - start
-        return self._last[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

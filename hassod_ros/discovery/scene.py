@@ -7,12 +7,13 @@ judged by their foreground is ours: by its mean over the mask.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from hassod_ros.discovery.features.base import Features
+from hassod_ros.discovery.features.remembered import Remembered
 from hassod_ros.discovery.method import Learner, Method
 from hassod_ros.errors import InputError
 from hassod_ros.hierarchy import coverage_forest
@@ -73,7 +74,7 @@ class WithoutScene:
 
     def partition(self, prepared: Sequence[np.ndarray], features: Features, state: Any) -> list[_Both]:
         """What both find, in one pass through the features; `state` is the learner's."""
-        once = _Once(features)
+        once = Remembered(features, keep=len(prepared))
         found = self._method.partition(prepared, once, None)
         regions = self._learner.partition(prepared, once, state)
         return [_Both(*pair) for pair in zip(found, regions, strict=True)]
@@ -82,24 +83,10 @@ class WithoutScene:
         """The method's instances, their forest arranged anew among those that are no scene."""
         instances = self._method.masks(image, partition.found)
         scene = scenes(instances, self._learner.foreground(image, partition.regions), self._scene)
-        things = np.flatnonzero(~scene)
-        kept = instances.select(things)
-        new_parents, new_levels = coverage_forest(kept.regions, kept.masks, cover=self.config.cover)
-        if self._scene.fate == "drop":
-            index, parents, levels = things, new_parents, new_levels
-        else:
-            index = np.arange(len(instances))
-            parents, levels = np.full(len(index), -1), np.zeros(len(index), np.uint8)
-            parents[things], levels[things] = np.where(new_parents >= 0, things[new_parents], -1), new_levels
-        return Instances(
-            image_size=instances.image_size,
-            boxes=instances.boxes[index],
-            masks=[instances.masks[i] for i in index],
-            scores=instances.scores[index],
-            levels=levels,
-            parents=parents,
-            scene=scene[index],
-        )
+        among = ~scene[:, None] & ~scene
+        parents, levels = coverage_forest(instances.regions, instances.masks, cover=self.config.cover, allowed=among)
+        marked = replace(instances, parents=parents, levels=levels, scene=scene)
+        return marked if self._scene.fate == "mark" else marked.select(~scene)
 
 
 def scenes(instances: Instances, foreground: np.ndarray, config: SceneConfig) -> np.ndarray:
@@ -120,21 +107,3 @@ def scenes(instances: Instances, foreground: np.ndarray, config: SceneConfig) ->
     large = instances.areas > config.area * foreground.size
     result: np.ndarray = large & (sums < config.foreground * instances.areas)
     return result
-
-
-class _Once:
-    """Features that are computed once for two readers of the same batch."""
-
-    def __init__(self, features: Features) -> None:
-        self.name, self.patch_size, self.dim = features.name, features.patch_size, features.dim
-        self.weights_sha256 = features.weights_sha256
-        self._features = features
-        self._known: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """See `Features`."""
-        for given, described in self._known:
-            if np.array_equal(given, images):
-                return described
-        self._known.append((images, self._features(images)))
-        return self._known[-1][1]
