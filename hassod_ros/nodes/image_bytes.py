@@ -6,17 +6,15 @@ is then dropped because a newer one came. What is of another layout than that of
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from hassod_ros.nodes.cdr import FRONT, header_bytes, number_bytes, padded, text_bytes
+from hassod_ros.nodes.cdr import FRONT, Reader, header_bytes, number_bytes, padded, text_bytes
 from hassod_ros.nodes.convert import check_layout
 
 _ORDERS = {b"\0\0": ">", b"\0\1": "<"}  # by the first two bytes of what stands in front of a message
@@ -59,13 +57,12 @@ def read_image(kind: type, sent: bytes) -> AnyImage:
     if order is None:
         message: AnyImage = deserialize_message(sent, kind)
         return message
-    fields = _Fields(sent, order)
-    stamp = Time(sec=fields.number("i", 4), nanosec=fields.number("I", 4))
-    header = Header(stamp=stamp, frame_id=fields.text())
+    reader = Reader(sent, order)
+    header = reader.header("replace")
     if kind is CompressedImage:
-        return SentCompressedImage(header, fields.text(), fields.numbers())
-    height, width, encoding = fields.number("I", 4), fields.number("I", 4), fields.text()
-    return SentImage(header, height, width, encoding, fields.number("B", 1), fields.number("I", 4), fields.numbers())
+        return SentCompressedImage(header, reader.text("replace"), reader.array("u1", 1))
+    height, width, encoding = reader.number(), reader.number(), reader.text("replace")
+    return SentImage(header, height, width, encoding, reader.byte(), reader.number(), reader.array("u1", 1))
 
 
 def image_bytes(pixels: np.ndarray, encoding: str, header: Header) -> bytes:
@@ -76,29 +73,3 @@ def image_bytes(pixels: np.ndarray, encoding: str, header: Header) -> bytes:
     text = padded(text_bytes(encoding) + b"\0")  # and is_bigendian
     step = number_bytes(pixels.nbytes // height)
     return b"".join([*front, text, step, number_bytes(pixels.nbytes), pixels.data.cast("B")])
-
-
-class _Fields:
-    """Reads one field after the other."""
-
-    def __init__(self, sent: bytes, order: str) -> None:
-        self._sent, self._order, self._place = sent, order, len(FRONT)
-
-    def number(self, code: str, size: int) -> Any:
-        """Of a code of `struct`; numbers lie at multiples of their size."""
-        place = self._place + (len(FRONT) - self._place) % size
-        self._place = place + size
-        return struct.unpack_from(self._order + code, self._sent, place)[0]
-
-    def text(self) -> str:
-        start, length = self._span()
-        return self._sent[start : start + length].rstrip(b"\0").decode(errors="replace")
-
-    def numbers(self) -> np.ndarray:
-        start, length = self._span()
-        return np.ndarray((length,), np.uint8, self._sent, start)
-
-    def _span(self) -> tuple[int, int]:
-        length = self.number("I", 4)
-        start, self._place = self._place, self._place + length
-        return start, length
