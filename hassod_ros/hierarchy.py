@@ -5,7 +5,7 @@ import numpy as np
 from hassod_ros.instances import Level
 from hassod_ros.masks import common_pixels
 
-_ANY = 1e-9  # coverage that asks for nothing
+ANY = 1e-9  # coverage that asks for nothing
 _RELATED = 0.5  # probability above which one mask is another's ancestor
 _SAME = 0.7  # what fills so much of a mask is the same thing once more, not a part of it
 
@@ -117,4 +117,4 @@ def ancestor_forest(
 
     """
     # Whoever fills its ancestor is related all the same if the detector says so: `same` is out of reach.
-    return coverage_forest(regions, masks, cover=max(cover, _ANY), allowed=ancestors > _RELATED, same=2.0)
+    return coverage_forest(regions, masks, cover=max(cover, ANY), allowed=ancestors > _RELATED, same=2.0)

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hassod_ros.hierarchy import ancestor_forest, coverage_forest
+from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances, Level
-from hassod_ros.masks import has_area, paste_filled, pixel_regions, place_maps
+from hassod_ros.masks import has_area, paste_filled, pixel_regions
 from hassod_ros.outlines import follow_colors
 from hassod_ros.runtime.evidence import Evidence, find_cues
 from hassod_ros.runtime.model_info import LEVEL_SOURCES, ModelInfo
 from hassod_ros.runtime.preprocess import Letterbox
+from hassod_ros.spanning import spanning_instances
 
 _CUT = 0.9  # a mask that fills a whole side of its box counts so much less as an ancestor: some things do
 _HALF_CELL = 56  # of a box's side, with maps of 28 cells
@@ -171,27 +172,18 @@ def _arranged(
     scores = np.clip(raw.scores[index, :count], 0, 1)
     rows = np.flatnonzero(scores >= min(options.score_thresholds))
     height, width = (-(-side // raw.mask_stride) for side in placed.content_size)
-    regions, masks, drawn = place_maps(
+    instances = spanning_instances(
         raw.masks[index, rows, :height, :width],
-        placed.image_size,
-        placed.content_size,
-        raw.mask_stride,
-        options.mask_threshold,
+        scores[rows],
+        ancestors[np.ix_(rows, rows)],
+        size=placed.image_size,
+        inner=placed.content_size,
+        stride=raw.mask_stride,
+        threshold=options.mask_threshold,
+        cover=options.parent_coverage,
+        most=options.max_instances,
     )
-    rows = rows[drawn][: options.max_instances]
-    regions, masks = regions[: options.max_instances], masks[: options.max_instances]
-    parents, levels = ancestor_forest(regions, masks, ancestors[np.ix_(rows, rows)], cover=options.parent_coverage)
-    return _above(
-        Instances(
-            image_size=placed.image_size,
-            boxes=regions,
-            masks=masks,
-            scores=scores[rows],
-            levels=levels,
-            parents=parents,
-        ),
-        options,
-    )
+    return _above(instances, options)
 
 
 def _above(instances: Instances, options: PostprocessOptions) -> Instances:

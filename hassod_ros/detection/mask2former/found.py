@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from hassod_ros.errors import InputError
-from hassod_ros.hierarchy import ancestor_forest
 from hassod_ros.instances import Instances
-from hassod_ros.masks import place_maps
+from hassod_ros.spanning import spanning_instances
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,18 +72,15 @@ class Found:
             raise InputError("outlines of Mask2Former's masks do not follow the colours; set color_weight to 0")
         cover = self.cover if cover is None else cover
         found = self.select((self.scores > score_threshold).nonzero()[:, 0])
-        regions, masks, rows = place_maps(
-            found.masks.float().cpu().numpy(), size, self.size, self.stride, mask_threshold
-        )
-        related = found.ancestors.float().cpu().numpy()[np.ix_(rows, rows)]
-        parents, levels = ancestor_forest(regions, masks, related, cover=cover)
-        return Instances(
-            image_size=size,
-            boxes=regions,
-            masks=masks,
-            scores=found.scores.float().cpu().numpy()[rows].clip(0, 1),
-            levels=levels,
-            parents=parents,
+        return spanning_instances(
+            found.masks.float().cpu().numpy(),
+            found.scores.float().cpu().numpy(),
+            found.ancestors.float().cpu().numpy(),
+            size=size,
+            inner=self.size,
+            stride=self.stride,
+            threshold=mask_threshold,
+            cover=cover,
         )
 
 

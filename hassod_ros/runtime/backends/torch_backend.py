@@ -22,6 +22,7 @@ from hassod_ros.detection.mask2former.found import Found, extents
 from hassod_ros.detection.mask2former.model import STRIDE, Mask2Former
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256
+from hassod_ros.hierarchy import ANY
 from hassod_ros.instances import Level
 from hassod_ros.runtime.backends.base import blank_images, check_images
 from hassod_ros.runtime.evidence import Evidence
@@ -29,7 +30,6 @@ from hassod_ros.runtime.model_info import ModelInfo
 from hassod_ros.runtime.postprocess import RawDetections
 
 PREDICTED_COVER = 0.75  # share of a predicted mask that its parent contains, HASSOD's
-_ANY = 1e-9  # share that asks for nothing
 
 
 class TorchBackend:
@@ -132,7 +132,7 @@ def describe(
             "proposals": config.queries,
             "detections": min(config.detections, config.queries),
             "level_source": "coverage",  # it has no level head
-            "parent_coverage": max(config.cover, _ANY) if parent_coverage is None else parent_coverage,
+            "parent_coverage": max(config.cover, ANY) if parent_coverage is None else parent_coverage,
             "nms_threshold": 1.0,  # nothing is suppressed
             "mask_stride": STRIDE,
         }
