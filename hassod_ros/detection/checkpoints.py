@@ -88,10 +88,11 @@ def load_weights(
     """
     own = model.state_dict()
     exported = Path(path).suffix == ".onnx"
-    kind = CASCADE if exported else _kind_of(path)
+    content = {} if exported else _read(Path(path))
+    kind = CASCADE if exported else _kind_of(content)
     if kind not in (None, _kind(model.config)):
         raise InputError(f"{path} holds a {kind} detector, wanted is a {_kind(model.config)}; give one of that kind")
-    found = tensors_of(path, model) if isinstance(model, CascadeMaskRCNN) and exported else read_tensors(path)
+    found = tensors_of(path, model) if isinstance(model, CascadeMaskRCNN) and exported else _tensors(content, path)
     tensors = _pick_network(found, network)
     tensors = {_inner_name(model, own, name): value for name, value in tensors.items()}
     _check_constants(model, path, tensors)
@@ -206,7 +207,10 @@ def read_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
         InputError: The file cannot be read or holds something else.
 
     """
-    content = _read(Path(path))
+    return _tensors(_read(Path(path)), path)
+
+
+def _tensors(content: Mapping[str, Any], path: str | os.PathLike) -> dict[str, Tensor]:
     content = content.get("model", content)
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds no weights under 'model'; give a checkpoint")
@@ -307,9 +311,8 @@ def _kind(config: Any) -> str:
     return next(kind for kind, cls in CONFIGS.items() if isinstance(config, cls))
 
 
-def _kind_of(path: str | os.PathLike) -> str | None:
-    """The kind of detector in a file; None where it does not say so."""
-    content = _read(Path(path))
+def _kind_of(content: Mapping[str, Any]) -> str | None:
+    """The kind of detector that a file holds; None where it does not say so."""
     return content.get("detector", CASCADE) if "detector_config" in content else None
 
 
