@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from hassod_ros.images import halved
+
 _SIDE = 160  # pixels of the longer side, at which blank pictures are told: noise averages out
 _STEP = 8.0  # of 255, there
 _BUSY = 0.15  # share of the picture; with steps in more of it, it is not blank (99 of 100 photographs, see the test)
@@ -59,11 +61,7 @@ def visible(
 def changes(image: np.ndarray, side: int) -> np.ndarray:
     """(h', w') float32, how much the colours change around each pixel of a copy with the longer side `side`."""
     width, height = _size(image, side)
-    while (
-        not (image.shape[0] % 2 or image.shape[1] % 2) and image.shape[0] >= 2 * height and image.shape[1] >= 2 * width
-    ):
-        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # in one step it takes far longer
-    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(halved(image, (height, width)), (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
     red, green, blue = cv2.split(cv2.morphologyEx(cv2.GaussianBlur(small, (0, 0), _SMOOTH), cv2.MORPH_GRADIENT, _NEAR))
     change: np.ndarray = np.maximum(np.maximum(red, green), blue)  # along the last axis numpy takes ten times as long
     return change

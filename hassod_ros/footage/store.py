@@ -125,7 +125,7 @@ def as_images(source: str | os.PathLike, folder: str | os.PathLike, say: Say = p
         InputError: See `extract`.
 
     """
-    if not (is_bag(source) or is_video(source)):
+    if not _is_footage(source):
         return Path(source)
     say(f"{source} is footage; selecting its frames into {folder}")
     counts = extract([source], folder, say=say)
@@ -140,7 +140,7 @@ def labelled_images(source: str | os.PathLike, labels: str | os.PathLike) -> Pat
         InputError: It made none.
 
     """
-    if not (is_bag(source) or is_video(source)):
+    if not _is_footage(source):
         return Path(source)
     folder = Path(labels).with_name(f"{Path(labels).stem}.frames") / IMAGES
     if not folder.is_dir():
@@ -158,10 +158,14 @@ def as_neighbours(source: str | os.PathLike, folder: str | os.PathLike, say: Say
         InputError: See `extract`.
 
     """
-    if not (is_bag(source) or is_video(source)):
+    if not _is_footage(source):
         return Path(source)
     extract([source], folder, ExtractConfig(hold_back=1.0), say)
     return Path(folder) / HELD_BACK
+
+
+def _is_footage(source: str | os.PathLike) -> bool:
+    return is_bag(source) or is_video(source)
 
 
 def summary(counts: dict[str, int]) -> str:
