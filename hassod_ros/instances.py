@@ -235,6 +235,25 @@ class Instances:
         return label_map
 
 
+def ancestors_of(parents: np.ndarray) -> np.ndarray:
+    """(N, N) bool, whether the column is an ancestor of the row, of (N,) parents: an index, or -1.
+
+    Example:
+        >>> ancestors_of(np.array([-1, 0, 1])).astype(int).tolist()
+        [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
+
+    """
+    above = np.zeros((len(parents), len(parents)), bool)
+    rows, found = np.arange(len(parents)), parents
+    for _ in parents:  # a cycle ends all the same
+        rows, found = rows[found >= 0], found[found >= 0]
+        if not len(rows):
+            break
+        above[rows, found] = True
+        found = parents[found]
+    return above
+
+
 def kept_parents(parents: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Parents of those that an index array keeps, in their new numbers: the nearest ancestor that stays, or -1.
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from hassod_ros.coco import from_coco, to_coco
-from hassod_ros.instances import Instances, Level
+from hassod_ros.instances import Instances, Level, ancestors_of
 
 BOX = np.array([[0, 0, 2, 1]], np.float32)
 MASK = (np.ones((1, 2), np.uint8),)
@@ -255,3 +255,17 @@ def test_printing_instances_is_one_line():
     found = Instances.from_dense(masks, image_size=(4, 6), levels=np.array([0, 1]), parents=np.array([-1, 0]))
     assert f"{found}" == f"{found!r}" == "<2 instances (1 whole, 1 part, 0 subparts) in 6x4>"
     assert f"{Instances.empty((4, 6))}" == "<0 instances (0 wholes, 0 parts, 0 subparts) in 6x4>"
+
+
+@pytest.mark.parametrize(
+    ("parents", "pairs"),
+    [
+        ([-1, 0, 1, 2, -1], {(1, 0), (2, 1), (2, 0), (3, 2), (3, 1), (3, 0)}),
+        ([3, 3, -1, -1], {(0, 3), (1, 3)}),
+        ([], set()),
+        ([1, 0], {(0, 1), (1, 0), (0, 0), (1, 1)}),  # a cycle ends all the same
+    ],
+)
+def test_ancestors_are_the_closure_of_parents(parents, pairs):
+    above = ancestors_of(np.array(parents, np.int64))
+    assert set(map(tuple, np.argwhere(above).tolist())) == pairs

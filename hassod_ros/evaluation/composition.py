@@ -12,7 +12,7 @@ import numpy as np
 from hassod_ros.coco import UNKNOWN
 from hassod_ros.evaluation.annotations import Segments
 from hassod_ros.evaluation.matching import THRESHOLDS, match
-from hassod_ros.instances import Level
+from hassod_ros.instances import Level, ancestors_of
 
 FOUND = 0.5  # IoU from which on an annotation counts as found
 _INSIDE = 0.5  # share of an annotation that has to lie in another one to belong there
@@ -197,7 +197,7 @@ class ParentScores:
         stated = np.flatnonzero(~truth.crowd)
         is_part = truth.parents[stated] >= 0
         self.parts += int(np.count_nonzero(is_part))
-        related = _above(truth.parents)
+        related = ancestors_of(truth.parents)
         self.pairs += int(np.count_nonzero(related[np.ix_(stated, stated)]))
         if not len(stated) or not len(predicted):
             return
@@ -206,7 +206,7 @@ class ParentScores:
         stated, speaker, is_part = stated[found], speaker[found], is_part[found]
         wholes = truth.parents[stated]
         # (F, G): an ancestor of what speaks for it overlaps the other.
-        hangs = _above(predicted.parents)[speaker].astype(np.float32) @ (ious >= FOUND).astype(np.float32) > 0
+        hangs = ancestors_of(predicted.parents)[speaker].astype(np.float32) @ (ious >= FOUND).astype(np.float32) > 0
         self.found += int(np.count_nonzero(is_part))
         self.both_found += int(np.count_nonzero(is_part & (ious[:, wholes] >= FOUND).any(axis=0)))
         self.nested += int(np.count_nonzero(is_part & hangs[np.arange(len(stated)), wholes]))
@@ -233,17 +233,6 @@ class ParentScores:
             "pair_recall": _share(self.pairs_right, self.pairs),
             "pair_F1": _share(2 * self.pairs_right, self.hanging + self.pairs),
         }
-
-
-def _above(parents: np.ndarray) -> np.ndarray:
-    """(N, N) bool: whether the column is an ancestor of the row."""
-    above = np.zeros((len(parents), len(parents)), bool)
-    rows, ancestor = np.arange(len(parents)), parents
-    while (ancestor >= 0).any():
-        rows, ancestor = rows[ancestor >= 0], ancestor[ancestor >= 0]
-        above[rows, ancestor] = True
-        ancestor = parents[ancestor]
-    return above
 
 
 def _counted(assigned: np.ndarray, ignored: np.ndarray) -> np.ndarray:

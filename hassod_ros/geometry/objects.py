@@ -13,7 +13,7 @@ from hassod_ros.geometry.depth import usable_depth
 from hassod_ros.geometry.planes import Grid, Plane, make_grid
 from hassod_ros.geometry.rays import Rays
 from hassod_ros.geometry.supports import Stand, find_stands, mend_hierarchy
-from hassod_ros.instances import Instances
+from hassod_ros.instances import Instances, kept_parents
 
 _LEAST_POINTS = 20
 _LEAST_PIECE = 0.1  # of the largest connected piece; smaller ones are specks of what lies behind
@@ -149,8 +149,6 @@ def locate(instances: Instances, depth: np.ndarray, rays: Rays, options: ObjectO
     footings = [_footing(i, stands, parents, grid.planes) for i in seen.tolist()]
     masks, corners, counts = tuple(usable[i] for i in seen.tolist()), instances.regions[seen, :2], all_counts[seen]
     boxes = fit_boxes(depth, rays, masks, corners, footings)
-    place = np.full(len(instances) + 1, -1)
-    place[seen] = np.arange(len(seen))
     coverage = counts / areas[seen]
     floating = np.array([footing.plane is None for footing in footings], bool)
     flags = np.where(floating, np.uint8(Flag.NO_SUPPORT), np.uint8(0))
@@ -171,22 +169,11 @@ def locate(instances: Instances, depth: np.ndarray, rays: Rays, options: ObjectO
             supports=stands.planes[seen],
             is_support=stands.is_support[seen],
             levels=levels[seen],
-            parents=_nearest_seen(parents, place)[seen],
+            parents=kept_parents(parents, seen),
             masks=masks,
             corners=corners,
         ),
     )
-
-
-def _nearest_seen(parents: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """(N,) place of each instance's nearest ancestor that has depth, or -1."""
-    for _ in range(len(parents)):
-        lost = (parents >= 0) & (place[parents] < 0)
-        if not lost.any():
-            break
-        parents = np.where(lost, parents[parents], parents)
-    result: np.ndarray = place[parents]
-    return result
 
 
 def _usable(mask: np.ndarray, good: np.ndarray, erode: int) -> np.ndarray:

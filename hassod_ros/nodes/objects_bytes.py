@@ -11,6 +11,8 @@ from hassod_msgs.msg import Object3DArray
 from hassod_ros.geometry.boxes import axes_around
 from hassod_ros.geometry.depth import quantiles
 from hassod_ros.geometry.planes import CELL
+from hassod_ros.instances import kept_parents
+from hassod_ros.nodes.cdr import number_bytes
 from hassod_ros.nodes.objects_messages import Located, pose_numbers
 
 _EXTENT_POINTS = 500  # of a support, that its extent is measured with
@@ -47,7 +49,7 @@ def object_bytes(result: Located) -> bytes:
     empty = Object3DArray(header=result.header, camera_frame=result.camera_header.frame_id)
     written = serialize_message(empty)[:-8]  # without the numbers of supports and objects
     for rows in (_supports(result), _objects(result)):
-        written += len(rows).to_bytes(4, "little")
+        written += number_bytes(len(rows))
         written += _elements(rows, len(written) - 4)  # what is in front of every message does not count
     return written
 
@@ -76,10 +78,10 @@ def _objects(result: Located) -> np.ndarray:
     """(K,) of `_OBJECT`."""
     objects, kept = result.scene.objects, result.published
     turn, move = result.transform[:3, :3], result.transform[:3, 3]
-    parents = _published_parents(objects.parents, kept)[kept]
+    parents = kept_parents(objects.parents, kept)
     rows = np.zeros(len(kept), _OBJECT)
     rows["id"] = result.ids[kept]
-    rows["parent_id"] = np.where(parents >= 0, result.ids[parents], 0) if len(kept) else 0
+    rows["parent_id"] = np.where(parents >= 0, rows["id"][parents], 0)
     rows["level"], rows["flags"] = objects.levels[kept], objects.flags[kept]
     rows["score"] = result.instances.scores[objects.index[kept]]
     rows["is_support"], rows["support"] = objects.is_support[kept], objects.supports[kept]
@@ -88,18 +90,6 @@ def _objects(result: Located) -> np.ndarray:
     rows["normal"] = objects.normals[kept] @ turn.T
     rows["coverage"], rows["points"] = objects.coverage[kept], objects.counts[kept]
     return rows
-
-
-def _published_parents(parents: np.ndarray, published: np.ndarray) -> np.ndarray:
-    """The nearest ancestor that is published, or -1."""
-    known = np.zeros(len(parents), bool)
-    known[published] = True
-    for _ in range(len(parents)):
-        hidden = (parents >= 0) & ~known[parents]
-        if not hidden.any():
-            break
-        parents = np.where(hidden, parents[parents], parents)
-    return parents
 
 
 def _supports(result: Located) -> np.ndarray:

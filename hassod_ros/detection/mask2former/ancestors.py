@@ -24,26 +24,6 @@ class AncestorHead(nn.Module):
         return self.descendant(queries) @ self.ancestor(queries).mT
 
 
-def ancestors_of(parents: Tensor) -> Tensor:
-    """(G, G) bool, whether the column is an ancestor of the row, of (G,) parents: an index, or -1.
-
-    Example:
-        >>> ancestors_of(torch.tensor([-1, 0, 1])).int().tolist()
-        [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
-
-    """
-    count = len(parents)
-    above = torch.zeros(count, count, dtype=torch.bool, device=parents.device)
-    rows, found = torch.arange(count, device=parents.device), parents
-    for _ in range(count):
-        rows, found = rows[found >= 0], found[found >= 0]
-        if not len(rows):
-            break
-        above[rows, found] = True
-        found = parents[found]
-    return above
-
-
 def ancestor_loss(logits: Sequence[Tensor], truth: Sequence[Tensor], limit: float) -> Tensor:
     """Binary cross entropy over all ordered pairs of different objects of each image; few of them are related.
 

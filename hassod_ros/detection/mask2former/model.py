@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from hassod_ros.detection.base import Detector, Targets
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.fpn import SIZE_DIVISOR, Fpn, build_backbone
-from hassod_ros.detection.mask2former.ancestors import AncestorHead, ancestor_loss, ancestors_of
+from hassod_ros.detection.mask2former.ancestors import AncestorHead, ancestor_loss
 from hassod_ros.detection.mask2former.config import Mask2FormerConfig
 from hassod_ros.detection.mask2former.found import Found
 from hassod_ros.errors import InputError
-from hassod_ros.instances import kept_parents
+from hassod_ros.instances import ancestors_of, kept_parents
 
 STRIDE = 4  # pixels of the input along a cell of a mask
 OBJECT, NOTHING = 0, 1  # classes
@@ -188,8 +188,8 @@ class Mask2Former(Detector):
         related = self.ancestor_head(queries[-1]).float()
         pairs = [each[found][:, found] for each, (found, _) in zip(related, matched, strict=True)]
         wanted = [
-            ancestors_of(_parents(each).to(pair.device))[goal][:, goal]
-            for each, pair, (_, goal) in zip(chosen, pairs, matched, strict=True)
+            torch.from_numpy(ancestors_of(_parents(each).cpu().numpy())).to(goal.device)[goal][:, goal]
+            for each, (_, goal) in zip(chosen, matched, strict=True)
         ]
         config = self.config
         return {

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from hassod_ros.detection.mask2former.ancestors import AncestorHead, ancestor_loss, ancestors_of
+from hassod_ros.detection.mask2former.ancestors import AncestorHead, ancestor_loss
 
 
 def test_the_head_is_a_product_of_two_linear_maps():
@@ -13,20 +13,6 @@ def test_the_head_is_a_product_of_two_linear_maps():
     for i, j in ((0, 1), (4, 2), (3, 3)):
         expected = (head.descendant.weight @ queries[1, i]) @ (head.ancestor.weight @ queries[1, j])
         assert float(logits[1, i, j].detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("parents", "pairs"),
-    [
-        ([-1, 0, 1, 2, -1], {(1, 0), (2, 1), (2, 0), (3, 2), (3, 1), (3, 0)}),
-        ([3, 3, -1, -1], {(0, 3), (1, 3)}),
-        ([], set()),
-        ([1, 0], {(0, 1), (1, 0), (0, 0), (1, 1)}),  # a cycle ends all the same
-    ],
-)
-def test_ancestors_are_the_closure_of_parents(parents, pairs):
-    above = ancestors_of(torch.tensor(parents, dtype=torch.int64))
-    assert set(map(tuple, above.nonzero().tolist())) == pairs
 
 
 def test_the_loss_counts_rare_pairs_as_much_as_all_others():
