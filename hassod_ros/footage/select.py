@@ -52,10 +52,9 @@ class Measure(NamedTuple):
 
 def measure(pixels: np.ndarray) -> Measure:
     """Measure (H, W, 3) uint8 RGB."""
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    while grey.shape[1] >= 2 * _WORK_WIDTH and grey.shape[0] > 1:  # halving is fast, and equal for equal sizes
-        grey = cv2.resize(grey, (grey.shape[1] // 2, grey.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    thumbnail = cv2.resize(grey, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+    grey = _halved(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), _WORK_WIDTH)
+    small = cv2.resize(_halved(grey, 2 * _THUMBNAIL), (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+    thumbnail = small.astype(np.float32).ravel()
     thumbnail -= thumbnail.mean()
     length = float(np.linalg.norm(thumbnail))
     histogram = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel() / grey.size
@@ -65,6 +64,13 @@ def measure(pixels: np.ndarray) -> Measure:
         float(histogram[:16].sum()),
         float(histogram[251:].sum()),
     )
+
+
+def _halved(grey: np.ndarray, least: int) -> np.ndarray:
+    """Halved as long as it is at least twice as large: fast, and equal for equal sizes."""
+    while grey.shape[1] >= 2 * least and grey.shape[0] > 1:
+        grey = cv2.resize(grey, (grey.shape[1] // 2, grey.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    return grey
 
 
 def _sharpness(grey: np.ndarray) -> np.ndarray:
