@@ -13,7 +13,7 @@ import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -193,11 +193,13 @@ def read_config(path: str | os.PathLike) -> DetectorConfig | Mask2FormerConfig:
     kind = content.get("detector", CASCADE)
     if kind not in CONFIGS:
         raise InputError(f"{path} holds a {kind} detector; known are {', '.join(CONFIGS)}")
-    try:
-        config: DetectorConfig | Mask2FormerConfig = CONFIGS[kind](**content["detector_config"])
-        return config
-    except TypeError as error:
-        raise InputError(f"{path} was written by another version ({error}); give the config yourself") from error
+    values, cls = dict(content["detector_config"]), CONFIGS[kind]
+    for name in sorted(values.keys() - {field.name for field in fields(cls)}):
+        value = values.pop(name)
+        if value != getattr(cls, name, False):  # a constant has its value, what there is not is off
+            raise InputError(f"{path} holds a detector with {name} {value}, which cannot be built; train it again")
+    config: DetectorConfig | Mask2FormerConfig = cls(**values)
+    return config
 
 
 def read_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -320,16 +322,15 @@ def _check_constants(model: Detector, path: str | os.PathLike, tensors: dict[str
     """Take what older files of Detectron2 repeat from its config out of `tensors`; it must be what ours says."""
     if not isinstance(model, CascadeMaskRCNN):
         return
-    constants = {"pixel_mean": ("pixel_mean", model.pixel_mean), "pixel_std": ("pixel_std", model.pixel_std)}
+    constants = {"pixel_mean": model.pixel_mean, "pixel_std": model.pixel_std}
     for i in range(len(model.config.anchor_sizes)):
         name = f"proposal_generator.anchor_generator.cell_anchors.{i}"
-        constants[name] = ("anchor_sizes and anchor_ratios", model.proposal_generator.get_buffer(f"cells{i}"))
-    for name, (option, value) in constants.items():
+        constants[name] = model.proposal_generator.get_buffer(f"cells{i}")
+    for name, value in constants.items():
         found = tensors.pop(name, None)
         if found is not None and not torch.allclose(found.float().flatten(), value.cpu().flatten(), atol=1e-3):
-            raise InputError(
-                f"{path} expects {name} {found.flatten().tolist()}; set {option} in the config accordingly"
-            )
+            remedy = "set anchor_sizes accordingly" if "anchor" in name else "weights of other pixels do not work here"
+            raise InputError(f"{path} expects {name} {found.flatten().tolist()}; {remedy}")
 
 
 _SINGLE_STAGE = re.compile(r"^roi_heads\.(box_head|box_predictor)\.(?=\D)")

@@ -13,7 +13,6 @@ from torch.nn.functional import interpolate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import kept_parents
 
 _PASTE_SCALE = (0.3, 1.0)  # of the target picture's sides
@@ -51,20 +50,17 @@ def drop_empty(sample: Sample) -> Sample:
     return sample.select(keep.nonzero()[:, 0])
 
 
-def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False, cover: float = 0.9) -> Sample:
+def copy_paste(target: Sample, source: Sample) -> Sample:
     """Paste some instances of `source` onto `target`.
 
     Of the n instances of the source, 1 to n-1 are drawn (the one, where n is 1). The source is stretched to a share
     of 0.3 to 1 of the target's sides and laid at a random place; its masks grow by what they touch on the way. An
-    instance that hides half of a target mask or more
-    is not pasted. Masks below lose what is hidden; those that are hidden wholly are left out.
+    instance that hides half of a target mask or more is not pasted. Masks below lose what is hidden; those that are
+    hidden wholly are left out. Each keeps its level and its parent, or the next ancestor that is there, as published.
 
     Args:
         target: The picture that is pasted onto; unchanged.
         source: Where the instances come from; may be `target`.
-        recompute_levels: Arrange all masks into a new coverage forest; otherwise each keeps its level and its parent or
-            the next ancestor that is there, as published.
-        cover: Coverage threshold of that forest.
 
     Returns:
         A new sample, or `target` where nothing could be pasted. Draws from torch's global generator.
@@ -99,17 +95,7 @@ def copy_paste(target: Sample, source: Sample, *, recompute_levels: bool = False
     masks[window][len(target.masks) :] = pasted
     levels = torch.cat([target.levels, added.levels])
     parents = torch.cat([target.parents, torch.where(added.parents < 0, -1, added.parents + len(target.parents))])
-    result = drop_empty(Sample(tv_tensors.Image(image), masks, levels, parents))
-    if recompute_levels:
-        regions = boxes_of(result.masks).long().numpy()
-        crops = [
-            mask[y0:y1, x0:x1].view(torch.uint8).numpy()
-            for mask, (x0, y0, x1, y1) in zip(result.masks, regions, strict=True)
-        ]
-        forest = coverage_forest(regions, crops, cover=cover)
-        above, depth = (torch.from_numpy(each.astype(np.int64)) for each in forest)
-        result = Sample(result.image, result.masks, depth, above)
-    return result
+    return drop_empty(Sample(tv_tensors.Image(image), masks, levels, parents))
 
 
 def boxes_of(masks: Tensor) -> Tensor:

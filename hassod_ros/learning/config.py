@@ -19,6 +19,7 @@ from hassod_ros.errors import InputError
 from hassod_ros.files import write_text
 
 Kind = TypeVar("Kind")
+_OTHER = {"cascade": "mask2former", "mask2former": "model"}  # section of the detector that is not built
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ class DataConfig:
         short_sides: Shorter side of a training view in pixels; one is drawn for each picture.
         max_side: Most pixels of the longer side.
         flip: Probability of mirroring a picture, in [0, 1].
-        copy_paste_levels: Levels after copy-paste: keep those of the labels, or recompute them from what covers what.
 
     """
 
@@ -45,7 +45,6 @@ class DataConfig:
     short_sides: tuple[int, ...] = (240, 320, 480, 640, 672, 704, 736, 768, 800, 1024)
     max_side: int = 1333
     flip: float = 0.5
-    copy_paste_levels: Literal["keep", "recompute"] = "keep"
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,10 @@ class StageConfig:
         iterations: Optimiser steps.
         batch_size: Labelled pictures of an optimiser step, over all processes.
         accumulate: Parts that a batch is computed in, one after the other, to save memory.
-        optimizer: SGD with momentum, or AdamW.
+        optimizer: SGD with a momentum of 0.9, or AdamW.
         learning_rate: Of the optimiser, after the warm-up.
         schedule: Of the learning rate: constant, or half a cosine down to 0.
-        warmup: Iterations in which the learning rate rises linearly.
-        warmup_factor: Share of the learning rate at iteration 0.
-        momentum: Of sgd.
+        warmup: Iterations in which the learning rate rises linearly, from a thousandth.
         weight_decay: Of all weights but those of normalisation layers.
         clip_norm: Largest L2 norm of gradients; 0: no clipping.
         clip: What that norm is of: each parameter's gradient, as HASSOD's release has it, or all gradients together.
@@ -83,8 +80,6 @@ class StageConfig:
     learning_rate: float = 0.01
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 1000
-    warmup_factor: float = 0.001
-    momentum: float = 0.9
     weight_decay: float = 5e-5
     clip_norm: float = 1.0
     clip: Literal["per_parameter", "global"] = "per_parameter"
@@ -108,7 +103,6 @@ class MeanTeacherConfig(StageConfig):
         threshold_quantile: Share of the scores of a size that stay below its dynamic threshold, in [0, 1].
         threshold_bounds: Lowest and highest dynamic threshold, in [0, 1].
         teacher_mode: train: batch norm of the batch and training limits of proposals; eval: as at test time.
-        teacher_levels: Levels of what the teacher finds: from what its masks cover, or from its level head.
         level_cover: Share of a mask that another must cover to be its parent, for the teacher's masks, in [0, 1].
         teacher_mask_weight: Weight of the mask loss on the teacher's masks.
         label_weights: Weight of the losses on labels, at the start and the end of half a cosine.
@@ -132,7 +126,6 @@ class MeanTeacherConfig(StageConfig):
     threshold_quantile: float = 0.5
     threshold_bounds: tuple[float, float] = (0.3, 0.7)
     teacher_mode: Literal["train", "eval"] = "train"
-    teacher_levels: Literal["coverage", "head"] = "coverage"
     level_cover: float = 0.75
     teacher_mask_weight: float = 0.0
     label_weights: tuple[float, float] = (1.0, 0.0)
@@ -215,7 +208,7 @@ class Recipe:
     """A whole training run: burn-in, then Mean Teacher.
 
     Attributes:
-        detector: cascade: what `model` says is built; mask2former: what `mask2former` says.
+        detector: cascade: what `model` says is built; mask2former: what `mask2former` says. The other one stays out.
         model: The Cascade Mask R-CNN of HASSOD.
         mask2former: The Mask2Former of SOHES.
         data: Pictures, labels and the geometry of training views.
@@ -234,6 +227,10 @@ class Recipe:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
+        if getattr(self, _OTHER[self.detector]) != type(getattr(self, _OTHER[self.detector]))():
+            raise InputError(
+                f"the detector is {self.detector}, settings of {_OTHER[self.detector]} change nothing; leave them out"
+            )
         for name, stage in (("burn_in", self.burn_in), ("mean_teacher", self.mean_teacher)):
             for key in ("iterations", "batch_size", "accumulate", "learning_rate"):
                 if not getattr(stage, key) > 0:
@@ -304,8 +301,11 @@ def read_settings(kind: type[Kind], argv: Sequence[str], *, prog: str, descripti
 
 
 def save_recipe(recipe: Any, path: Path) -> None:
-    """Write the recipe with every value spelled out, as YAML that `--config` reads."""
-    write_text(path, yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False))
+    """Write the recipe with every value of its detector spelled out, as YAML that `--config` reads."""
+    tree = _plain(dataclasses.asdict(recipe))
+    if isinstance(recipe, Recipe):
+        del tree[_OTHER[recipe.detector]]
+    write_text(path, yaml.safe_dump(tree, sort_keys=False))
 
 
 def flat(recipe: Any) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class TrainingBatches(Dataset):
         with seeded(*self.key, first):
             samples = [self._readable(index) for index in indices]
             pasted = [
-                copy_paste(target, source, recompute_levels=self.config.copy_paste_levels == "recompute")
+                copy_paste(target, source)
                 if self.copy_paste_rate and float(torch.rand(())) < self.copy_paste_rate
                 else target
                 for target, source in zip(samples, reversed(samples), strict=True)

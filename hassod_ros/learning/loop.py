@@ -26,6 +26,7 @@ from hassod_ros.learning.resume import load_state
 from hassod_ros.learning.schedules import learning_rate_factor
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.pth"
+_MOMENTUM = 0.9  # of SGD
 Score = Callable[[Detector], Mapping[str, float]]  # figures of a detector, the first one the larger the better
 
 
@@ -160,11 +161,7 @@ def fit(
     with stop_between("iteration") if world.size == 1 else nullcontext(lambda: False) as stopping:
         for iteration in range(start, stage.iterations):
             rate = stage.learning_rate * learning_rate_factor(
-                iteration,
-                stage.iterations,
-                warmup=stage.warmup,
-                warmup_factor=stage.warmup_factor,
-                shape=stage.schedule,
+                iteration, stage.iterations, warmup=stage.warmup, shape=stage.schedule
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -231,7 +228,7 @@ def make_optimizer(model: nn.Module, stage: StageConfig) -> torch.optim.Optimize
     fused = all(parameter.is_cuda for parameter in [*decayed, *kept])  # one kernel for all instead of some for each
     if stage.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=stage.learning_rate, fused=fused)
-    return torch.optim.SGD(groups, lr=stage.learning_rate, momentum=stage.momentum, fused=fused)
+    return torch.optim.SGD(groups, lr=stage.learning_rate, momentum=_MOMENTUM, fused=fused)
 
 
 def clip_gradients(model: nn.Module, stage: StageConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -61,7 +61,6 @@ class MeanTeacher:
                 detections,
                 threshold=stage.score_threshold,
                 cover=stage.level_cover,
-                levels=stage.teacher_levels,
                 masks=stage.teacher_mask_weight > 0,
                 by_size=self.thresholds,
             )
@@ -120,7 +119,6 @@ def teacher_targets(
     *,
     threshold: float,
     cover: float,
-    levels: Literal["coverage", "head"],
     masks: bool,
     by_size: SizeThresholds | None = None,
 ) -> Targets:
@@ -129,8 +127,7 @@ def teacher_targets(
     Args:
         detections: Everything the teacher found.
         threshold: Scores must be strictly greater.
-        cover: Coverage threshold between the teacher's masks.
-        levels: From the forest of these masks ("coverage"), or from the teacher's level head ("head").
+        cover: Coverage threshold between the teacher's masks, whose forest tells the levels, not the level head.
         masks: Give the masks, too; without a mask loss they are not needed.
         by_size: Thresholds that follow the teacher's scores, instead of `threshold`; they take note of these.
 
@@ -138,7 +135,7 @@ def teacher_targets(
         Targets on the detections' device; what covers no pixel is left out.
 
     """
-    if levels == "coverage" and isinstance(detections, Detections):
+    if isinstance(detections, Detections):
         detections = replace(detections, level_probabilities=detections.level_probabilities[:, :0])
     if by_size is None:
         found = detections.to_instances(detections.size, score_threshold=threshold, cover=cover)

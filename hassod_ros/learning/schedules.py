@@ -3,14 +3,16 @@
 import math
 from typing import Literal
 
+_BEGIN = 0.001  # of the curve, where a warm-up begins
+
 
 def learning_rate_factor(
-    iteration: int, iterations: int, *, warmup: int, warmup_factor: float = 0.001, shape: Literal["constant", "cosine"]
+    iteration: int, iterations: int, *, warmup: int, shape: Literal["constant", "cosine"]
 ) -> float:
     """Factor on the base learning rate at `iteration` (0-based).
 
     A constant, or a cosine from 1 at the run's start to 0 at its end. Over the first `warmup` iterations the factor
-    rises on a straight line instead, from `warmup_factor` to what the curve is at the end of the warm-up: Detectron2's
+    rises on a straight line instead, from a thousandth to what the curve is at the end of the warm-up: Detectron2's
     rule, which the released runs were made with.
 
     Example:
@@ -25,7 +27,7 @@ def learning_rate_factor(
     if iteration >= warmup:
         return curve(iteration)
     share = iteration / warmup
-    return warmup_factor * curve(0) * (1 - share) + curve(min(warmup, iterations)) * share
+    return _BEGIN * curve(0) * (1 - share) + curve(min(warmup, iterations)) * share
 
 
 def branch_weights(

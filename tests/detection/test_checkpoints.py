@@ -198,6 +198,20 @@ def test_checkpoint_of_another_config(model, small_config, tmp_path):
         load_weights(CascadeMaskRCNN(dataclasses.replace(small_config, fpn_channels=8)), tmp_path / "a.pth")
 
 
+def test_settings_that_a_file_names_and_there_are_not_must_be_what_is_built(model, tmp_path):
+    path = tmp_path / "a.pth"
+    save_weights(model, path)
+    content = torch.load(path, weights_only=True)
+    old = {"stride_in_1x1": False, "rpn_ious": (0.3, 0.7), "mask_pool": 14, "mask_iou_head": False}
+    for name, value in (old | {"stride_in_1x1": True}).items():
+        torch.save({**content, "detector_config": content["detector_config"] | old | {name: value}}, path)
+        if value == old[name]:
+            assert read_config(path) == model.config
+        else:
+            with pytest.raises(InputError, match=r"a\.pth holds a detector with stride_in_1x1 True, which cannot be"):
+                read_config(path)
+
+
 def test_constants_of_older_files_must_agree(model, fresh, tmp_path):
     state = dict(model.state_dict())
     state["pixel_mean"], state["pixel_std"] = model.pixel_mean, model.pixel_std

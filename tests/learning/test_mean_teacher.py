@@ -27,42 +27,35 @@ NESTED = [[0, 0, 40, 40], [5, 5, 25, 25], [8, 8, 15, 15]]
 
 
 def test_targets_need_a_score_strictly_above_the_threshold():
-    found = teacher_targets(
-        _detections([0.9, 0.7, 0.71], NESTED), threshold=0.7, cover=0.75, levels="coverage", masks=True
-    )
+    found = teacher_targets(_detections([0.9, 0.7, 0.71], NESTED), threshold=0.7, cover=0.75, masks=True)
     assert found.boxes.tolist() == [NESTED[0], NESTED[2]]
     assert found.masks.shape == (2, 60, 80)
     assert found.masks.flatten(1).sum(1).tolist() == [1600, 49]
 
 
-@pytest.mark.parametrize(("levels", "expected"), [("coverage", [0, 1, 2]), ("head", [2, 0, 1])])
-def test_target_levels_come_from_coverage_or_from_the_head(levels, expected):
+def test_target_levels_come_from_coverage_not_from_the_head():
     detections = _detections([0.9, 0.8, 0.8], NESTED, levels=[2, 0, 1])
-    found = teacher_targets(detections, threshold=0.7, cover=0.75, levels=levels, masks=False)
-    assert found.levels.tolist() == expected
+    found = teacher_targets(detections, threshold=0.7, cover=0.75, masks=False)
+    assert found.levels.tolist() == [0, 1, 2]
     assert found.masks is None
 
 
 @pytest.mark.parametrize(("cover", "level"), [(0.75, 1), (0.9, 0)])
 def test_cover_decides_who_is_a_part(cover, level):
     detections = _detections([0.9, 0.8], [[0, 0, 40, 40], [30, 0, 42, 20]], levels=[0, 0])  # 10 of 12 columns inside
-    found = teacher_targets(detections, threshold=0.7, cover=cover, levels="coverage", masks=False)
+    found = teacher_targets(detections, threshold=0.7, cover=cover, masks=False)
     assert found.levels.tolist() == [0, level]
 
 
 def test_target_levels_follow_from_the_smallest_covering_masks():
     # The fourth lies in all others; the smallest of them reaches out of the first, which the runtime would pass over.
     boxes = [[0, 0, 60, 10], [0, 0, 44, 10], [35, 0, 77, 10], [36, 0, 43, 10]]
-    found = teacher_targets(
-        _detections([0.9] * 4, boxes, levels=[0] * 4), threshold=0.7, cover=0.75, levels="coverage", masks=False
-    )
+    found = teacher_targets(_detections([0.9] * 4, boxes, levels=[0] * 4), threshold=0.7, cover=0.75, masks=False)
     assert found.levels.tolist() == [0, 1, 0, 1]
 
 
 def test_no_sure_detection_gives_no_target():
-    found = teacher_targets(
-        _detections([0.1], [[0, 0, 5, 5]], levels=[0]), threshold=0.7, cover=0.75, levels="coverage", masks=True
-    )
+    found = teacher_targets(_detections([0.1], [[0, 0, 5, 5]], levels=[0]), threshold=0.7, cover=0.75, masks=True)
     assert found.boxes.shape == (0, 4)
     assert found.masks.shape == (0, 60, 80)
     assert found.levels.dtype == torch.int64
@@ -114,7 +107,7 @@ def test_teacher_mode_decides_whether_its_statistics_move(detector, batches, mod
 
 
 @pytest.mark.parametrize(("views", "count"), [("both", 2), ("weak", 1), ("strong", 1)])
-def test_lessons_follow_the_switches(detector, batches, views, count):
+def test_batches_follow_the_switches(detector, batches, views, count):
     stage = MeanTeacherConfig(
         iterations=10, label_views=views, teacher_mask_weight=0.5, mask_weight=2.0, drop_loss_iou=0.01
     )
@@ -130,7 +123,7 @@ def test_lessons_follow_the_switches(detector, batches, views, count):
 
 
 def test_a_sure_teacher_teaches_what_it_finds_in_the_weak_view(detector, batches):
-    stage = MeanTeacherConfig(score_threshold=0.0, teacher_mode="eval", teacher_levels="head")
+    stage = MeanTeacherConfig(score_threshold=0.0, teacher_mode="eval")
     learner = MeanTeacher(detector, stage, WORLD)
     target = learner.supervise(batches, 0)[0][1].targets[0]
     detector.eval()

@@ -115,7 +115,7 @@ def test_the_teacher_moves_the_thresholds_and_they_decide_what_it_teaches():
     thresholds = SizeThresholds(0.5, (0.2, 0.8), 0.5)
 
     def taught() -> list[float]:
-        targets = teacher_targets(found, threshold=0.9, cover=0.5, levels="coverage", masks=True, by_size=thresholds)
+        targets = teacher_targets(found, threshold=0.9, cover=0.5, masks=True, by_size=thresholds)
         return (targets.boxes[:, 2] - targets.boxes[:, 0]).tolist()
 
     assert taught() == [16]  # one fixed threshold of 0.5 for all

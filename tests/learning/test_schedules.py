@@ -28,7 +28,7 @@ def test_equal_ends_give_constant_weights():
     ],
 )
 def test_learning_rate(iteration, shape, expected):
-    factor = learning_rate_factor(iteration, 100, warmup=10, warmup_factor=0.001, shape=shape)
+    factor = learning_rate_factor(iteration, 100, warmup=10, shape=shape)
     assert factor == pytest.approx(expected, abs=1e-12)
 
 

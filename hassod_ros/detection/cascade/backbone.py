@@ -49,13 +49,12 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions and a shortcut; the inner width is a quarter."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, norm: str, stride_in_1x1: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int, norm: str) -> None:
         super().__init__()
         inner = outputs // 4
-        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.shortcut = None if inputs == outputs else Conv(inputs, outputs, 1, stride=stride, norm=norm)
-        self.conv1 = Conv(inputs, inner, 1, stride=first, norm=norm)
-        self.conv2 = Conv(inner, inner, 3, stride=second, norm=norm)
+        self.conv1 = Conv(inputs, inner, 1, norm=norm)
+        self.conv2 = Conv(inner, inner, 3, stride=stride, norm=norm)
         self.conv3 = Conv(inner, outputs, 1, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,12 +66,12 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """ResNet-18 or -50 without its classifier, named as in Detectron2."""
 
-    def __init__(self, depth: int, *, norm: str, stride_in_1x1: bool, width: float = 1.0) -> None:
+    def __init__(self, depth: int, *, norm: str, width: float = 1.0) -> None:
         super().__init__()
         block: Callable[..., nn.Module] = BasicBlock
         counts, channels = (2, 2, 2, 2), (64, 128, 256, 512)
         if depth == 50:
-            block = partial(Bottleneck, stride_in_1x1=stride_in_1x1)
+            block = Bottleneck
             counts, channels = (3, 4, 6, 3), (256, 512, 1024, 2048)
         self.channels = tuple(round(width * each) for each in channels)
         inputs = round(width * 64)

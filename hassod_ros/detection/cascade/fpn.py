@@ -26,9 +26,7 @@ def build_backbone(config: DetectorConfig) -> Fpn | SimplePyramid:
     """
     if config.backbone in ("resnet50", "resnet18"):
         depth = int(config.backbone.removeprefix("resnet"))
-        trunk = ResNet(
-            depth, norm=config.backbone_norm, stride_in_1x1=config.stride_in_1x1, width=config.backbone_width
-        )
+        trunk = ResNet(depth, norm=config.backbone_norm, width=config.backbone_width)
         return Fpn(trunk, channels=config.fpn_channels, norm=config.fpn_norm)
     if config.backbone == "mobilenet_v3_large":
         return Fpn(MobileNetV3Large(norm=config.backbone_norm), channels=config.fpn_channels, norm=config.fpn_norm)

@@ -191,31 +191,15 @@ def mask_losses(
         targets: Of each image, with masks unless M is 0.
 
     Returns:
-        `loss_mask` (cross entropy, mean over all cells), and `loss_mask_iou` (squared error of the predicted IoU of
-        mask and object, mean) where there is a head for it.
+        `loss_mask`: cross entropy, mean over all cells.
 
     """
-    logits, quality = heads.masks(pyramid, rois)
-    logits = logits.float()
+    logits = heads.masks(pyramid, rois).float()
     counts = torch.bincount(rois[:, 0].long(), minlength=len(targets)).tolist()
     parts = list(zip(targets, rois.split(counts), objects.split(counts), strict=True))
     inside = torch.cat([object_crops(i, *part, logits.shape[-1]) for i, part in enumerate(parts)])
     count = max(logits.numel(), 1)
-    losses = {"loss_mask": F.binary_cross_entropy_with_logits(logits, inside.float(), reduction="sum") / count}
-    if quality is not None:
-        predicted = logits.detach() > 0
-        common, covered = (predicted & inside).sum((1, 2)), predicted.sum((1, 2))
-        cell = (rois[:, 3:] - rois[:, 1:3]).prod(dim=1) / logits.shape[-1] ** 2
-        # The object counts whole, also beyond the box.
-        areas = torch.cat(
-            [
-                mine.new_zeros(0) if target.masks is None else target.masks.flatten(1).sum(1)[mine]
-                for target, _, mine in parts
-            ]
-        )
-        iou = common / (covered + areas / cell - common).clamp(min=1)
-        losses["loss_mask_iou"] = (quality.float() - iou).square().sum() / max(len(quality), 1)
-    return losses
+    return {"loss_mask": F.binary_cross_entropy_with_logits(logits, inside.float(), reduction="sum") / count}
 
 
 @torch.no_grad()

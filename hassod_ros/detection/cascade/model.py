@@ -112,7 +112,7 @@ class CascadeMaskRCNN(Detector):
 
         Returns:
             `loss_rpn_cls`, `loss_rpn_loc`, for each stage k `loss_cls_stage{k}`, `loss_box_reg_stage{k}` and
-            `loss_level_stage{k}` (with a level head), `loss_mask`, `loss_mask_iou` (with a mask IoU head): scalars.
+            `loss_level_stage{k}` (with a level head), `loss_mask`: scalars.
 
         """
         heads, config = self.roi_heads, self.config

@@ -26,7 +26,6 @@ _PREFIXES = {
     "rpn_head.": "proposal_generator.rpn_head.",
     "box_head.": "roi_heads.box_head.",
     "box_predictor.": "roi_heads.box_predictor.",
-    "mask_iou_head.": "roi_heads.mask_iou_head.",
 }
 _HALF = "_half"  # ending of weights that are stored as float16
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)

@@ -14,7 +14,7 @@ from hassod_ros.detection.boxes import box_limits, clip_boxes, decode_boxes, to_
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.fpn import STRIDES
 from hassod_ros.detection.cascade.layers import init_normal, init_xavier
-from hassod_ros.detection.cascade.mask_head import MaskHead, MaskIouHead
+from hassod_ros.detection.cascade.mask_head import MaskHead
 from hassod_ros.detection.detections import Detections
 from hassod_ros.instances import Level
 
@@ -121,11 +121,6 @@ class RoiHeads(nn.Module):
             BoxPredictor(config.box_width, level_head=config.level_head) for _ in range(stages)
         )
         self.mask_head = MaskHead(inputs, config.mask_channels, config.mask_layers)
-        self.mask_iou_head = (
-            MaskIouHead(inputs, config.mask_channels, config.box_width, config.mask_pool)
-            if config.mask_iou_head
-            else None
-        )
 
     def box_stage(self, stage: int, pyramid: Sequence[Tensor], rois: Tensor) -> StageOutput:
         """Predictions of one stage for `rois` (M, 5)."""
@@ -157,13 +152,12 @@ class RoiHeads(nn.Module):
             outputs.append(output)
         return outputs, rois[:, 1:]
 
-    def masks(self, pyramid: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mask logits (M, S, S) of `rois` (M, 5), and their predicted IoU (M,) where the head for it exists."""
+    def masks(self, pyramid: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """Mask logits (M, S, S) of `rois` (M, 5)."""
         config = self.config
         pooled = pool_features(pyramid, rois, config.mask_pool, config.mask_scale, config.sampling_ratio)
-        logits = self.mask_head(pooled)
-        quality = None if self.mask_iou_head is None else self.mask_iou_head(pooled, logits.detach())
-        return logits, quality
+        logits: Tensor = self.mask_head(pooled)
+        return logits
 
     def detect(
         self, pyramid: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
@@ -188,17 +182,9 @@ class RoiHeads(nn.Module):
             box, score, level = box[valid], score[valid], level[valid]
             keep = nms(box, score, self.config.nms)[: self.config.detections]
             kept.append((box[keep], score[keep], level[keep]))
-        logits, quality = self.masks(pyramid, to_rois([box for box, _, _ in kept]))
-        detections, start = [], 0
-        for (box, score, level), size in zip(kept, sizes, strict=True):
-            rows = slice(start, start + len(box))
-            mask = logits[rows].float().sigmoid()
-            if quality is not None:
-                score, order = (score * quality[rows].float().clamp(0, 1)).sort(descending=True, stable=True)
-                box, level, mask = box[order], level[order], mask[order]
-            detections.append(Detections(box, score, level, mask, size))
-            start += len(box)
-        return detections
+        masks = self.masks(pyramid, to_rois([box for box, _, _ in kept])).float().sigmoid()
+        parts = masks.split([len(box) for box, _, _ in kept])
+        return [Detections(*found, mask, size) for found, mask, size in zip(kept, parts, sizes, strict=True)]
 
 
 def _mean_levels(outputs: Sequence[StageOutput], count: int) -> Tensor:

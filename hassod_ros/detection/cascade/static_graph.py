@@ -113,7 +113,6 @@ class StaticDetector(nn.Module):
         model = copy.deepcopy(model).float().eval().requires_grad_(False)
         fold_norms(model)
         self.mask_head: nn.Module = SubpixelMaskHead(model.roi_heads.mask_head)
-        self.mask_iou_head = model.roi_heads.mask_iou_head
         self.box_head, self.box_predictor = model.roi_heads.box_head, model.roi_heads.box_predictor
         self.backbone, self.rpn_head = model.backbone, model.proposal_generator.rpn_head
         self.dtype = torch.float16 if half else torch.float32
@@ -159,11 +158,6 @@ class StaticDetector(nn.Module):
         logits = self.mask_head(pooled)  # (B D, S, S)
         masks = logits.float().sigmoid().unflatten(0, (self.batch, self.detections))
         valid = scores > _NONE
-        if self.mask_iou_head is not None:
-            quality = self.mask_iou_head(pooled, logits).float().clamp(0, 1).unflatten(0, (self.batch, -1))
-            scores, order = torch.where(valid, scores * quality, _NONE).topk(self.detections, dim=1)
-            boxes, levels, masks = _take(boxes, order), _take(levels, order), _take(masks, order)
-            valid = scores > _NONE
         count = valid.sum(dim=1, dtype=torch.int32)
         found = boxes, torch.where(valid, scores, 0.0), levels, masks, count, converged & settled
         return *found, pyramid[0].float()

@@ -17,7 +17,6 @@ from hassod_ros.errors import InputError
         ({"rpn_nms": 0.0}, "rpn_nms must lie above 0"),
         ({"nms": 1.1}, "^nms must lie above 0"),
         ({"sampling_ratio": -1}, "sampling_ratio must be 0"),
-        ({"pixel_std": (0.0, 1.0, 1.0)}, "pixel_std"),
     ],
 )
 def test_bad_values_are_named(values, named):

@@ -1,7 +1,6 @@
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
 import torchvision
@@ -162,32 +161,16 @@ def test_mask_loss_by_hand(model, images):
     target = objects()
     rois = torch.tensor([[0.0, 10, 5, 38, 33], [0, 50, 30, 78, 58]])
     losses = mask_losses(model.roi_heads, pyramid, rois, torch.tensor([0, 2]), [target, NOTHING])
-    logits, _ = model.roi_heads.masks(pyramid, rois)
+    logits = model.roi_heads.masks(pyramid, rois)
     goal = torch.stack([target.masks[0, 5:33, 10:38], target.masks[2, 30:58, 50:78]]).float()
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, goal)
     torch.testing.assert_close(losses["loss_mask"], expected)
     assert set(losses) == {"loss_mask"}
 
 
-def test_mask_iou_loss_counts_the_whole_object(images):
-    torch.manual_seed(0)
-    model = CascadeMaskRCNN(dataclasses.replace(CONFIG, mask_iou_head=True)).eval()
-    torch.nn.init.normal_(model.roi_heads.mask_head.predictor.weight, std=0.5)
-    pyramid = model.pyramid(images, SIZES)
-    target = objects()
-    rois = torch.tensor([[0.0, 10, 5, 38, 33]])  # the object reaches far beyond
-    losses = mask_losses(model.roi_heads, pyramid, rois, torch.tensor([0]), [target, NOTHING])
-    logits, quality = model.roi_heads.masks(pyramid, rois)
-    full = np.zeros((96, 128), bool)
-    full[5:33, 10:38] = logits[0].detach().numpy() > 0
-    truth = target.masks[0].numpy()
-    iou = (full & truth).sum() / (full | truth).sum()
-    assert losses["loss_mask_iou"].item() == pytest.approx((quality.item() - iou) ** 2, rel=1e-4)
-
-
-def names(stages: int, *more: str) -> set[str]:
+def names(stages: int) -> set[str]:
     each = ("loss_cls", "loss_box_reg", "loss_level")
-    return {"loss_rpn_cls", "loss_rpn_loc", "loss_mask", *more} | {f"{n}_stage{k}" for n in each for k in range(stages)}
+    return {"loss_rpn_cls", "loss_rpn_loc", "loss_mask"} | {f"{n}_stage{k}" for n in each for k in range(stages)}
 
 
 @pytest.mark.parametrize(
@@ -202,9 +185,9 @@ def names(stages: int, *more: str) -> set[str]:
 )
 def test_every_parameter_learns_whatever_the_targets(targets, drop_loss_iou, images):
     torch.manual_seed(0)
-    model = CascadeMaskRCNN(dataclasses.replace(CONFIG, mask_iou_head=True)).train()
+    model = CascadeMaskRCNN(CONFIG).train()
     losses = model.losses(images, SIZES, targets, drop_loss_iou=drop_loss_iou)
-    assert set(losses) == names(3, "loss_mask_iou")
+    assert set(losses) == names(3)
     assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
     sum(losses.values()).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())

@@ -83,14 +83,10 @@ def test_normalize_leaves_its_input_alone(small_config, build):
     assert (images == 9).all()
 
 
-def test_caffe_stride_moves_to_the_first_convolution(small_config):
-    strides = {}
-    for caffe in (False, True):
-        with torch.device("meta"):
-            model = CascadeMaskRCNN(dataclasses.replace(small_config, backbone="resnet50", stride_in_1x1=caffe))
-        block = model.backbone.bottom_up.res3[0]
-        strides[caffe] = block.conv1.stride[0], block.conv2.stride[0]
-    assert strides == {False: (1, 2), True: (2, 1)}
+def test_bottlenecks_stride_in_their_second_convolution(small_config):
+    with torch.device("meta"):
+        block = CascadeMaskRCNN(dataclasses.replace(small_config, backbone="resnet50")).backbone.bottom_up.res3[0]
+    assert (block.conv1.stride[0], block.conv2.stride[0]) == (1, 2)
 
 
 def test_frozen_norm_has_no_parameters_to_train(small_config):

@@ -91,21 +91,3 @@ def test_score_threshold_is_strict(small_config, build):
     with torch.inference_mode():
         found = build(config).roi_heads.detect(pyramid(), [torch.ones(1, 4) * 9, torch.ones(1, 4)], [(99, 99)] * 2)
     assert [len(each) for each in found] == [0, 0]
-
-
-def test_mask_quality_multiplies_scores_and_reorders(small_config, build):
-    config = dataclasses.replace(small_config, mask_iou_head=True)
-    heads = build(config).roi_heads
-    maps = [level[:1] for level in pyramid()]
-    proposals = [torch.rand(40, 2).repeat(1, 2) * 100 + torch.tensor([0, 0, 40, 30])]
-    with torch.inference_mode():
-        (found,) = heads.detect(maps, proposals, [(128, 192)])
-        _, quality = heads.masks(maps, to_rois([found.boxes]))
-        heads.mask_iou_head.predictor.weight.zero_()
-        heads.mask_iou_head.predictor.bias.fill_(2.0)  # clamped to 1: the plain scores
-        (plain,) = heads.detect(maps, proposals, [(128, 192)])
-    assert (found.scores.diff() <= 0).all()
-    same = (found.boxes[:, None] == plain.boxes[None]).all(dim=2)  # rows of the one in the other
-    assert (same.sum(1) == 1).all()
-    torch.testing.assert_close(found.scores, plain.scores[same.int().argmax(1)] * quality.clamp(0, 1))
-    assert (quality > 0).any()

@@ -30,8 +30,6 @@ def spread(model: CascadeMaskRCNN) -> CascadeMaskRCNN:
                 value.copy_(torch.randn(value.shape, generator=generator) * (0.5 if value.ndim > 1 else 0.1))
             elif "deltas" in name or "bbox_pred" in name:
                 value.copy_(torch.randn(value.shape, generator=generator) * 0.05)
-        if model.roi_heads.mask_iou_head is not None:
-            model.roi_heads.mask_iou_head.predictor.bias.fill_(0.5)  # clamped qualities would be equal
         for name, value in model.named_buffers():
             if name.endswith("running_mean"):
                 value.copy_(torch.randn(value.shape, generator=generator) * 0.1)
@@ -57,7 +55,6 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
         {},
         {"backbone": "mobilenet_v3_large", "fpn_norm": "none"},
         {"backbone_norm": "frozen", "fpn_norm": "frozen"},
-        {"mask_iou_head": True},
         {"stage_ious": (0.5,)},
         {"score_threshold": 0.4},
         {"canonical_box": 60.0, "canonical_mask": 150.0},
