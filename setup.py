@@ -83,6 +83,7 @@ setup(
             "default_model = hassod_ros.train.default_model:main",
             "pretrain_features = hassod_ros.train.pretrain_features:main",
             "average = hassod_ros.train.average:main",
+            "fit_evidence = hassod_ros.train.fit_evidence:main",
             "relabel = hassod_ros.train.relabel:main",
             "convert = hassod_ros.train.convert:main",
             "visualise = hassod_ros.train.visualise:main",

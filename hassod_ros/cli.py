@@ -51,6 +51,7 @@ VERBS = {
     "shrink_photos": Verb(f"{_TRAIN}.shrink_photos", "shrink photographs to what training sees"),
     "pretrain_features": Verb(f"{_TRAIN}.pretrain_features", "train small features on photographs"),
     "average": Verb(f"{_TRAIN}.average", "average the weights of stages of one training"),
+    "fit_evidence": Verb(f"{_TRAIN}.fit_evidence", "fit a model's scores, scene and parents to annotated pictures"),
     "fetch_model": Verb(f"{_EXPORT}.fetch_model", "fetch a published model by name and export it for robots"),
     "to_onnx": Verb(f"{_EXPORT}.to_onnx", "export a detector for robots"),
     "to_tensorrt": Verb(f"{_EXPORT}.to_tensorrt", "build its TensorRT engine on this machine"),

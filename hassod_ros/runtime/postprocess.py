@@ -128,12 +128,7 @@ def to_instances(
     rows, levels = rows[visible], levels[visible]
     scores, scene, allowed = np.clip(raw.scores[index, rows], 0, 1), np.zeros(len(rows), bool), None
     if options.evidence:
-        if pixels is None:
-            raise ValueError("evidence needs the pixels of the network's input")
-        (height, width), threshold = placed.content_size, options.mask_threshold
-        limits = np.array([width, height] * 2, np.float32)
-        cues = find_cues(maps, np.clip(raw.boxes[index, rows], 0, limits), scores, pixels[:height, :width], threshold)
-        judged = options.evidence.judge(cues)
+        judged = options.evidence.judge(maps_cues(raw, index, rows, maps, placed, options, pixels))
         order = np.argsort(-judged.scores, kind="stable")
         order = order[judged.scores[order] >= least[levels[order]]]
         judged, levels, boxes, maps = judged.select(order), levels[order], boxes[order], maps[order]
@@ -222,6 +217,24 @@ def find_maps(
         height, width = placed.content_size
         maps = follow_colors(maps, pixels[:height, :width], raw.boxes[index, rows[visible]], options.color_weight)
     return visible, boxes[visible], maps
+
+
+def maps_cues(
+    raw: RawDetections,
+    index: int,
+    rows: np.ndarray,
+    maps: np.ndarray,
+    placed: Letterbox,
+    options: PostprocessOptions,
+    pixels: np.ndarray | None,
+) -> np.ndarray:
+    """What the picture shows of the masks `maps` (n, M, M) of `rows` (n,) of image `index`: (n, C), see `find_cues`."""
+    if pixels is None:
+        raise ValueError("evidence needs the pixels of the network's input")
+    height, width = placed.content_size
+    boxes = np.clip(raw.boxes[index, rows], 0, np.array([width, height] * 2, np.float32))
+    scores = np.clip(raw.scores[index, rows], 0, 1)
+    return find_cues(maps, boxes, scores, pixels[:height, :width], options.mask_threshold)
 
 
 def find_parents(
