@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from hassod_ros.images import halved
+from hassod_ros.masks import common_pixels
 
 _SIDE = 160  # pixels of the longer side, at which blank pictures are told: noise averages out
 _STEP = 8.0  # of 255, there
@@ -21,7 +22,7 @@ _LEAST, _NOISE = 4.0, 3.0  # of 255, and of the median change, which is noise or
 _SMOOTH = 1.0  # standard deviation in pixels at both sizes
 _SEEN = 0.7  # share of an outline that a step has to follow, or IoU with what all steps together enclose
 _BORDER = 2.0  # pixels from the picture's border within which an outline is the border's
-_SAME = 0.6  # IoU of boxes from which two masks of a blank picture are one thing
+_SAME = 0.6  # IoU from which two masks of a blank picture are one thing
 _NEAR = np.ones((3, 3), np.uint8)
 
 
@@ -52,8 +53,12 @@ def visible(
     seen = np.array([_share_seen(near, mask, corner, scale) for mask, corner in zip(masks, corners, strict=True)])
     alike = np.array([_likeness(blobs, mask, region, scale) for mask, region in zip(masks, regions, strict=True)])
     kept: list[int] = []
+    boxes, areas = regions.tolist(), [np.count_nonzero(mask) for mask in masks]
     for i in np.argsort(-np.maximum(seen, alike), kind="stable").tolist():
-        if max(seen[i], alike[i]) >= _SEEN and not any(_same(regions[i], regions[other]) for other in kept):
+        if max(seen[i], alike[i]) < _SEEN:
+            break
+        shared = [common_pixels(boxes[i], masks[i], boxes[other], masks[other]) for other in kept]
+        if all(both < _SAME * (areas[i] + areas[other] - both) for both, other in zip(shared, kept, strict=True)):
             kept.append(i)
     return np.isin(np.arange(len(masks)), kept)
 
@@ -116,8 +121,3 @@ def _share_seen(steps: np.ndarray, mask: np.ndarray, corner: np.ndarray, scale: 
     x, y = points[inside].astype(np.intp).T
     return float(steps[y, x].mean()) if len(x) else 0.0
 
-
-def _same(first: np.ndarray, second: np.ndarray) -> bool:
-    common = np.maximum(np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2]), 0).prod()
-    union = (first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod() - common
-    return bool(common >= _SAME * union)

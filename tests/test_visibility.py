@@ -74,6 +74,25 @@ def test_a_red_square_on_grey_is_found_alone(finders, finder):
     assert np.abs(found.boxes[0] - SQUARE).max() < 16
 
 
+@pytest.mark.parametrize("place", [(244, 290, 356, 402), (56, 169, 162, 275), (362, 254, 543, 435), (496, 2, 596, 102)])
+@pytest.mark.parametrize("finder", FINDERS[:2])
+def test_wherever_it_lies_a_square_is_one_thing(finders, finder, place):
+    image, (x0, y0, x1, y1) = uniform(110), place
+    image[y0:y1, x0:x1] = 200, 30, 30
+    found = finders[finder](image)
+    assert len(found) == 1
+    assert np.abs(found.boxes[0] - place).max() < 24
+
+
+def test_two_masks_of_a_square_are_one_however_far_a_few_pixels_of_one_lie():
+    x0, y0, x1, y1 = SQUARE
+    stray = np.zeros((480, x1 - x0), np.uint8)
+    stray[y0:y1] = stray[:3, :3] = 1
+    regions = np.array([[x0, 0, x1, 480], SQUARE])
+    masks = [stray, np.ones((y1 - y0, x1 - x0), np.uint8)]
+    assert np.count_nonzero(visible(square(), regions, masks, SIZE)) == 1
+
+
 def test_strips_along_an_outline_are_no_things():
     regions = np.array([[208, 138, 432, 150], SQUARE, [0, 0, 220, 480]])
     masks = [np.ones((y1 - y0, x1 - x0), np.uint8) for x0, y0, x1, y1 in regions]
