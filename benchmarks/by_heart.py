@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = script_parser("by_heart", __doc__)
     parser.add_argument("--images", required=True, help="folder (or list) of photographs")
     parser.add_argument("--count", type=int, default=20, help="how many of them, evenly spread")
-    parser.add_argument("--iterations", type=int, default=1700, help="steps of 2 photographs")
-    parser.add_argument("--side", type=int, default=160, help="shorter side that is learned, px")
+    parser.add_argument("--iterations", type=int, default=1500, help="steps of 2 photographs")
+    parser.add_argument("--side", type=int, default=128, help="shorter side that is learned, px")
     parser.add_argument("--out", required=True, help="folder for labels, weights and pictures; a run there goes on")
     given = parser.parse_args(arguments)
     return run("by_heart", lambda: work(given))
@@ -127,13 +127,13 @@ def make_recipe(out: Path, given: Any) -> Recipe:
         mask2former=Mask2FormerConfig(
             backbone="resnet18",
             backbone_width=0.5,
-            queries=60,
+            queries=80,
             width=64,
             heads=4,
             encoder_layers=1,
             decoder_layers=3,
             feedforward=256,
-            points=640,
+            points=2048,  # no less than cells: nothing is drawn
             ancestor_weight=2.0,
         ),
         data=DataConfig(

@@ -50,7 +50,6 @@ def model() -> Mask2Former:
             if "sampling_offsets.bias" in name:  # samples beyond the border, too
                 value.normal_(std=6)
         model.body.transformer_module.queries_features.weight.normal_(std=3)
-        model.body.pixel_decoder.mask_projection.weight.mul_(30)
         model.ancestor_head.ancestor.weight.mul_(5)
     return model.eval()
 

@@ -27,7 +27,8 @@ class Mask2FormerConfig:
         encoder_layers: Deformable layers of the pixel decoder.
         decoder_layers: Layers in which queries look at the image.
         feedforward: Width of the feed-forward layers.
-        points: At which masks are compared, in matching and in the losses.
+        points: At which masks are compared, in matching and in the losses; all cells of 4 x 4 pixels, where these are
+            no more.
         max_targets: Objects of an image that are learned at a time; more are sampled.
         no_object_weight: Of queries that found nothing, in the class loss.
         class_weight: Of the class loss.

@@ -17,8 +17,10 @@ from hassod_ros.detection.base import Detector, Targets
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.fpn import SIZE_DIVISOR, Fpn, build_backbone
 from hassod_ros.detection.mask2former.ancestors import AncestorHead, ancestor_loss
+from hassod_ros.detection.mask2former.comparison import cheapest, mask_losses
 from hassod_ros.detection.mask2former.config import Mask2FormerConfig
 from hassod_ros.detection.mask2former.found import Found
+from hassod_ros.detection.mask2former.initial import initialise
 from hassod_ros.errors import InputError
 from hassod_ros.instances import ancestors_of, kept_parents
 
@@ -171,6 +173,8 @@ class Mask2Former(Detector):
         chosen = [self._sample(each) for each in targets]
         shape = logits[-1].shape[-2] * STRIDE, logits[-1].shape[-1] * STRIDE
         truth = [_padded(each.masks, shape, logits[-1]) for each in chosen]
+        cells = [F.avg_pool2d(each[:, None], STRIDE).flatten(1) for each in truth]
+        everywhere = cells[0].shape[1] <= self.config.points
         # Untouched where a batch has no object: added once, so that every parameter takes part.
         nothing = sum(each.sum() for each in (*queries, *logits)) * 0.0
         losses = dict.fromkeys(("loss_class", "loss_mask", "loss_dice"), nothing)
@@ -178,11 +182,13 @@ class Mask2Former(Detector):
         for layer, masks in zip(queries, logits, strict=True):
             masks = masks.float()
             classes = self.class_head(layer).float()
-            matched = self._match(classes, masks, truth)
-            terms = {"loss_class": self._class_loss(classes, masks, truth, matched, drop_loss_iou)}
+            matched = self._match(classes, masks, cells if everywhere else truth)
+            terms = {"loss_class": self._class_loss(classes, masks, cells, matched, drop_loss_iou)}
             count = sum(len(found) for found, _ in matched)
-            if count:
-                terms |= self._library[0].loss_masks(masks, truth, matched, max(count, 1))
+            if count and everywhere:
+                terms |= mask_losses([each.flatten(1) for each in masks], cells, matched)
+            elif count:
+                terms |= self._library[0].loss_masks(masks, truth, matched, count)
             for name, value in terms.items():
                 losses[name] = losses[name] + value
         related = self.ancestor_head(queries[-1]).float()
@@ -216,12 +222,23 @@ class Mask2Former(Detector):
 
     @torch.no_grad()
     def _match(self, classes: Tensor, masks: Tensor, truth: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Queries and objects of each image that belong together, the cheapest assignment."""
-        found = []
+        """Queries and objects of each image that belong together, the cheapest assignment.
+
+        Objects are (G, cells) to be compared at all cells, or (G, H, W) to be compared at random points.
+        """
+        config, found = self.config, []
         for each, mask, wanted in zip(classes, masks, truth, strict=True):
             if not len(wanted):
                 none = torch.zeros(0, dtype=torch.int64, device=masks.device)
                 found.append((none, none))
+                continue
+            if wanted.dim() == 2:
+                weights = {
+                    "class_weight": config.class_weight,
+                    "mask_weight": config.mask_loss_weight,
+                    "dice_weight": config.dice_weight,
+                }
+                found.append(cheapest(each.softmax(-1)[:, OBJECT], mask.flatten(1), wanted, **weights))
                 continue
             kinds = torch.full((len(wanted),), OBJECT, device=masks.device)
             ((queries, objects),) = self._library[0].matcher(mask[None], each[None], [wanted], [kinds])
@@ -232,7 +249,7 @@ class Mask2Former(Detector):
         self,
         classes: Tensor,
         masks: Tensor,
-        truth: Sequence[Tensor],
+        cells: Sequence[Tensor],
         matched: Sequence[tuple[Tensor, Tensor]],
         drop_loss_iou: float | None,
     ) -> Tensor:
@@ -240,7 +257,7 @@ class Mask2Former(Detector):
         weights = torch.full(classes.shape[:2], self.config.no_object_weight, device=classes.device)
         for i, (queries, _) in enumerate(matched):
             if drop_loss_iou is not None:
-                weights[i, best_overlap(masks[i], truth[i]) <= drop_loss_iou] = 0.0
+                weights[i, best_overlap(masks[i], cells[i]) <= drop_loss_iou] = 0.0
             wanted[i, queries] = OBJECT
             weights[i, queries] = 1.0
         loss = F.cross_entropy(classes.flatten(0, 1), wanted.flatten(), reduction="none")
@@ -248,12 +265,12 @@ class Mask2Former(Detector):
 
 
 @torch.no_grad()
-def best_overlap(logits: Tensor, truth: Tensor) -> Tensor:
-    """(Q,) largest IoU of each mask, of logits (Q, h, w), with one of (G, 4 h, 4 w) objects; 0 without any."""
-    if not len(truth):
+def best_overlap(logits: Tensor, cells: Tensor) -> Tensor:
+    """(Q,) largest IoU of each mask, of logits (Q, h, w), with one of the objects (G, h * w); 0 without any."""
+    if not len(cells):
         return logits.new_zeros(len(logits))
     predicted = (logits > 0).flatten(1).float()
-    objects = F.avg_pool2d(truth[:, None], STRIDE)[:, 0].flatten(1).gt(0.5).float()
+    objects = (cells > 0.5).float()
     common = predicted @ objects.T
     union = predicted.sum(1)[:, None] + objects.sum(1) - common
     return (common / union.clamp(min=1)).amax(1)
@@ -273,19 +290,12 @@ def _parents(target: Targets) -> Tensor:
 
 
 def _body(config: Mask2FormerConfig, channels: Sequence[int]) -> tuple[Any, Any]:
-    """Pixel decoder and queries, with the library's initial weights, and its matching and losses of masks."""
+    """Pixel decoder and queries, with fresh weights, and the library's matching and losses of masks."""
     try:
         from transformers import Mask2FormerConfig as LibraryConfig
         from transformers.models.mask2former import modeling_mask2former as library
     except ImportError as error:
         raise InputError("Mask2Former needs transformers; pip install 'hassod_ros[train]'") from error
-
-    class Body(library.Mask2FormerPreTrainedModel):
-        def __init__(self, settings: Any) -> None:
-            super().__init__(settings)
-            self.pixel_decoder = library.Mask2FormerPixelDecoder(settings, feature_channels=list(channels))
-            self.transformer_module = library.Mask2FormerTransformerModule(settings.feature_size, settings)
-            self.post_init()
 
     settings = LibraryConfig(
         feature_size=config.width,
@@ -303,4 +313,8 @@ def _body(config: Mask2FormerConfig, channels: Sequence[int]) -> tuple[Any, Any]
         dice_weight=config.dice_weight,
     )
     settings.num_labels = 1
-    return Body(settings), library.Mask2FormerLoss(settings, {})
+    body = nn.Module()
+    body.pixel_decoder = library.Mask2FormerPixelDecoder(settings, feature_channels=list(channels))
+    body.transformer_module = library.Mask2FormerTransformerModule(config.width, settings)
+    initialise(body)
+    return body, library.Mask2FormerLoss(settings, {})
