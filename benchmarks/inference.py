@@ -61,11 +61,11 @@ from hassod_ros.runtime.backends.base import Backend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend, describe
 from hassod_ros.runtime.evidence import find_cues
 from hassod_ros.runtime.model_info import ModelInfo, read_model_info
+from hassod_ros.runtime.parents import find_parents
 from hassod_ros.runtime.postprocess import (
     PostprocessOptions,
     RawDetections,
     find_maps,
-    find_parents,
     select_rows,
     to_instances,
 )

@@ -8,6 +8,8 @@ python benchmarks/lanes.py
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,15 +18,17 @@ import tempfile
 import time
 import types
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from numba import njit
 from skimage import data
 
 PHOTOS = ("astronaut", "coffee", "chelsea")
 _LANES = 8
+_NAME = "hassod_ros.discovery.crf.lanes"
 _REPEATS = 3
 
 
@@ -52,15 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(row: str) -> list[float]:
-    if row == "plain":
-        sys.modules["hassod_ros.discovery.crf.lanes"] = _plain_lanes()
-    else:
-        from hassod_ros.discovery.crf import lanes
-
-        if row == "float32":
-            lanes.storage = lambda: np.float32
+    if row == "plain":  # before anything imports the package, which would take the lanes themselves
+        sys.modules[_NAME] = _plain_lanes()
     from hassod_ros.discovery.crf import refine_label_maps
     from hassod_ros.discovery.hassod import resize
+
+    mean_field: Any = importlib.import_module("hassod_ros.discovery.crf.mean_field")
+    assert (mean_field.add.__module__ == __name__) == (row == "plain")
+    if row == "float32":
+        mean_field.storage = lambda: np.float32
 
     seconds = []
     for seed, name in enumerate(PHOTOS):
@@ -87,7 +91,14 @@ def _patches(labels: int, seed: int) -> np.ndarray:
 def _plain_lanes() -> types.ModuleType:
     """The functions of `crf.lanes` as loops that the compiler is free to vectorise."""
     compiled: Any = njit(inline="always", fastmath={"contract"})
-    module = types.ModuleType("hassod_ros.discovery.crf.lanes")
+    package = find_spec("hassod_ros")
+    assert package is not None
+    assert package.origin is not None
+    file = Path(package.origin).parent / "discovery" / "crf" / "lanes.py"
+    spec: Any = importlib.util.spec_from_file_location(_NAME, file)
+    lanes = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lanes)
+    module = types.ModuleType(_NAME)
 
     @compiled
     def copy(target, i, source, j):  # type: ignore[no-untyped-def]
@@ -127,14 +138,12 @@ def _plain_lanes() -> types.ModuleType:
 
     @compiled
     def gather(target, i, source, corners, weights, start, count, stride, offset):  # type: ignore[no-untyped-def]
+        row = start // np.uint64(count)
         for r in range(count):
-            entry = start + np.uint64(r)
-            place = np.uint64(corners[entry]) * stride + offset
-            weight = weights[entry]
+            place = np.uint64(corners[row, r]) * stride + offset
+            weight = weights[row, r]
             for k in range(_LANES):
                 target[i + np.uint64(k)] += weight * source[place + np.uint64(k)]
-
-    from hassod_ros.discovery.crf import lanes
 
     for name, function in {
         "copy": copy,
@@ -147,7 +156,6 @@ def _plain_lanes() -> types.ModuleType:
         "as_float": lanes.as_float,
         "LANES": _LANES,
         "storage": lambda: np.float32,
-        "numba": numba,
     }.items():
         setattr(module, name, function)
     return module

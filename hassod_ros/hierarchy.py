@@ -10,23 +10,88 @@ _RELATED = 0.5  # probability above which one mask is another's ancestor
 _SAME = 0.7  # what fills so much of a mask is the same thing once more, not a part of it
 
 
+class Candidates:
+    """Which masks may cover which; two are compared only when it is asked for, on their common pixels.
+
+    B covers A, which is smaller, when |A & B| / |A| >= cover and |A & B| / |B| < cover (`same` where cover is less:
+    what fills so much of B is the same thing once more).
+
+    Args:
+        regions: (N, 4) integers, x0 y0 x1 y1 of the masks' pixel rectangles.
+        masks: N uint8 0/1 arrays of those shapes, none empty.
+        cover: Coverage threshold in (0, 1].
+        same: See above, where cover is less.
+        levels: (N,) uint8; only a mask of a higher level can cover. Default: any.
+        allowed: (N, N) bool, whether each mask (row) may be covered by each other (column). Default: all may.
+
+    Attributes:
+        order: All masks, the largest first: whatever covers a mask comes before it.
+        of: For each mask what may cover it: the smallest first, then the first index.
+
+    """
+
+    def __init__(
+        self,
+        regions: np.ndarray,
+        masks: tuple[np.ndarray, ...] | list[np.ndarray],
+        *,
+        cover: float,
+        same: float = _SAME,
+        levels: np.ndarray | None = None,
+        allowed: np.ndarray | None = None,
+    ) -> None:
+        n = len(masks)
+        regions = np.asarray(regions, np.int64).reshape(n, 4)
+        self._masks = [mask.view(bool) for mask in masks]  # numpy counts bools several times faster
+        areas = np.array([np.count_nonzero(mask) for mask in self._masks], np.int64)
+        x0, y0, x1, y1 = np.ascontiguousarray(regions.T)
+        across = np.minimum.outer(x1, x1) - np.maximum.outer(x0, x0)
+        along = np.minimum.outer(y1, y1) - np.maximum.outer(y0, y0)
+        # The common rectangle bounds the intersection.
+        most = np.minimum(np.maximum(across, 0) * np.maximum(along, 0), areas[:, None])
+        possible = (areas[:, None] < areas) & (most >= (cover * areas - 1e-6)[:, None])
+        if levels is not None:
+            possible &= levels < levels[:, None]
+        if allowed is not None:
+            possible &= allowed
+        order = np.argsort(-areas, kind="stable")
+        by_size = np.argsort(areas, kind="stable")
+        covered, places = np.divmod(np.flatnonzero(possible[order][:, by_size]), max(n, 1))
+        self.order: list[int] = order.tolist()
+        self.of: list[list[int]] = [[] for _ in range(n)]
+        for child, parent in zip(order[covered].tolist(), by_size[places].tolist(), strict=True):
+            self.of[child].append(parent)
+        self._boxes, self._areas = regions.tolist(), areas.tolist()
+        self._cover, self._same = cover, max(cover, same)
+
+    def share(self, child: int, parent: int) -> float:
+        """Share of a mask that one of its candidates contains; 0 where this does not cover it."""
+        common = common_pixels(self._boxes[child], self._masks[child], self._boxes[parent], self._masks[parent])
+        share = common / self._areas[child]
+        return share if share >= self._cover and common / self._areas[parent] < self._same else 0.0
+
+    def depths(self, parents: list[int]) -> np.ndarray:
+        """(N,) uint8 levels that follow from each mask's parent or -1: roots are wholes, their children parts."""
+        depth = [0] * len(parents)
+        for child in self.order:
+            if parents[child] >= 0:
+                depth[child] = depth[parents[child]] + 1
+        return np.minimum(depth, Level.SUBPART).astype(np.uint8)
+
+
 def coverage_forest(
     regions: np.ndarray,
     masks: tuple[np.ndarray, ...] | list[np.ndarray],
     *,
     cover: float = 0.9,
     levels: np.ndarray | None = None,
-    worth: np.ndarray | None = None,
     allowed: np.ndarray | None = None,
     same: float = _SAME,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Arrange masks into trees of wholes, parts and subparts.
 
-    B covers A, which is smaller, when |A & B| / |A| >= cover and |A & B| / |B| < cover (`same` where cover is less:
-    what fills so much of B is the same thing once more); the parent of A is the smallest mask that covers it (the
-    first one on ties). Roots are wholes, their children parts, all deeper descendants subparts, also of each other.
-
-    Only pairs whose regions overlap enough are compared, on their common pixels: exact, without full-size masks.
+    The parent of a mask is the smallest one that covers it (see `Candidates`; the first one on ties). Roots are wholes,
+    their children parts, all deeper descendants subparts, also of each other.
 
     Args:
         regions: (N, 4) integers, x0 y0 x1 y1 of the masks' pixel rectangles.
@@ -34,12 +99,8 @@ def coverage_forest(
         cover: Coverage threshold in (0, 1]; 0.9 for labels, 0.75 for the teacher's masks.
         levels: (N,) uint8 levels that are known already, from a level head: they stand, and only a mask of a higher
             level can be a parent. Default: levels follow from the depth in the trees.
-        worth: (N,) of each mask as an ancestor, not negative. The parent is then the covering mask at the end of the
-            best line of ancestors instead: that with the largest sum of coverage times worth. A detector draws one
-            thing several times; a mask between two of them that has left the line would otherwise cut off all that
-            lies in it.
         allowed: (N, N) bool, whether each mask (row) may have each other (column) as parent. Default: all may.
-        same: See above, where cover is less.
+        same: See `Candidates`.
 
     Returns:
         parents (N,) int32, index or -1, and levels (N,) uint8.
@@ -50,52 +111,12 @@ def coverage_forest(
         (array([-1,  0], dtype=int32), array([0, 1], dtype=uint8))
 
     """
-    n = len(masks)
-    if n < 2:
-        return np.full(n, -1, np.int32), np.zeros(n, np.uint8) if levels is None else levels
-    regions = np.asarray(regions, np.int64)
-    masks = [mask.view(bool) for mask in masks]  # numpy counts bools several times faster
-    areas = np.array([np.count_nonzero(mask) for mask in masks], np.int64)
-
-    x0, y0, x1, y1 = np.ascontiguousarray(regions.T)
-    across = np.minimum.outer(x1, x1) - np.maximum.outer(x0, x0)
-    along = np.minimum.outer(y1, y1) - np.maximum.outer(y0, y0)
-    # The common rectangle bounds the intersection.
-    most = np.minimum(np.maximum(across, 0) * np.maximum(along, 0), areas[:, None])
-    possible = (areas[:, None] < areas) & (most >= (cover * areas - 1e-6)[:, None])
-    if levels is not None:
-        possible &= levels < levels[:, None]
-    if allowed is not None:
-        possible &= allowed
-    # Parents come first: they are larger. Candidates are tried in the order of what they could be worth at most, the
-    # smallest first on ties, then the first index.
-    same = max(cover, same)
-    boxes, sizes = regions.tolist(), areas.tolist()
-    found, depth, lines = [-1] * n, [0] * n, [0.0] * n
-    gains = [0.0] * n if worth is None else np.asarray(worth, np.float64).tolist()
-    order = np.argsort(-areas, kind="stable")
-    by_size = np.argsort(areas, kind="stable")
-    children, places = np.divmod(np.flatnonzero(possible[order][:, by_size]), n)
-    candidates: list[list[int]] = [[] for _ in range(n)]
-    for child, parent in zip(order[children].tolist(), by_size[places].tolist(), strict=True):
-        candidates[child].append(parent)
-    for child in order.tolist():
-        tried = candidates[child]
-        if worth is not None:
-            tried = sorted(tried, key=lambda parent: -(lines[parent] + gains[parent]))
-        for parent in tried:
-            if found[child] >= 0 and lines[parent] + gains[parent] <= lines[child]:
-                break
-            common = common_pixels(boxes[child], masks[child], boxes[parent], masks[parent])
-            share = common / sizes[child]
-            if share < cover or common / sizes[parent] >= same:
-                continue
-            line = lines[parent] + share * gains[parent]
-            if found[child] < 0 or line > lines[child]:
-                found[child], depth[child], lines[child] = parent, depth[parent] + 1, line
-    if levels is None:
-        levels = np.minimum(depth, Level.SUBPART).astype(np.uint8)
-    return np.array(found, np.int32), levels
+    candidates = Candidates(regions, masks, cover=cover, same=same, levels=levels, allowed=allowed)
+    parents = [
+        next((parent for parent in candidates.of[child] if candidates.share(child, parent)), -1)
+        for child in range(len(masks))
+    ]
+    return np.array(parents, np.int32), candidates.depths(parents) if levels is None else levels
 
 
 def ancestor_forest(

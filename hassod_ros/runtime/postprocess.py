@@ -12,11 +12,9 @@ from hassod_ros.masks import has_area, paste_filled, pixel_regions
 from hassod_ros.outlines import follow_colors
 from hassod_ros.runtime.evidence import Evidence, find_cues
 from hassod_ros.runtime.model_info import LEVEL_SOURCES, ModelInfo
+from hassod_ros.runtime.parents import find_parents
 from hassod_ros.runtime.preprocess import Letterbox
 from hassod_ros.spanning import spanning_instances
-
-_CUT = 0.9  # a mask that fills a whole side of its box counts so much less as an ancestor: some things do
-_HALF_CELL = 56  # of a box's side, with maps of 28 cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,24 +233,3 @@ def maps_cues(
     boxes = np.clip(raw.boxes[index, rows], 0, np.array([width, height] * 2, np.float32))
     scores = np.clip(raw.scores[index, rows], 0, 1)
     return find_cues(maps, boxes, scores, pixels[:height, :width], options.mask_threshold)
-
-
-def find_parents(
-    boxes: np.ndarray, masks: list[np.ndarray], levels: np.ndarray | None, cover: float, *, deepest: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) int32 index of each mask's parent, or -1, and (n,) uint8 levels, which follow where none are given.
-
-    With `deepest` the parent ends the best line of ancestors (see `coverage_forest`), in which a mask counts the less
-    the more of a side of its box it fills: it was cut off there, and is hardly a whole thing.
-    """
-    worth = 1 - _CUT * np.array([_longest_cut(mask) for mask in masks]) if deepest else None
-    return coverage_forest(pixel_regions(boxes), masks, cover=cover, levels=levels, worth=worth)
-
-
-def _longest_cut(mask: np.ndarray) -> float:
-    """Largest share of a side of its rectangle that a mask (h, w) fills, half a cell of its map inside: rims fade."""
-    height, width = mask.shape
-    y, x = height // _HALF_CELL, width // _HALF_CELL
-    rows = max(np.count_nonzero(mask[y]), np.count_nonzero(mask[-1 - y]))
-    columns = max(np.count_nonzero(mask[:, x]), np.count_nonzero(mask[:, -1 - x]))
-    return max(rows / width, columns / height)
