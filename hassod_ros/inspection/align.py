@@ -180,10 +180,7 @@ class Aligner:
         if min(len(new.places), len(known.places)) <= _NEIGHBOURS:
             return
         alike = new.descriptors @ known.descriptors.T
-        best = np.argpartition(-alike, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
-        values = np.take_along_axis(alike, best, axis=1)
-        order = np.argsort(-values, axis=1)
-        best, values = (np.take_along_axis(each, order, axis=1) for each in (best, values))
+        best, values = _largest(alike, _NEIGHBOURS)
         distances = 2 - 2 * values[:, :2]  # squared
         weights = np.full(best.shape, _UNSURE)
         weights[:, 0] = np.where(distances[:, 0] < _RATIO**2 * distances[:, 1], 1.0, _UNSURE)
@@ -335,6 +332,16 @@ class Aligner:
             return matrix
         found[:, 2] /= scale
         return found
+
+
+def _largest(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and values (N, count) of the largest in each row of (N, M), the largest first; `values` are spoiled."""
+    rows, indices, largest = np.arange(len(values)), [], []
+    for _ in range(count):
+        indices.append(values.argmax(axis=1))
+        largest.append(values[rows, indices[-1]])
+        values[rows, indices[-1]] = -np.inf
+    return np.stack(indices, axis=1), np.stack(largest, axis=1)
 
 
 def _peaks(bins: np.ndarray, weights: np.ndarray) -> np.ndarray:

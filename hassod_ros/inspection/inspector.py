@@ -7,14 +7,12 @@ import numpy as np
 
 from hassod_ros.inspection import judge
 from hassod_ros.inspection.align import Aligner
-from hassod_ros.inspection.inventory import Detector
 from hassod_ros.inspection.look import agreements
 from hassod_ros.inspection.reference import LEAST_TRUST, Reference, even_out
 from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.verdict import Finding, Kind, Result, Verdict, undecided
-from hassod_ros.inspection.view import Observe, View, see, to_cells
+from hassod_ros.inspection.view import Observe, View, blank, see, to_cells
 
-_BLANK = 3.0  # grey levels of deviation
 _COVER = 0.7  # share of what is looked at that must be in the picture
 _SHOWN = 0.5  # share of a component that must be
 _SHIFTS = [(step * x, step * y) for step in (1 / 3, 2 / 3, 1) for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1))]
@@ -43,7 +41,7 @@ class Inspector:
 
     def __call__(self, picture: np.ndarray) -> Verdict:
         """The verdict on (H, W, 3) uint8 RGB."""
-        if picture.std() < _BLANK:
+        if blank(picture):
             return undecided("The picture is blank: check light, lens and camera")
         if self.reference.texture is not None:
             return self._judge_texture(picture)
@@ -142,7 +140,7 @@ class Inspector:
             features = even_out(view.network, reference.channels)
             cells = np.maximum(cells, reference.network.measure(features, covered) / limits["network"])
             if reference.likeness is not None:
-                seen = agreements(Detector(view.instances), reference.components, (height, width))
+                seen = agreements(view.detector, reference.components, (height, width))
                 unlike = reference.likeness.measure(view.network, seen) / limits["likeness"]
         wide = cv2.resize(cells.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
         return pixels, wide * view.covered, np.maximum(looks, unlike), unlike

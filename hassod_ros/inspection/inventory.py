@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -57,28 +58,63 @@ class Component:
         return full
 
 
+@dataclass(frozen=True)
+class Thing:
+    """What the detector finds in one picture, where it may be a component.
+
+    Attributes:
+        window: Its rows and columns.
+        mask: Of the window, bool.
+
+    """
+
+    window: tuple[slice, slice]
+    mask: np.ndarray
+
+    @cached_property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return int(np.count_nonzero(self.mask))
+
+    def on(self, place: np.ndarray) -> int:
+        """Its pixels that lie on `place` (H, W) bool."""
+        return int(np.count_nonzero(place[self.window] & self.mask))
+
+    def overlap(self, place: np.ndarray, area: int) -> float:
+        """IoU with `place` (H, W) bool of `area` pixels."""
+        both = self.on(place)
+        return both / max(1, self.area + area - both)
+
+
 def take_inventory(views: Sequence[Instances], size: tuple[int, int]) -> list[Component]:
     """Components of K good pictures that lie over the reference of `size` (H, W), the largest first."""
-    groups: list[list[tuple[int, np.ndarray]]] = []  # of (picture, full mask)
+    groups: list[list[tuple[int, Thing]]] = []  # of (picture, thing)
+    firsts: list[np.ndarray] = []  # (H, W) bool of the first of each
     for k, instances in enumerate(views):
-        for mask in _things(instances):
-            overlaps = [_iou(mask, group[0][1]) if all(i != k for i, _ in group) else 0.0 for group in groups]
+        for thing in _things(instances):
+            overlaps = [
+                thing.overlap(first, group[0][1].area) if all(i != k for i, _ in group) else 0.0
+                for first, group in zip(firsts, groups, strict=True)
+            ]
             best = int(np.argmax(overlaps)) if overlaps else -1
             if best >= 0 and overlaps[best] >= _SAME:
-                groups[best].append((k, mask))
+                groups[best].append((k, thing))
             else:
-                groups.append([(k, mask)])
+                groups.append([(k, thing)])
+                firsts.append(_union([thing], size))
     components = []
     for group in groups:
         if len(group) < max(2, _PRESENT * len(views) - 1e-9):
             continue
-        votes = np.sum([mask for _, mask in group], axis=0)
+        votes = np.zeros(size, np.int32)
+        for _, thing in group:
+            votes[thing.window] += thing.mask
         mask = votes * 2 > len(group)
         ys, xs = np.nonzero(mask)
         if not len(ys):
             continue
         box = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
-        overlap = float(np.median([_iou(mask, each) for _, each in group]))
+        overlap = float(np.median([each.overlap(mask, len(ys)) for _, each in group]))
         crop = mask[box[1] : box[3], box[0] : box[2]]
         components.append(Component(box, crop, len(group), overlap, -1))
     components.sort(key=lambda each: -each.area)
@@ -99,29 +135,34 @@ def _distinct(components: list[Component], size: tuple[int, int]) -> list[Compon
     return kept
 
 
-def _things(instances: Instances) -> list[np.ndarray]:
-    """Full masks (H, W) bool of what may be a component: neither background nor a speck."""
+def _things(instances: Instances) -> list[Thing]:
+    """What may be a component: neither background nor a speck."""
     height, width = instances.image_size
     areas = instances.areas
     keep = (areas >= _SMALLEST) & (areas <= _LARGEST * height * width) & ~instances.scene
-    full = []
+    things = []
     for i in np.flatnonzero(keep):
-        x0, y0, x1, y1 = instances.regions[i]
-        mask = np.zeros((height, width), bool)
-        mask[y0:y1, x0:x1] = instances.masks[i].view(bool)
-        rim = sum(np.count_nonzero(side) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
-        if rim <= _RIM * 2 * (height + width):
-            full.append(mask)
-    return full
+        x0, y0, x1, y1 = (int(value) for value in instances.regions[i])
+        mask = instances.masks[i].view(bool)
+        sides = (mask[0], y0 == 0), (mask[-1], y1 == height), (mask[:, 0], x0 == 0), (mask[:, -1], x1 == width)
+        if sum(np.count_nonzero(side) for side, at_rim in sides if at_rim) <= _RIM * 2 * (height + width):
+            things.append(Thing((slice(y0, y1), slice(x0, x1)), mask))
+    return things
+
+
+def _union(things: Sequence[Thing], size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool, where any of them is."""
+    union = np.zeros(size, bool)
+    for thing in things:
+        union[thing.window] |= thing.mask
+    return union
 
 
 def seen_share(views: Sequence[Instances], size: tuple[int, int]) -> np.ndarray:
     """(H, W) float32: share of K pictures in which a thing covers each pixel."""
     seen = np.zeros(size, np.float32)
     for instances in views:
-        things = _things(instances)
-        if things:
-            seen += np.logical_or.reduce(things)
+        seen += _union(_things(instances), size)
     return seen / np.float32(max(1, len(views)))
 
 
@@ -156,34 +197,36 @@ class Detector:
         """How well something covers a component's mask (H, W) bool: IoU over the usual one, 0 to 1."""
         if not self._things:
             return 0.0
-        return min(1.0, max(_iou(thing, component) for thing in self._things) / max(usual, 1e-6))
+        area = int(np.count_nonzero(component))
+        return min(1.0, max(thing.overlap(component, area) for thing in self._things) / max(usual, 1e-6))
 
     def lacks(self, place: np.ndarray, component: np.ndarray) -> bool:
         """Whether the thing that is most like a component leaves out `place` (H, W) bool, a piece of the component."""
         if not self._things:
             return True
-        overlaps = [_iou(thing, component) for thing in self._things]
-        best = int(np.argmax(overlaps))
-        if overlaps[best] < 0.25:
-            return True
-        return bool(np.count_nonzero(self._things[best] & place) < 0.5 * np.count_nonzero(place))
+        area = int(np.count_nonzero(component))
+        overlap, best = max(
+            ((thing.overlap(component, area), thing) for thing in self._things), key=lambda each: each[0]
+        )
+        return overlap < 0.25 or best.on(place) < 0.5 * np.count_nonzero(place)
 
     def share(self, place: np.ndarray) -> float:
         """Share of `place` (H, W) bool on which it sees anything."""
-        if not self._things:
+        if not self._things or not place.any():
             return 0.0
-        return float(np.logical_or.reduce([thing[place] for thing in self._things]).mean())
+        return float(_union(self._things, (place.shape[0], place.shape[1]))[place].mean())
 
     def finds(self, place: np.ndarray, known: Sequence[np.ndarray]) -> bool:
         """Whether there is a thing about where `place` (H, W) bool is that is none of the `known` components."""
         if self._things is None:
             return True
         area = np.count_nonzero(place)
+        areas = [int(np.count_nonzero(each)) for each in known]
         for thing in self._things:
-            both = np.count_nonzero(thing & place)
-            if both < 0.3 * area or both < 0.4 * np.count_nonzero(thing):
+            both = thing.on(place)
+            if both < 0.3 * area or both < 0.4 * thing.area:
                 continue
-            if all(_iou(thing, each) < _SAME for each in known):
+            if all(thing.overlap(*each) < _SAME for each in zip(known, areas, strict=True)):
                 return True
         return False
 

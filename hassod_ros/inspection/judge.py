@@ -102,7 +102,7 @@ def find(
     size = (heat.shape[0], heat.shape[1])
     lab, ideal = to_lab(view.pixels), known.lab
     usable = view.covered & (heat < 1)
-    detector = Detector(view.instances)
+    detector = view.detector
     masks = known.masks
 
     def measured(place: np.ndarray) -> float:
@@ -190,15 +190,18 @@ def _spots(pixels: np.ndarray, cells: np.ndarray, least_area: int) -> list[np.nd
     sharp = (pixels >= 1).view(np.uint8)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_NEAR, _NEAR))
     count, labels = cv2.connectedComponents(cv2.morphologyEx(sharp, cv2.MORPH_CLOSE, kernel))
-    areas = np.bincount(labels.ravel(), weights=sharp.ravel(), minlength=count)
-    keep = np.flatnonzero(areas[1:] >= least_area) + 1
-    peaks = np.zeros(count)
-    np.maximum.at(peaks, labels.ravel().astype(np.int64), pixels.ravel())
+    off = np.flatnonzero(sharp)
+    owners = labels.ravel()[off]
+    keep = np.flatnonzero(np.bincount(owners, minlength=count)[1:] >= least_area) + 1
+    peaks = np.zeros(count, np.float32)
+    np.maximum.at(peaks, owners, pixels.ravel()[off])
     keep = keep[np.argsort(-peaks[keep])][: 2 * _MOST]
     spots = [(float(peaks[i]), (labels == i) & (sharp > 0)) for i in keep]
-    told = np.isin(labels, keep) & (labels > 0)
+    is_told = np.zeros(count, bool)
+    is_told[keep] = True
+    told = is_told[labels]
     count, labels = cv2.connectedComponents((cells >= 1).view(np.uint8))
-    known = np.bincount(labels.ravel(), weights=told.ravel(), minlength=count)
+    known = np.bincount(labels[told], minlength=count)
     for i in range(1, count):
         place = labels == i
         if known[i] == 0 and np.count_nonzero(place) >= least_area:

@@ -30,16 +30,13 @@ class Light:
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
         """The (H, W, 3) uint8 picture under the reference's light."""
-        gain, offset = (_plane(each, picture.shape) for each in (self.gain, self.offset))
-        lit = cv2.multiply(picture, gain, dtype=cv2.CV_32F)
-        return np.asarray(cv2.add(lit, offset, dtype=cv2.CV_8U), np.uint8)  # rounded and cut off at 0 and 255
-
-
-def _plane(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(H, W, 3) float32 of the planes c + x u + y v, u and v from -1 to 1, of (3, 3) values."""
-    v, u = (np.linspace(-1, 1, side, dtype=np.float32)[:, None] for side in shape[:2])
-    plane: np.ndarray = (values[:, 0] + values[:, 2] * v)[:, None] + (values[:, 1] * u)[None]
-    return plane
+        v, u = (np.linspace(-1, 1, side, dtype=np.float32) for side in picture.shape[:2])
+        lit = []
+        for colour, gain, offset in zip(cv2.split(picture), self.gain, self.offset, strict=True):
+            factor, added = (np.add.outer(c + y * v, x * u) for c, x, y in (gain, offset))
+            bright = cv2.multiply(colour, factor, dtype=cv2.CV_32F)
+            lit.append(cv2.add(bright, added, dtype=cv2.CV_8U))  # rounded and cut off at 0 and 255
+        return np.asarray(cv2.merge(lit), np.uint8)
 
 
 def match_light(picture: np.ndarray, reference: np.ndarray, valid: np.ndarray) -> Light:

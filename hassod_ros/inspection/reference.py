@@ -21,11 +21,11 @@ from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path
 from hassod_ros.inspection.align import Aligner, Keypoints
 from hassod_ros.inspection.band import CellBand, PixelBand, odd, usual_limit
-from hassod_ros.inspection.inventory import Component, Detector, seen_share, take_inventory
+from hassod_ros.inspection.inventory import Component, seen_share, take_inventory
 from hassod_ros.inspection.look import ComponentBand, Likeness, agreements
 from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.texture import Texture
-from hassod_ros.inspection.view import Observe, see
+from hassod_ros.inspection.view import Observe, blank, see
 
 SCHEMA = 3
 KEY = "hassod_ros_reference"
@@ -33,7 +33,6 @@ LEAST = 3  # good pictures
 MOST = 100
 _CANDIDATES = 8  # good pictures that may become the reference picture
 LEAST_TRUST = 0.19  # of an alignment, see `Alignment.trust`
-_BLANK = 3.0  # grey levels of deviation
 _BLUR, _COMMON = 1.0, 4.0  # of the bands of cells
 _RANGE = 1e-3
 _EDGE = 2 / 3  # of the tolerance of position, for single edges; surroundings may lie off by all of it together
@@ -215,7 +214,7 @@ def learn(
     if components:
         colour_looks = ComponentBand.learn([view.colours for view in views], components, size)
     if components and maps:
-        seen = [agreements(Detector(view.instances), components, size) for view in views]
+        seen = [agreements(view.detector, components, size) for view in views]
         raw = [view.network for view in views if view.network is not None]
         likeness = Likeness.learn(raw, covered, seen, components, size)
     reference = Reference(
@@ -254,7 +253,7 @@ def _check(pictures: Sequence[np.ndarray], names: Sequence[str], settings: Setti
     for picture, name in zip(pictures, names, strict=True):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise InputError(f"{name} is no uint8 colour picture ({picture.dtype} {picture.shape}); convert it")
-        if picture.std() < _BLANK:
+        if blank(picture):
             raise InputError(f"{name} is blank (all black, or one colour); take it again with light and lens cap off")
         if settings.method == "aligned" and picture.shape != size:
             sizes = f"{picture.shape[1]} x {picture.shape[0]}, {names[0]} is {size[1]} x {size[0]}"

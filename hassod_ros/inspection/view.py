@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 
-from hassod_ros.inspection.align import Aligner, Alignment, lay_over
+from hassod_ros.inspection.align import Alignment, lay_over
+from hassod_ros.inspection.inventory import Detector
 from hassod_ros.inspection.light import Light, match_light
 from hassod_ros.instances import Instances
 
@@ -17,7 +19,9 @@ _BESIDE = ThreadPoolExecutor(1, "network")  # the network runs beside what does 
 _RIM = 2  # pixels at the picture's border that are not looked at
 FINE = 4  # pixels that colours are kept of
 CELLS = 44  # of the longer side where there is no network to say how many
-Observe = Callable[[np.ndarray], "tuple[Instances, np.ndarray | None]"]  # (H, W, 3) uint8 RGB -> as Segmenter.observe
+_BLANK = 3.0  # grey levels of deviation
+Seen = tuple[Instances, "np.ndarray | None"]
+Observe = Callable[[np.ndarray], Seen]  # (H, W, 3) uint8 RGB -> as Segmenter.observe
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,9 @@ class View:
         covered: (H, W) bool, where the picture shows the part and it may be looked at.
         alignment: How it lay.
         light: What its light was changed by.
-        instances: What the detector finds; None without one.
-        network: (C, h, w) float32 features of cells; None without them.
         picture_size: (H', W') of the picture as it came.
         fine: See `fine_colours`.
-        colours: (4, h, w) float32 of the same cells: mean L*, a*, b* (0 to 255 each) and deviation of L*.
+        seen: What the network will have seen, once it has; None without a network.
 
     """
 
@@ -41,11 +43,31 @@ class View:
     covered: np.ndarray
     alignment: Alignment
     light: Light
-    instances: Instances | None
-    network: np.ndarray | None
     picture_size: tuple[int, int]
     fine: np.ndarray
-    colours: np.ndarray
+    seen: Future[Seen] | None
+
+    @property
+    def instances(self) -> Instances | None:
+        """What the detector finds; None without one. Waits for the network."""
+        return None if self.seen is None else self.seen.result()[0]
+
+    @cached_property
+    def detector(self) -> Detector:
+        """The same, to be asked about places."""
+        return Detector(self.instances)
+
+    @cached_property
+    def network(self) -> np.ndarray | None:
+        """(C, h, w) float32 features of cells; None without them. Waits for the network."""
+        features = None if self.seen is None else self.seen.result()[1]
+        return None if features is None else halve(features)
+
+    @cached_property
+    def colours(self) -> np.ndarray:
+        """(4, h, w) float32 of the same cells: mean L*, a*, b* (0 to 255 each) and deviation of L*."""
+        size = cells_of(self.covered.shape) if self.network is None else self.network.shape[1:]
+        return to_cells(self.fine, (size[0], size[1]))
 
     @property
     def covered_cells(self) -> np.ndarray:
@@ -56,35 +78,42 @@ class View:
         return whole
 
 
-def look(picture: np.ndarray, aligner: Aligner, ideal: np.ndarray, mask: np.ndarray, observe: Observe | None) -> View:
-    """Align a (H', W', 3) uint8 RGB picture to the reference picture `ideal` (H, W, 3) and let the network see it."""
-    alignment = aligner(picture)
-    return see(picture, alignment, ideal, mask, observe)
+def blank(picture: np.ndarray) -> bool:
+    """Whether a (H, W, 3) uint8 picture is of nearly one grey level throughout."""
+    mean, deviation = cv2.meanStdDev(picture)
+    return bool((deviation**2 + mean**2).mean() - mean.mean() ** 2 < _BLANK**2)
 
 
 def see(
     picture: np.ndarray, alignment: Alignment, ideal: np.ndarray, mask: np.ndarray, observe: Observe | None
 ) -> View:
-    """As `look`, where the alignment is known."""
+    """A picture as it is compared; the network goes on beside what does not need it.
+
+    Args:
+        picture: (H', W', 3) uint8 RGB.
+        alignment: How it lies over the reference.
+        ideal: (H, W, 3) uint8 RGB of the reference.
+        mask: (H, W) uint8, 0 where it is not looked at.
+        observe: The network; None without one.
+
+    """
     moved, covers = lay_over(picture, alignment.matrix, mask.shape)
-    covers = cv2.erode(covers, np.ones((2 * _RIM + 1,) * 2, np.uint8), borderValue=255) & mask
     # The network sees the picture under the light it was taken in: it has learned to see past light.
     seen = None if observe is None else _BESIDE.submit(observe, moved)
+    covers = cv2.erode(covers, np.ones((2 * _RIM + 1,) * 2, np.uint8), borderValue=255) & mask
     light = match_light(moved, ideal, covers)
     lit = light.apply(moved)
-    pixels, fine = cv2.GaussianBlur(lit, (3, 3), 0), fine_colours(lit)
-    instances, features = (None, None) if seen is None else seen.result()
-    network = None if features is None else halve(features)
-    size = cells_of(mask.shape) if network is None else (network.shape[1], network.shape[2])
-    colours = to_cells(fine, size)
-    return View(pixels, covers > 0, alignment, light, instances, network, picture.shape[:2], fine, colours)
+    size = (picture.shape[0], picture.shape[1])
+    return View(cv2.GaussianBlur(lit, (3, 3), 0), covers > 0, alignment, light, size, fine_colours(lit), seen)
 
 
 def halve(features: np.ndarray) -> np.ndarray:
     """(C, h, w) -> (C, h // 2, w // 2) float32 means of two by two."""
-    channels, height, width = features.shape
-    even = features[:, : height // 2 * 2, : width // 2 * 2].astype(np.float32)
-    return even.reshape(channels, height // 2, 2, width // 2, 2).mean(axis=(2, 4))
+    height, width = features.shape[1:]
+    even = features[:, : height // 2 * 2, : width // 2 * 2].astype(np.float32, copy=False)
+    rows = even[:, ::2] + even[:, 1::2]
+    halved: np.ndarray = (rows[..., ::2] + rows[..., 1::2]) * np.float32(0.25)
+    return halved
 
 
 def cells_of(size: tuple[int, ...]) -> tuple[int, int]:
