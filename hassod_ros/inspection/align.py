@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ import numpy as np
 
 _SIDES = (224, 448, 640)  # pixels of the longer side that keypoints are sought at; each where those before are too few
 _SMALL_SIDE = 128  # ... that pictures are correlated at
-_FINE_SIDE = 320  # ... and where it matters
+_FINE_SIDE = 200  # ... and where it matters
 _NEIGHBOURS = 3  # best matches of a keypoint that vote; patterns repeat
 _RATIO = 0.8  # of the distances of the best and the second best match (Lowe), above which a match is unsure
 _UNSURE = 0.25  # vote of an unsure match
@@ -172,7 +172,8 @@ class Aligner:
             if best.inliers >= _SURE or best.trust >= self._usual - _SHORT:
                 break
         finer = self._describe(picture, self._refine(picture, best.matrix), best.inliers)
-        return finer if finer.agreement > best.agreement - 0.02 else best
+        best = finer if finer.agreement > best.agreement - 0.02 else best
+        return replace(best, correlation=self._correlate(picture, best.matrix))
 
     def _by_keypoints(self, picture: Keypoints, side: int) -> Iterator[tuple[np.ndarray, int]]:
         """Placements for which most keypoints vote, with how many agree on each."""
@@ -283,7 +284,7 @@ class Aligner:
             angle=math.degrees(math.atan2(back[1, 0], back[0, 0])),
             scale=math.hypot(back[0, 0], back[1, 0]),
             agreement=self._agreement(picture, matrix),
-            correlation=self._correlate(picture, matrix),
+            correlation=0.0,  # of those that are tried, nobody asks
             inliers=inliers,
         )
 

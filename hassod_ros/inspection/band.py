@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -152,7 +153,7 @@ class CellBand:
         """
         bank = np.stack([np.where(here, each, np.float32(np.nan)) for each, here in zip(good, covered, strict=True)])
         distances = [
-            _smooth(_nearest(each, np.delete(bank, k, axis=0)), blur) * covered[k] for k, each in enumerate(good)
+            _smooth(_Near(np.delete(bank, k, axis=0)).nearest(each), blur) * covered[k] for k, each in enumerate(good)
         ]
         usual = np.mean(distances, axis=0)
         typical = float(np.median(usual[np.logical_or.reduce(covered)])) or 1e-3
@@ -162,8 +163,12 @@ class CellBand:
 
     def measure(self, cells: np.ndarray, covered: np.ndarray) -> np.ndarray:
         """(h, w) float32: distance of each cell to the nearest good one, in what is usual there."""
-        measured: np.ndarray = _smooth(_nearest(cells, self.bank), self.blur) / self.scale
+        measured: np.ndarray = _smooth(self._near.nearest(cells), self.blur) / self.scale
         return measured * covered
+
+    @cached_property
+    def _near(self) -> _Near:
+        return _Near(self.bank)
 
 
 def usual_limit(scores: np.ndarray, margin: float, least: float = 0.0) -> float:
@@ -177,21 +182,28 @@ def odd(scores: np.ndarray, least: float = 0.0) -> np.ndarray:
     return unlike
 
 
-def _nearest(cells: np.ndarray, bank: np.ndarray) -> np.ndarray:
-    """(h, w) distance of each cell of (C, h, w) to the nearest of (K, C, h, w) at most `_REACH` cells away.
+class _Near:
+    """Finds cells of a bank (K, C, h, w) near those of other pictures, at most `_REACH` cells away."""
 
-    0 where none of those is known.
-    """
-    height, width = cells.shape[1:]
-    side = ((_REACH, _REACH), (_REACH, _REACH))
-    best = np.full((height, width), np.inf, np.float32)
-    for known in bank:
-        padded = np.pad(known, ((0, 0), *side), mode="edge")
-        for y in range(2 * _REACH + 1):
-            for x in range(2 * _REACH + 1):
-                difference = cells - padded[:, y : y + height, x : x + width]
-                np.fmin(best, np.einsum("chw,chw->hw", difference, difference), out=best)
-    return np.sqrt(np.where(np.isfinite(best), best, 0))
+    def __init__(self, bank: np.ndarray) -> None:
+        side = (_REACH, _REACH)
+        padded = np.pad(bank.transpose(0, 2, 3, 1), ((0, 0), side, side, (0, 0)), mode="edge")
+        self._bank = np.ascontiguousarray(padded)
+        self._squares = np.einsum("khwc,khwc->khw", self._bank, self._bank)
+
+    def nearest(self, cells: np.ndarray) -> np.ndarray:
+        """(h, w) float32 distance of each cell of (C, h, w) to the nearest; 0 where none of those is known."""
+        own = np.ascontiguousarray(cells.transpose(1, 2, 0))
+        height, width = own.shape[:2]
+        best = np.full((height, width), np.inf, np.float32)
+        for known, squares in zip(self._bank, self._squares, strict=True):
+            for y in range(2 * _REACH + 1):
+                for x in range(2 * _REACH + 1):
+                    there = np.s_[y : y + height, x : x + width]
+                    both = np.einsum("hwc,hwc->hw", own, known[there])
+                    np.fmin(best, squares[there] - 2 * both, out=best)
+        best += np.einsum("hwc,hwc->hw", own, own)
+        return np.sqrt(np.where(np.isfinite(best), np.maximum(best, 0), 0))
 
 
 def _smooth(values: np.ndarray, deviation: float) -> np.ndarray:

@@ -17,7 +17,7 @@ _COVER = 0.7  # share of what is looked at that must be in the picture
 _SHOWN = 0.5  # share of a component that must be
 _SHIFTS = [(step * x, step * y) for step in (1 / 3, 2 / 3, 1) for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1))]
 _UNLIT = (4.0, 1.25)  # percent, and times what the good pictures have, of changed light from which there is a warning
-_DARK = (12.0, 2.0)  # likewise, from which a part is not judged
+_DARK = (18.0, 2.0)  # likewise, from which a part is not judged
 
 
 class Inspector:

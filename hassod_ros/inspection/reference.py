@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -322,7 +322,7 @@ def save(reference: Reference, path: str | os.PathLike) -> None:
     for name in (*_BANDS, "texture"):
         band = getattr(reference, name)
         if band is not None:
-            arrays |= {f"{name}.{key}": np.asarray(value) for key, value in vars(band).items()}
+            arrays |= {f"{name}.{each.name}": np.asarray(getattr(band, each.name)) for each in fields(band)}
     record = {
         "schema": SCHEMA,
         "name": reference.name,
