@@ -38,7 +38,6 @@ _ANGLES = range(-45, 46, 3)  # degrees at which the middle of the picture is sou
 _MIDDLE = 0.6  # of each side of the picture
 _TRIED = 3  # of the angles, the best, that ECC starts from
 _LEAST_COVER = 0.4  # share of the reference that a placement must cover
-_OUTSIDE = -1000.0  # where a moved picture ends
 _SHADE = 16.0  # standard deviation, in pixels at _SMALL_SIDE, of what is taken for a shade
 _BLOCK, _SEARCH = 48, 6  # pixels of a block, and how far around it is sought
 _GRID = 6  # blocks along the longer side
@@ -290,11 +289,7 @@ class Aligner:
 
     def _correlate(self, picture: Keypoints, matrix: np.ndarray) -> float:
         known = self.reference.even
-        inside = matrix.copy()
-        inside[:, :2] *= self.reference.scale / picture.scale
-        inside[:, 2] *= self.reference.scale
-        moved = cv2.warpAffine(picture.even, inside, known.shape[::-1], flags=cv2.INTER_LINEAR, borderValue=_OUTSIDE)
-        valid = self._mask & (moved > _OUTSIDE / 2)
+        moved, valid = self._small_over(picture, picture.even, matrix)
         covered = int(np.count_nonzero(valid)) / max(1, int(np.count_nonzero(self._mask)))
         if covered < _LEAST_COVER:
             return -1.0
@@ -302,14 +297,21 @@ class Aligner:
         spread = math.sqrt(float(a @ a) * float(b @ b))
         return float(a @ b) / spread if spread > 0 else 0.0
 
-    def _agreement(self, picture: Keypoints, matrix: np.ndarray) -> float:
-        """Mean of the correlations around each place of the part, those with contrast, at the small size."""
-        known, height, width = self.reference.small, *self._mask.shape
+    def _small_over(self, picture: Keypoints, small: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A small (h, w) map of the picture laid over the small reference, and (h, w) bool where it covers the part."""
         inside = matrix.copy()
         inside[:, :2] *= self.reference.scale / picture.scale
         inside[:, 2] *= self.reference.scale
-        moved = cv2.warpAffine(picture.small, inside, (width, height), flags=cv2.INTER_LINEAR, borderValue=_OUTSIDE)
-        valid = (self._mask & (moved > _OUTSIDE / 2)).astype(np.float32)
+        shape = self._mask.shape[::-1]
+        moved = cv2.warpAffine(small, inside, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        covers = cv2.warpAffine(np.full(small.shape, 255, np.uint8), inside, shape, flags=cv2.INTER_LINEAR)
+        return moved, self._mask & (covers == 255)  # no pixel that is partly beyond the border
+
+    def _agreement(self, picture: Keypoints, matrix: np.ndarray) -> float:
+        """Mean of the correlations around each place of the part, those with contrast, at the small size."""
+        known = self.reference.small
+        moved, covered = self._small_over(picture, picture.small, matrix)
+        valid = covered.astype(np.float32)
         if valid.sum() < _LEAST_COVER * np.count_nonzero(self._mask):
             return 0.0
         count = np.maximum(_local(valid), 1e-3)
