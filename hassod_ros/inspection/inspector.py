@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
 from hassod_ros.inspection import judge
 from hassod_ros.inspection.align import Aligner
 from hassod_ros.inspection.look import agreements
+from hassod_ros.inspection.places import FOUND, around, find_moved, shift_cells, shift_mask
 from hassod_ros.inspection.reference import LEAST_TRUST, Reference, even_out
 from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.verdict import Finding, Kind, Result, Verdict, undecided
@@ -16,8 +20,26 @@ from hassod_ros.inspection.view import Observe, View, blank, see, to_cells
 _COVER = 0.7  # share of what is looked at that must be in the picture
 _SHOWN = 0.5  # share of a component that must be
 _SHIFTS = [(step * x, step * y) for step in (1 / 3, 2 / 3, 1) for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1))]
+_EDGE = 7  # pixels around a component that lie off with it
 _UNLIT = (4.0, 1.25)  # percent, and times what the good pictures have, of changed light from which there is a warning
 _DARK = (18.0, 2.0)  # likewise, from which a part is not judged
+
+
+class _Measured(NamedTuple):
+    """How far off everything is, over its limit: above 1 it is bad.
+
+    Attributes:
+        pixels: (H, W) float32.
+        cells: (H, W) float32, what their cell looks like.
+        looks: (N,) float32, what the components look like as a whole.
+        unlike: (N,) float32, likewise by `Likeness` alone.
+
+    """
+
+    pixels: np.ndarray
+    cells: np.ndarray
+    looks: np.ndarray
+    unlike: np.ndarray
 
 
 class Inspector:
@@ -37,7 +59,8 @@ class Inspector:
         self._limits = reference.limits(self.settings.margin)
         if reference.texture is None:
             self._aligner = Aligner(reference.ideal, reference.mask, float(np.median(reference.trust)))
-            self._known = judge.Known.of(reference.ideal, reference.components, reference.seen)
+            self._size = (reference.ideal.shape[0], reference.ideal.shape[1])
+            self._known = judge.Known.of(reference, self.settings)
 
     def __call__(self, picture: np.ndarray) -> Verdict:
         """The verdict on (H, W, 3) uint8 RGB."""
@@ -88,7 +111,6 @@ class Inspector:
             looks,
             unlike,
             margin=settings.margin,
-            position=settings.position,
             least_area=settings.least_area,
         )
         turned = abs(view.alignment.angle)
@@ -109,41 +131,82 @@ class Inspector:
             score, result, sentence = min(most, 1.0), Result.OK, "As taught"
         return Verdict(result, sentence, score, tuple(findings), view.alignment, view.light, warning, heat)
 
-    def _measure(self, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """How far off everything is, over its limit.
-
-        Returns:
-            Pixels and cells, each (H, W) float32, and the components: (N,) float32 by all means, and by `Likeness`.
-
-        """
-        reference, limits = self.reference, self._limits
+    def _measure(self, view: View) -> _Measured:
+        """How far off everything is, over its limit."""
+        reference, limit = self.reference, self._limits["pixels"]
         assert reference.pixels is not None  # a texture is judged elsewhere
-        assert reference.colours is not None
-        limit = limits["pixels"]
         pixels = reference.pixels.measure(view.pixels, view.covered)
         reach = max(1, round(self.settings.position))
         pixels = reference.pixels.allow_shifts(pixels, limit, view.pixels, self._known.ideal, reach) / np.float32(limit)
-        covered = view.covered_cells
-        height, width = view.covered.shape
-        cells = reference.colours.measure(view.colours, covered) / limits["colours"]
-        rows, columns = cells.shape
+        seen = agreements(view.detector, reference.components, self._size)
+        cells, looks, unlike = self._measure_cells(view, view.colours, view.network, seen)
         for x, y in _SHIFTS:  # edges that lie a little off are no other colour
-            if (cells < 1).all():
+            if (cells[0] < 1).all():
                 break
-            moved = to_cells(view.fine, (rows, columns), (x * reach, y * reach))
-            cells = np.minimum(cells, reference.colours.measure(moved, covered) / limits["colours"])
+            moved = to_cells(view.fine, cells[0].shape, (x * reach, y * reach))
+            cells[0] = np.minimum(cells[0], self._measure_colours(view, moved))
+        measured = _Measured(pixels, self._widen(view, cells), looks, unlike)
+        for i in range(len(reference.components)):
+            self._judge_in_place(view, measured, i)
+        return measured
+
+    def _measure_colours(self, view: View, colours: np.ndarray) -> np.ndarray:
+        """(h, w) of how far off the colours of cells are."""
+        assert self.reference.colours is not None
+        return self.reference.colours.measure(colours, view.covered_cells) / np.float32(self._limits["colours"])
+
+    def _measure_cells(
+        self, view: View, colours: np.ndarray, network: np.ndarray | None, seen: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Of cells (h, w), by colours and by features; and of components (N,), see `_Measured`."""
+        reference, limits = self.reference, self._limits
+        cells = [self._measure_colours(view, colours)]
         looks: np.ndarray = np.zeros(len(reference.components), np.float32)
         unlike: np.ndarray = looks
         if reference.colour_looks is not None:
-            looks = reference.colour_looks.measure(view.colours) / limits["colour_looks"]
-        if reference.network is not None and view.network is not None:
-            features = even_out(view.network, reference.channels)
-            cells = np.maximum(cells, reference.network.measure(features, covered) / limits["network"])
+            looks = reference.colour_looks.measure(colours) / np.float32(limits["colour_looks"])
+        if reference.network is not None and network is not None:
+            features = even_out(network, reference.channels)
+            cells.append(reference.network.measure(features, view.covered_cells) / np.float32(limits["network"]))
             if reference.likeness is not None:
-                seen = agreements(view.detector, reference.components, (height, width))
-                unlike = reference.likeness.measure(view.network, seen) / limits["likeness"]
-        wide = cv2.resize(cells.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-        return pixels, wide * view.covered, np.maximum(looks, unlike), unlike
+                unlike = reference.likeness.measure(network, seen) / np.float32(limits["likeness"])
+        return cells, np.maximum(looks, unlike), unlike.copy()
+
+    def _widen(self, view: View, cells: list[np.ndarray]) -> np.ndarray:
+        wide = cv2.resize(np.maximum.reduce(cells), self._size[::-1], interpolation=cv2.INTER_LINEAR)
+        return np.asarray(wide * view.covered, np.float32)
+
+    def _judge_in_place(self, view: View, measured: _Measured, i: int) -> None:
+        """Judge component `i` where it lies, if that is no further off than it may be."""
+        known, component = self._known, self.reference.components[i]
+        mask = known.masks[i]
+        if measured.looks[i] < 1 and (measured.pixels[mask] < 1).all() and (measured.cells[mask] < 1).all():
+            return
+        found = find_moved(view.pixels, known.ideal, component, [around(component, known.allowed[i])])
+        if found is None or found[2] < FOUND or not 1 <= math.hypot(*found[:2]) <= known.allowed[i]:
+            return
+        x, y = round(found[0]), round(found[1])
+        back = np.array([[1, 0, -x], [0, 1, -y]], np.float64)
+        height, width = self._size
+        pixels = cv2.warpAffine(view.pixels, back, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        there = shift_mask(mask, (x, y))
+        rows, columns = view.colours.shape[1:]
+        network = None
+        if view.network is not None:
+            network = shift_cells(view.network, -x * columns / width, -y * rows / height)
+        seen = np.full(len(known.masks), view.detector.agreement(there, component.overlap), np.float32)
+        cells, looks, unlike = self._measure_cells(view, to_cells(view.fine, (rows, columns), (-x, -y)), network, seen)
+        if looks[i] > measured.looks[i]:  # it only looked like it
+            return
+        assert self.reference.pixels is not None
+        sharp = self.reference.pixels.measure(pixels, view.covered) / np.float32(self._limits["pixels"])
+        wide = self._widen(view, cells)
+        for values, moved, reach in ((measured.pixels, sharp, _EDGE), (measured.cells, wide, 2 * height // rows)):
+            own, other = (cv2.dilate(each.view(np.uint8), _disk(reach)) > 0 for each in (mask, there))
+            values[other & ~own] = 0
+            values[own] = np.minimum(values[own], moved[own])
+            values[mask] = moved[mask]
+        measured.looks[i], measured.unlike[i] = looks[i], unlike[i]
 
     def _judge_texture(self, picture: np.ndarray) -> Verdict:
         texture = self.reference.texture
@@ -169,3 +232,7 @@ class Inspector:
         if findings:
             return Verdict(Result.NG, findings[0].sentence, findings[0].severity, tuple(findings), heat=full)
         return Verdict(Result.OK, "As taught", min(float(heat.max()), 1.0), heat=full)
+
+
+def _disk(radius: int) -> np.ndarray:
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)))

@@ -22,6 +22,9 @@ _RIM = 0.15  # share of the picture's border that a component may touch; likewis
 _SMALLEST = 40  # pixels
 _SEEN = 0.7  # of the IoU that is usual for a component, below which the detector does not see it
 _VISIBLE = 12.0  # grey levels (L*a*b*) that tell a thing from what surrounds it
+_STRANGE = 0.6  # share of a thing that must be off to make it a stranger
+_BEYOND = 0.6  # share of it that may lie on one component, unless that is so many times as large that it holds it
+_HOLDS = 4.0
 _AGREED = 0.55  # share of pixels that must vote for "looks like its surroundings"
 _RING = 0.06  # width of the surroundings, of the longer side of the reference
 
@@ -79,6 +82,10 @@ class Thing:
     def on(self, place: np.ndarray) -> int:
         """Its pixels that lie on `place` (H, W) bool."""
         return int(np.count_nonzero(place[self.window] & self.mask))
+
+    def full(self, size: tuple[int, int]) -> np.ndarray:
+        """(H, W) bool mask."""
+        return _union([self], size)
 
     def overlap(self, place: np.ndarray, area: int) -> float:
         """IoU with `place` (H, W) bool of `area` pixels."""
@@ -208,13 +215,28 @@ class Detector:
         overlap, best = max(
             ((thing.overlap(component, area), thing) for thing in self._things), key=lambda each: each[0]
         )
-        return overlap < 0.25 or best.on(place) < 0.5 * np.count_nonzero(place)
+        return overlap < 0.25 or best.on(place) < 0.5 * int(np.count_nonzero(place))
 
     def share(self, place: np.ndarray) -> float:
         """Share of `place` (H, W) bool on which it sees anything."""
         if not self._things or not place.any():
             return 0.0
         return float(_union(self._things, (place.shape[0], place.shape[1]))[place].mean())
+
+    def strangers(self, bad: np.ndarray, known: Sequence[np.ndarray]) -> list[Thing]:
+        """Things, the largest first, that are none of the `known` components and lie where it is `bad` (H, W) bool."""
+        areas = [int(np.count_nonzero(each)) for each in known]
+        strange = [
+            thing
+            for thing in self._things or ()
+            if thing.on(bad) >= _STRANGE * thing.area
+            and all(
+                thing.overlap(each, area) < _SAME and thing.on(each) < _BEYOND * thing.area
+                for each, area in zip(known, areas, strict=True)
+                if area < _HOLDS * thing.area
+            )
+        ]
+        return sorted(strange, key=lambda each: -each.area)
 
     def finds(self, place: np.ndarray, known: Sequence[np.ndarray]) -> bool:
         """Whether there is a thing about where `place` (H, W) bool is that is none of the `known` components."""
@@ -298,36 +320,3 @@ def compare_surroundings(
         gone = max(gone, float(((far_before > _VISIBLE) & (far_now < 0.6 * change))[differing].mean()))
         new = max(new, float(((far_now > _VISIBLE) & (far_before < 0.6 * change))[differing].mean()))
     return Surroundings(gone, new, differs if differing.any() else place)
-
-
-def find_moved(
-    picture: np.ndarray, ideal: np.ndarray, component: Component, windows: Sequence[tuple[int, int, int, int]]
-) -> tuple[float, float, float] | None:
-    """Where a component now lies, sought by its look: its offset x, y in pixels and the correlation there.
-
-    Args:
-        picture: (H, W, 3) uint8 RGB, laid over the reference.
-        ideal: (H, W, 3) uint8 RGB of the reference.
-        component: What is sought.
-        windows: Boxes x0 y0 x1 y1 that its middle may lie in.
-
-    """
-    height, width = picture.shape[:2]
-    x0, y0, x1, y1 = component.box
-    template = ideal[y0:y1, x0:x1]
-    if min(template.shape[:2]) < 4 or template.std() < 2:
-        return None
-    half_x, half_y = (x1 - x0) // 2 + 1, (y1 - y0) // 2 + 1
-    best: tuple[float, float, float] | None = None
-    for left, top, right, bottom in windows:
-        left, top = max(0, left - half_x), max(0, top - half_y)
-        right, bottom = min(width, right + half_x), min(height, bottom + half_y)
-        search = picture[top:bottom, left:right]
-        if search.shape[0] < template.shape[0] or search.shape[1] < template.shape[1]:
-            continue
-        likeness = cv2.matchTemplate(search, template, cv2.TM_CCOEFF_NORMED, mask=component.mask.view(np.uint8))
-        likeness[~(np.abs(likeness) <= 1)] = -1  # where it is all of one colour
-        _, value, _, place = cv2.minMaxLoc(likeness)
-        if best is None or value > best[2]:
-            best = (float(left + place[0] - x0), float(top + place[1] - y0), float(value))
-    return best

@@ -10,18 +10,23 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hassod_ros.inspection.inventory import Component, Detector, compare_surroundings, find_moved
+from hassod_ros.inspection.inventory import Component, Detector, compare_surroundings
+from hassod_ros.inspection.places import FOUND, allowed, around, find_moved, shift_mask
+from hassod_ros.inspection.reference import Reference
+from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.verdict import TIMES, Finding, Kind, place_in_words
-from hassod_ros.inspection.view import View
+from hassod_ros.inspection.view import View, smoothed
 
 _MOST = 40  # findings that are told apart; a part with more is simply bad
 _NEAR = 5  # pixels between spots that are one
 _CHANGED = 0.4  # share of a component that must be off to make it the component's
 _WHOLE = 0.5  # likewise, to call it changed as a whole
+_ROUND = 4  # shares of components that differ by less than one of so many are alike
 _OWN = 0.5  # share of a spot that lies on a component of which it is then a part
-_MOST_PAIRS = 8  # of what is extra, where a missing component is sought
-_MOVED = 0.6  # correlation with which a component is found again
-_MOVED_BY_MUCH = 0.1  # of its size; less is a change
+_CONTOUR = 4  # pixels around a component that show its outline
+_SHAPE = 0.75  # correlation of light and dark from which a component is there, and has another colour
+_MOST_PAIRS = 8  # of the largest other findings, where a missing component is sought
+_NEW = 0.3  # share of where it is found that must be off
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Known:
         masks: N of (H, W) bool, of the components.
         components: See `take_inventory`.
         seen: (H, W) float32, share of the good pictures in which the detector sees a thing at each pixel.
+        allowed: (N,) pixels that each component may lie off.
 
     """
 
@@ -42,13 +48,18 @@ class Known:
     components: Sequence[Component]
     masks: Sequence[np.ndarray]
     seen: np.ndarray
+    allowed: Sequence[float]
 
     @classmethod
-    def of(cls, ideal: np.ndarray, components: Sequence[Component], seen: np.ndarray) -> Known:
-        """From (H, W, 3) uint8 RGB of the reference, not smoothed, and what is known of it."""
-        smooth = cv2.GaussianBlur(ideal, (3, 3), 0)
-        masks = [each.full((ideal.shape[0], ideal.shape[1])) for each in components]
-        return cls(smooth, to_lab(smooth), components, masks, seen)
+    def of(cls, reference: Reference, settings: Settings) -> Known:
+        """From what was learned, and what may be."""
+        smooth = smoothed(reference.ideal)
+        masks = [each.full((smooth.shape[0], smooth.shape[1])) for each in reference.components]
+        far = [
+            allowed(each, float(wander), settings.margin, settings.position)
+            for each, wander in zip(reference.components, reference.wander, strict=True)
+        ]
+        return cls(smooth, to_lab(smooth), reference.components, masks, reference.seen, far)
 
 
 def to_lab(pixels: np.ndarray) -> np.ndarray:
@@ -78,7 +89,6 @@ def find(
     unlike: np.ndarray,
     *,
     margin: float,
-    position: float,
     least_area: int,
 ) -> list[Finding]:
     """Findings of a view, the worst first.
@@ -91,7 +101,6 @@ def find(
         looks: (N,) float32, likewise for what each component looks like as a whole, the worst of all ways to tell.
         unlike: (N,) float32, likewise by features and detector alone; see `Likeness`.
         margin: The limit in what good pictures show.
-        position: Pixels that a component may have moved.
         least_area: Pixels that a spot must have.
 
     """
@@ -109,38 +118,45 @@ def find(
         return float(heat[place].max()) * margin
 
     found: list[_Told] = []
-    settled: set[int] = set()
     bad = heat >= 1
-    for i, (component, mask) in enumerate(zip(known.components, masks, strict=True)):
-        if component.parent in settled:
-            settled.add(i)
-            continue
-        share = np.count_nonzero(bad & mask) / component.area
+    explained = np.zeros(size, bool)
+    for thing in detector.strangers(bad, masks):
+        place = thing.full(size)
+        if thing.on(explained) < _OWN * thing.area and compare_surroundings(lab, ideal, place, usable).extra:
+            text = "Something is there that should not be"
+            found.append(_Told(Kind.EXTRA, 0, place, measured(place), margin, TIMES, text))
+            explained |= place
+    counts = [np.count_nonzero(bad & mask) for mask in masks]
+    shares = [count / each.area for count, each in zip(counts, known.components, strict=True)]
+    # Those that are off as a whole come first: a missing limb also makes a large piece of the body look wrong.
+    for i in sorted(range(len(masks)), key=lambda i: (-round(_ROUND * shares[i]), i)):
+        component, mask, share = known.components[i], masks[i], shares[i]
         if share < _CHANGED and looks[i] < 1:
+            continue
+        if counts[i] and np.count_nonzero(bad & mask & explained) >= _OWN * counts[i]:
             continue
         value = max(float(heat[mask].max()), float(looks[i])) * margin
         votes = compare_surroundings(lab, ideal, mask, usable)
         seen = detector.sees(mask, component.overlap)
-        if votes.missing and value > margin and not seen:
+        if share >= _CHANGED and (votes.missing or unlike[i] > 1) and _same_shape(lab, ideal, mask):
+            found.append(_Told(Kind.CHANGED, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is changed"))
+        elif votes.missing and value > margin and not seen:
             found.append(_Told(Kind.MISSING, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is missing"))
-        elif share >= _CHANGED and (offset := _nearby(view, known, component, position)) is not None:
-            found.append(_moved(i + 1, mask, offset, position))
+        elif share >= _CHANGED and (offset := _nearby(view, known, i)) is not None:
+            found.append(_moved(i + 1, mask, offset, known.allowed[i]))
         elif unlike[i] > 1 and not seen:
             found.append(_Told(Kind.MISSING, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is missing"))
         elif value > margin and votes.gone < 0.3 and share >= _WHOLE:
             found.append(_Told(Kind.CHANGED, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is changed"))
         else:
             continue
-        settled.add(i)
-    explained = np.zeros(size, bool)
-    for _, i, place, *_ in found:
-        explained |= masks[i - 1] | place
+        explained |= mask | found[-1].place
     explained = cv2.dilate(explained.view(np.uint8), np.ones((9, 9), np.uint8)) > 0
     for spot in spots[:_MOST]:
         if np.count_nonzero(spot & explained) >= _OWN * np.count_nonzero(spot):
             continue
         found.append(_tell(spot, lab, ideal, usable, known, masks, detector, measured(spot), margin))
-    found = _pair_moved(found, view, known, position)
+    found = _pair_moved(found, view, known, bad)
     for i in np.flatnonzero(looks > 1).tolist():  # as a whole, though no spot of it is off enough
         if not any((masks[i] & each.place).any() for each in found):
             value, text = float(looks[i]) * margin, f"Component {i + 1} is changed"
@@ -194,7 +210,7 @@ def _spots(pixels: np.ndarray, cells: np.ndarray, least_area: int) -> list[np.nd
     owners = labels.ravel()[off]
     keep = np.flatnonzero(np.bincount(owners, minlength=count)[1:] >= least_area) + 1
     peaks = np.zeros(count, np.float32)
-    np.maximum.at(peaks, owners, pixels.ravel()[off])
+    np.maximum.at(peaks, owners.astype(np.intp), pixels.ravel()[off])
     keep = keep[np.argsort(-peaks[keep])][: 2 * _MOST]
     spots = [(float(peaks[i]), (labels == i) & (sharp > 0)) for i in keep]
     is_told = np.zeros(count, bool)
@@ -209,55 +225,61 @@ def _spots(pixels: np.ndarray, cells: np.ndarray, least_area: int) -> list[np.nd
     return [place for _, place in sorted(spots, key=lambda each: -each[0])]
 
 
-def _nearby(view: View, known: Known, component: Component, position: float) -> tuple[float, float] | None:
-    """Where a component is found again close to its place, if that is elsewhere."""
+def _same_shape(lab: np.ndarray, ideal: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether light and dark lie on a place as they should, whatever its colour."""
+    x0, y0, x1, y1 = _box(mask)
+    window = np.s_[max(0, y0 - _CONTOUR) : y1 + _CONTOUR, max(0, x0 - _CONTOUR) : x1 + _CONTOUR]
+    near = cv2.dilate(mask[window].view(np.uint8), np.ones((2 * _CONTOUR + 1,) * 2, np.uint8)) > 0
+    a, b = (each[window][..., 0][near] for each in (lab, ideal))
+    a, b = a - a.mean(), b - b.mean()
+    spread = math.sqrt(float(a @ a) * float(b @ b))
+    return spread > 0 and float(a @ b) > _SHAPE * spread
+
+
+def _nearby(view: View, known: Known, i: int) -> tuple[float, float] | None:
+    """Where component `i` is found again close to its place, if that is further off than it may be."""
+    component = known.components[i]
     x0, y0, x1, y1 = component.box
-    reach_x, reach_y = (x1 - x0), (y1 - y0)
-    middle_x, middle_y = (x0 + x1) // 2, (y0 + y1) // 2
-    window = (middle_x - reach_x, middle_y - reach_y, middle_x + reach_x, middle_y + reach_y)
-    found = find_moved(view.pixels, known.ideal, component, [window])
-    return _counts(found, component, position)
+    window = around(component, max(x1 - x0, y1 - y0))
+    return _counts(find_moved(view.pixels, known.ideal, component, [window]), known.allowed[i])
 
 
-def _counts(
-    found: tuple[float, float, float] | None, component: Component, position: float
-) -> tuple[float, float] | None:
-    if found is None or found[2] < _MOVED:
+def _counts(found: tuple[float, float, float] | None, limit: float) -> tuple[float, float] | None:
+    if found is None or found[2] < FOUND:
         return None
-    least = max(position, _MOVED_BY_MUCH * math.sqrt(component.area))
-    return found[:2] if math.hypot(*found[:2]) > least else None
+    return found[:2] if math.hypot(*found[:2]) > limit else None
 
 
-def _pair_moved(found: list[_Told], view: View, known: Known, position: float) -> list[_Told]:
-    """A missing component that is found again where something is extra has moved."""
+def _pair_moved(found: list[_Told], view: View, known: Known, bad: np.ndarray) -> list[_Told]:
+    """A missing component that is found again where it was not has moved."""
     gone: set[int] = set()
     moved: dict[int, _Told] = {}
     for i, lost in enumerate(found):
-        others = [j for j, each in enumerate(found) if each.kind in (Kind.EXTRA, Kind.DEFECT) and j not in gone]
-        if lost.kind != Kind.MISSING or not lost.number or len(others) > _MOST_PAIRS:
+        if lost.kind != Kind.MISSING or not lost.number:
             continue
-        component = known.components[lost.number - 1]
-        for j in others:
-            again = find_moved(view.pixels, known.ideal, component, [_box(found[j].place)])
-            offset = _counts(again, component, position)
-            if offset is not None:
-                gone.add(j)
-                full = component.full((lost.place.shape[0], lost.place.shape[1]))
-                moved[i] = _moved(lost.number, full, offset, position)
-                break
+        component, limit = known.components[lost.number - 1], known.allowed[lost.number - 1]
+        others = [j for j, each in enumerate(found) if j != i and each.kind != Kind.MOVED and j not in gone]
+        others.sort(key=lambda j: -np.count_nonzero(found[j].place))
+        windows = [_box(found[j].place) for j in others[:_MOST_PAIRS]]
+        offset = _counts(find_moved(view.pixels, known.ideal, component, windows), limit)
+        if offset is None:
+            continue
+        told = _moved(lost.number, known.masks[lost.number - 1], offset, limit)
+        if np.count_nonzero(bad & told.place) < _NEW * np.count_nonzero(told.place):  # one of its kind that was there
+            continue
+        moved[i] = told
+        both = cv2.dilate((told.place | lost.place).view(np.uint8), np.ones((9, 9), np.uint8)) > 0
+        gone |= {
+            j for j in others if np.count_nonzero(both & found[j].place) >= _OWN * np.count_nonzero(found[j].place)
+        }
     return [moved.get(i, each) for i, each in enumerate(found) if i not in gone]
 
 
-def _moved(number: int, mask: np.ndarray, offset: tuple[float, float], position: float) -> _Told:
+def _moved(number: int, mask: np.ndarray, offset: tuple[float, float], limit: float) -> _Told:
     far = math.hypot(*offset)
+    there = shift_mask(mask, offset)
     text = f"Component {number} lies {far:.0f} px off"
-    return _Told(Kind.MOVED, number, _shifted(mask, offset), far, max(position, 1.0), "px", text)
-
-
-def _shifted(mask: np.ndarray, offset: tuple[float, float]) -> np.ndarray:
-    matrix = np.array([[1, 0, offset[0]], [0, 1, offset[1]]], np.float64)
-    moved = cv2.warpAffine(mask.view(np.uint8), matrix, mask.shape[::-1], flags=cv2.INTER_NEAREST) > 0
-    return moved if moved.any() else mask
+    return _Told(Kind.MOVED, number, there if there.any() else mask, far, max(limit, 1.0), "px", text)
 
 
 def _box(place: np.ndarray) -> tuple[int, int, int, int]:

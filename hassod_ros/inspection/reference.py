@@ -23,11 +23,12 @@ from hassod_ros.inspection.align import Aligner, Keypoints
 from hassod_ros.inspection.band import CellBand, PixelBand, odd, usual_limit
 from hassod_ros.inspection.inventory import Component, seen_share, take_inventory
 from hassod_ros.inspection.look import ComponentBand, Likeness, agreements
+from hassod_ros.inspection.places import learn_wander
 from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.texture import Texture
-from hassod_ros.inspection.view import Observe, blank, see
+from hassod_ros.inspection.view import Observe, blank, see, smoothed
 
-SCHEMA = 3
+SCHEMA = 4
 KEY = "hassod_ros_reference"
 LEAST = 3  # good pictures
 MOST = 100
@@ -70,6 +71,7 @@ class Reference:
         likeness: Whether they are there, by features and the detector; None likewise.
         channels: (2, C) float32 mean and deviation that features are evened out with.
         components: The inventory, the largest first.
+        wander: (N,) how far off they lie in good pictures, see `learn_wander`.
         seen: See `seen_share`.
         trust: (K,) how well the good pictures lie over the reference.
         light: (K,) percent that their light was changed by.
@@ -92,6 +94,7 @@ class Reference:
     likeness: Likeness | None
     channels: np.ndarray
     components: tuple[Component, ...]
+    wander: np.ndarray
     seen: np.ndarray
     trust: np.ndarray
     light: np.ndarray
@@ -182,6 +185,7 @@ def learn(
             **no_bands,
             channels=empty,
             components=(),
+            wander=np.zeros(0, np.float32),
             seen=empty,
             trust=np.ones(len(pictures), np.float32),
             light=np.zeros(len(pictures), np.float32),
@@ -228,6 +232,7 @@ def learn(
         colour_looks=colour_looks,
         likeness=likeness,
         components=tuple(components),
+        wander=learn_wander([view.pixels for view in views], smoothed(ideal), components),
         seen=seen_share(found, size),
         trust=np.array([each.trust for each in placed], np.float32),
         light=np.array([view.light.change for view in views], np.float32),
@@ -317,7 +322,7 @@ def save(reference: Reference, path: str | os.PathLike) -> None:
         arrays[f"picture{i}"] = coded.ravel()
     for i, component in enumerate(reference.components):
         arrays[f"component{i}"] = component.mask
-    for name in ("ideal", "mask", "channels", "seen", "trust", "light"):
+    for name in ("ideal", "mask", "channels", "wander", "seen", "trust", "light"):
         arrays[name] = getattr(reference, name)
     for name in (*_BANDS, "texture"):
         band = getattr(reference, name)
@@ -386,7 +391,9 @@ def _build(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reference:
         return kind(**{key: value if value.ndim else value.item() for key, value in values.items()}) if values else None
 
     bands: dict[str, Any] = {name: part(name, kind) for name, kind in _BANDS.items()}
-    kept: dict[str, Any] = {name: arrays[name] for name in ("ideal", "mask", "channels", "seen", "trust", "light")}
+    kept: dict[str, Any] = {
+        name: arrays[name] for name in ("ideal", "mask", "channels", "wander", "seen", "trust", "light")
+    }
     settings = record["settings"]
     settings["roi"] = None if settings["roi"] is None else tuple(settings["roi"])
     settings["ignore"] = tuple(tuple((x, y) for x, y in polygon) for polygon in settings["ignore"])

@@ -78,6 +78,11 @@ class View:
         return whole
 
 
+def smoothed(pixels: np.ndarray) -> np.ndarray:
+    """Pixels as they are compared, with less noise."""
+    return cv2.GaussianBlur(pixels, (3, 3), 0)
+
+
 def blank(picture: np.ndarray) -> bool:
     """Whether a (H, W, 3) uint8 picture is of nearly one grey level throughout."""
     mean, deviation = cv2.meanStdDev(picture)
@@ -104,7 +109,7 @@ def see(
     light = match_light(moved, ideal, covers)
     lit = light.apply(moved)
     size = (picture.shape[0], picture.shape[1])
-    return View(cv2.GaussianBlur(lit, (3, 3), 0), covers > 0, alignment, light, size, fine_colours(lit), seen)
+    return View(smoothed(lit), covers > 0, alignment, light, size, fine_colours(lit), seen)
 
 
 def halve(features: np.ndarray) -> np.ndarray:

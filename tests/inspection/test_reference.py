@@ -124,7 +124,7 @@ def test_records_that_cannot_be(reference, tmp_path, change):
     record = json.loads(arrays[KEY].tobytes()) | change
     arrays[KEY] = np.frombuffer(json.dumps(record).encode(), np.uint8)
     np.savez(path, **arrays)
-    with pytest.raises(InputError, match="schema 99, this version reads 3" if "schema" in change else "is damaged"):
+    with pytest.raises(InputError, match="schema 99, this version reads 4" if "schema" in change else "is damaged"):
         load(path)
 
 
