@@ -11,7 +11,7 @@ import numpy as np
 from hassod_ros.inspection import judge
 from hassod_ros.inspection.align import Aligner
 from hassod_ros.inspection.look import agreements
-from hassod_ros.inspection.places import FOUND, around, find_moved, shift_cells, shift_mask
+from hassod_ros.inspection.places import FOUND, around, find_moved, find_thing, shift_cells, shift_mask
 from hassod_ros.inspection.reference import LEAST_TRUST, Reference, even_out
 from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.verdict import Finding, Kind, Result, Verdict, undecided
@@ -182,10 +182,13 @@ class Inspector:
         mask = known.masks[i]
         if measured.looks[i] < 1 and (measured.pixels[mask] < 1).all() and (measured.cells[mask] < 1).all():
             return
-        found = find_moved(view.pixels, known.ideal, component, [around(component, known.allowed[i])])
-        if found is None or found[2] < FOUND or not 1 <= math.hypot(*found[:2]) <= known.allowed[i]:
+        offset = find_thing(view.detector, component, mask, known.allowed[i])
+        if offset is None:
+            found = find_moved(view.pixels, known.ideal, component, [around(component, known.allowed[i])])
+            offset = found[:2] if found is not None and found[2] >= FOUND else None
+        if offset is None or not 1 <= math.hypot(*offset) <= known.allowed[i]:
             return
-        x, y = round(found[0]), round(found[1])
+        x, y = round(offset[0]), round(offset[1])
         back = np.array([[1, 0, -x], [0, 1, -y]], np.float64)
         height, width = self._size
         pixels = cv2.warpAffine(view.pixels, back, (width, height), borderMode=cv2.BORDER_REPLICATE)

@@ -196,6 +196,11 @@ class Detector:
     def __init__(self, instances: Instances | None) -> None:
         self._things = None if instances is None else _things(instances)
 
+    @property
+    def things(self) -> Sequence[Thing]:
+        """All of it that may be components."""
+        return self._things or ()
+
     def sees(self, component: np.ndarray, usual: float) -> bool:
         """Whether something covers a component's mask (H, W) bool about as usual."""
         return self.agreement(component, usual) >= _SEEN
@@ -228,7 +233,7 @@ class Detector:
         areas = [int(np.count_nonzero(each)) for each in known]
         strange = [
             thing
-            for thing in self._things or ()
+            for thing in self.things
             if thing.on(bad) >= _STRANGE * thing.area
             and all(
                 thing.overlap(each, area) < _SAME and thing.on(each) < _BEYOND * thing.area

@@ -26,6 +26,7 @@ _OWN = 0.5  # share of a spot that lies on a component of which it is then a par
 _CONTOUR = 4  # pixels around a component that show its outline
 _SHAPE = 0.75  # correlation of light and dark from which a component is there, and has another colour
 _MOST_PAIRS = 8  # of the largest other findings, where a missing component is sought
+_GONE = 0.8  # share of a component that must be off, and lie on a missing one, to be missing with it
 _NEW = 0.3  # share of where it is found that must be off
 
 
@@ -156,9 +157,9 @@ def find(
         if np.count_nonzero(spot & explained) >= _OWN * np.count_nonzero(spot):
             continue
         found.append(_tell(spot, lab, ideal, usable, known, masks, detector, measured(spot), margin))
-    found = _pair_moved(found, view, known, bad)
+    found = _pair_moved(found, view, known, bad, shares)
     for i in np.flatnonzero(looks > 1).tolist():  # as a whole, though no spot of it is off enough
-        if not any((masks[i] & each.place).any() for each in found):
+        if not any(each.number == i + 1 or (masks[i] & each.place).any() for each in found):
             value, text = float(looks[i]) * margin, f"Component {i + 1} is changed"
             found.append(_Told(Kind.CHANGED, i + 1, masks[i], value, margin, TIMES, text))
     findings = []
@@ -250,29 +251,55 @@ def _counts(found: tuple[float, float, float] | None, limit: float) -> tuple[flo
     return found[:2] if math.hypot(*found[:2]) > limit else None
 
 
-def _pair_moved(found: list[_Told], view: View, known: Known, bad: np.ndarray) -> list[_Told]:
-    """A missing component that is found again where it was not has moved."""
+def _pair_moved(found: list[_Told], view: View, known: Known, bad: np.ndarray, shares: Sequence[float]) -> list[_Told]:
+    """A missing component that is found again where it was not has moved, and explains what is told of both places.
+
+    Where a component is missing that holds others, one of these may be what moved.
+    """
     gone: set[int] = set()
-    moved: dict[int, _Told] = {}
+    moved = {i: each for i, each in enumerate(found) if each.kind == Kind.MOVED and each.number}
     for i, lost in enumerate(found):
-        if lost.kind != Kind.MISSING or not lost.number:
+        if lost.kind != Kind.MISSING or not lost.number or i in gone:
             continue
-        component, limit = known.components[lost.number - 1], known.allowed[lost.number - 1]
         others = [j for j, each in enumerate(found) if j != i and each.kind != Kind.MOVED and j not in gone]
-        others.sort(key=lambda j: -np.count_nonzero(found[j].place))
+        others.sort(key=lambda j: (found[j].kind != Kind.EXTRA, -np.count_nonzero(found[j].place)))
         windows = [_box(found[j].place) for j in others[:_MOST_PAIRS]]
-        offset = _counts(find_moved(view.pixels, known.ideal, component, windows), limit)
-        if offset is None:
-            continue
-        told = _moved(lost.number, known.masks[lost.number - 1], offset, limit)
-        if np.count_nonzero(bad & told.place) < _NEW * np.count_nonzero(told.place):  # one of its kind that was there
-            continue
-        moved[i] = told
-        both = cv2.dilate((told.place | lost.place).view(np.uint8), np.ones((9, 9), np.uint8)) > 0
-        gone |= {
-            j for j in others if np.count_nonzero(both & found[j].place) >= _OWN * np.count_nonzero(found[j].place)
-        }
-    return [moved.get(i, each) for i, each in enumerate(found) if i not in gone]
+        whole = known.masks[lost.number - 1]
+        for k, mask in enumerate(known.masks):
+            held = k == lost.number - 1 or (shares[k] > _GONE and np.count_nonzero(mask & whole) > _GONE * mask.sum())
+            if not held or k < lost.number - 1:
+                continue
+            again = find_moved(view.pixels, known.ideal, known.components[k], windows)
+            offset = _counts(again, known.allowed[k])
+            if offset is None:
+                continue
+            told = _moved(k + 1, mask, offset, known.allowed[k])
+            if np.count_nonzero(bad & told.place) >= _NEW * np.count_nonzero(told.place):  # else one that was there
+                moved[i] = told
+                break
+        gone |= _explained(found, moved[i], whole, others) if i in moved else set()
+    for each in list(moved.values()):
+        others = [j for j in range(len(found)) if j not in moved]
+        gone |= _explained(found, each, known.masks[each.number - 1], others)
+        gone |= {j for j in others if found[j].number and _went_along(view, known, found[j].number - 1, each)}
+    return [moved.get(i, each) for i, each in enumerate(found) if i in moved or i not in gone]
+
+
+def _explained(found: list[_Told], moved: _Told, was: np.ndarray, others: Sequence[int]) -> set[int]:
+    """Those of the `others` that lie where a component has gone, or `was` (H, W) bool."""
+    both = cv2.dilate((moved.place | was).view(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    return {j for j in others if np.count_nonzero(both & found[j].place) >= _OWN * np.count_nonzero(found[j].place)}
+
+
+def _went_along(view: View, known: Known, i: int, moved: _Told) -> bool:
+    """Whether component `i` is found again where it lies if it moved with another one."""
+    component, (x0, y0, x1, y1) = known.components[i], known.components[moved.number - 1].box
+    there = _box(moved.place)
+    offset = (there[0] + there[2] - x0 - x1) / 2, (there[1] + there[3] - y0 - y1) / 2
+    left, top, right, bottom = around(component, known.allowed[i])
+    x, y = round(offset[0]), round(offset[1])
+    again = find_moved(view.pixels, known.ideal, component, [(left + x, top + y, right + x, bottom + y)])
+    return _counts(again, known.allowed[i]) is not None
 
 
 def _moved(number: int, mask: np.ndarray, offset: tuple[float, float], limit: float) -> _Told:

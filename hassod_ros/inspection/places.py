@@ -8,11 +8,14 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from hassod_ros.inspection.inventory import Component
+from hassod_ros.inspection.inventory import Component, Detector
 
 FOUND = 0.6  # correlation with which a component is found again
 _BY_MUCH = 0.1  # of a component's size; one that lies off by less has not moved
 _AROUND = 0.5  # of its size, that it is sought around in good pictures
+_SHARE = 3.0  # of the margin: few good pictures rarely show how far components lie off
+_SIZES = (0.6, 1.6)  # of a component, that a thing may have which is taken for it
+_ALIKE = 0.8  # of the overlap that is usual, of such a thing
 _WORK = 48.0  # pixels, the size that components are sought at
 
 
@@ -52,6 +55,29 @@ def find_moved(
     return best
 
 
+def find_thing(detector: Detector, component: Component, mask: np.ndarray, reach: float) -> tuple[float, float] | None:
+    """Offset x, y in pixels of the thing, at most `reach` away, that the detector sees in a component's shape.
+
+    Args:
+        detector: What it sees.
+        component: What is sought.
+        mask: (H, W) bool of the component.
+        reach: Pixels.
+
+    """
+    x0, y0, x1, y1 = component.box
+    best, least = None, _ALIKE * component.overlap
+    for thing in detector.things:
+        rows, columns = thing.window
+        offset = (columns.start + columns.stop - x0 - x1) / 2, (rows.start + rows.stop - y0 - y1) / 2
+        likely = _SIZES[0] < thing.area / component.area < _SIZES[1]
+        if likely and math.hypot(*offset) <= reach:
+            overlap = thing.overlap(shift_mask(mask, offset), component.area)
+            if overlap > least:
+                best, least = offset, overlap
+    return best
+
+
 def around(component: Component, reach: float) -> tuple[int, int, int, int]:
     """The window that the middle of a component may lie in if it lies off by up to `reach` pixels each way."""
     x0, y0, x1, y1 = component.box
@@ -78,7 +104,7 @@ def learn_wander(pictures: Sequence[np.ndarray], ideal: np.ndarray, components: 
 
 def allowed(component: Component, wander: float, margin: float, position: float) -> float:
     """Pixels that a component may lie off."""
-    return max(position, _BY_MUCH * math.sqrt(component.area), margin * wander)
+    return max(position, _BY_MUCH * math.sqrt(component.area), (1 + (margin - 1) * _SHARE) * wander)
 
 
 def shift_mask(mask: np.ndarray, offset: tuple[float, float]) -> np.ndarray:
