@@ -9,9 +9,11 @@ are not public: those here are chosen by us.
 * Categories are clusters of image embeddings (the mean feature of an image); no label of an image is used.
 * A cluster's foreground score is how unlike the border of their images its patches are on average (see
   `regions.unlike_border`); within an image, of the set, or of the category.
-* The levels are added, each weighted by the share of the variance of that unlikeness that its clusters explain over the
-  set: a level whose clusters mean nothing has no say. A patch is foreground where the sum reaches the image's Otsu
-  threshold.
+* What the set knows of a level weighs as much as it explains of that unlikeness over the set.
+* Consistency: the image tells which clusters of the set and of its category are foreground in it (what the paper's
+  Figure 1 says of the image level). Their scores are the mean unlikeness of their patches in this image, and the
+  scores of the set count as some more patches. The levels are added, and a patch is foreground where the sum reaches
+  the image's Otsu threshold. Without the image level the scores of the set are added.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ LEVELS = ("image", "category", "dataset")
 _BATCH = 4096  # patches a step of the mini-batch k-means of the set
 _MEMBERS = 32  # patches that a cluster needs on average: one of a few patches only tells where these lie
 _IMAGE_BATCH = 256  # image embeddings a step
+_PRIOR = 64  # patches that the set's score of a cluster counts as in an image, of a level that explains everything
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,8 @@ class LightCluster(PatchLearner):
     def _regions(self, features: np.ndarray, codebooks: Codebooks) -> Regions:
         grid = features.shape[1:]
         vectors = vectors_of(features)
-        scores, parts = _levels(vectors, grid, codebooks, self.config)
-        chosen = above_otsu(_together(scores, codebooks.level_weights)).reshape(grid)
+        scores, parts = _foreground(vectors, grid, codebooks, self.config)
+        chosen = above_otsu(scores).reshape(grid)
         labels = components(chosen, self.config.min_region)
         embeddings = means_of(vectors, labels.ravel(), int(labels.max()) + 1)
         clusters = nearest(embeddings, codebooks.class_centres)[0].astype(np.int32)
@@ -244,25 +247,28 @@ class _Learner:
             "category_scores": scores,
         }
         codebooks = Codebooks(**arrays, level_weights=np.ones(len(LEVELS), np.float32), class_centres=dataset[:0])
-        arrays["level_weights"] = self._weights(codebooks, np.concatenate(unlike))
+        arrays["level_weights"] = self._weights(codebooks, unlike)
         codebooks = replace(codebooks, level_weights=arrays["level_weights"])
         arrays["class_centres"] = self._classes(codebooks)
         return State(NAME, asdict(config), self._features, arrays)
 
-    def _weights(self, codebooks: Codebooks, unlike: np.ndarray) -> np.ndarray:
+    def _weights(self, codebooks: Codebooks, unlike: list[np.ndarray]) -> np.ndarray:
         """(3,) share of the variance of unlikeness that the clusters of each level explain; in [0, 1]."""
         every = replace(self._config, levels=LEVELS)
-        pieces = [_levels(vectors, sample.shape[1:], codebooks, every)[0] for sample, vectors in self._pairs()]
-        total = max(float(np.square(unlike).mean()), 1e-12)  # its mean in an image is 0
-        explained = [np.square(np.concatenate([piece[level] for piece in pieces])).mean() / total for level in LEVELS]
+        found: dict[str, list[np.ndarray]] = {level: [] for level in LEVELS}
+        for vectors, values in zip(self._vectors(), unlike, strict=True):
+            for level, (labels, scores) in _clusterings(vectors, values, codebooks, every).items():
+                found[level].append(scores[labels])
+        total = max(float(np.square(np.concatenate(unlike)).mean()), 1e-12)  # its mean in an image is 0
+        explained = [np.square(np.concatenate(found[level])).mean() / total for level in LEVELS]
         return np.clip(np.array(explained, np.float32), 0, 1)
 
     def _classes(self, codebooks: Codebooks) -> np.ndarray:
         """Centres of the embeddings of the regions in the images that were kept."""
         found = [np.zeros((0, codebooks.dataset_centres.shape[1]), np.float32)]
         for sample, vectors in self._pairs():
-            scores, _ = _levels(vectors, sample.shape[1:], codebooks, self._config)
-            chosen = above_otsu(_together(scores, codebooks.level_weights)).reshape(sample.shape[1:])
+            chosen = above_otsu(_foreground(vectors, sample.shape[1:], codebooks, self._config)[0])
+            chosen = chosen.reshape(sample.shape[1:])
             labels = components(chosen, self._config.min_region).ravel()
             found.append(means_of(vectors, labels, int(labels.max(initial=-1)) + 1))
         regions = np.concatenate(found)
@@ -354,34 +360,60 @@ def vectors_of(features: np.ndarray) -> np.ndarray:
     return unit(features.reshape(len(features), -1).T)
 
 
-def cluster_scores(labels: np.ndarray, unlike: np.ndarray, count: int) -> np.ndarray:
-    """(count,) float32 mean of `unlike` (n,) of the patches of each cluster; 0 for a cluster without patches."""
-    members = np.bincount(labels, minlength=count)
-    return (np.bincount(labels, weights=unlike, minlength=count) / np.maximum(members, 1)).astype(np.float32)
+def cluster_scores(
+    labels: np.ndarray, unlike: np.ndarray, count: int, *, known: np.ndarray | float = 0.0, patches: float = 0.0
+) -> np.ndarray:
+    """(count,) float32 mean of `unlike` (n,) of the patches of each cluster; 0 for a cluster without any.
+
+    Args:
+        labels: (n,) clusters of the patches.
+        unlike: (n,) values of the patches.
+        count: Clusters.
+        known: (count,) scores that are known already.
+        patches: How many patches these count as.
+
+    """
+    members = np.bincount(labels, minlength=count) + patches
+    sums = np.bincount(labels, weights=unlike, minlength=count) + patches * known
+    return np.divide(sums, members, out=np.zeros(count), where=members > 0).astype(np.float32)
 
 
-def _levels(
+def _foreground(
     vectors: np.ndarray, grid: tuple[int, ...], codebooks: Codebooks, config: LightClusterConfig
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Foreground scores (n,) float32 of the patches at each level, and their clusters of the set (n,) int32."""
-    dataset, _ = nearest(vectors, codebooks.dataset_centres)
-    scores = {"dataset": codebooks.dataset_scores[dataset]}
+) -> tuple[np.ndarray, np.ndarray]:
+    """Foreground scores (n,) float32 of the patches of an image, and their clusters of the set (n,) int32."""
+    unlike = unlike_border(vectors, on_the_border((grid[0], grid[1])).ravel())
+    found = _clusterings(vectors, unlike, codebooks, config)
+    if "dataset" in found:
+        parts = found["dataset"][0]
+    else:
+        parts, _ = nearest(vectors, codebooks.dataset_centres)
+    total = np.zeros(len(vectors), np.float32)
+    for level, (labels, scores) in found.items():
+        weight = codebooks.level_weights[LEVELS.index(level)]
+        if len(found) == 1 or level == "image":
+            total += scores[labels]
+        elif "image" in found:
+            total += cluster_scores(labels, unlike, len(scores), known=scores, patches=_PRIOR * weight)[labels]
+        else:
+            total += weight * scores[labels]
+    return total, parts.astype(np.int32)
+
+
+def _clusterings(
+    vectors: np.ndarray, unlike: np.ndarray, codebooks: Codebooks, config: LightClusterConfig
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Cluster (n,) of the patches of an image at each level, and the scores (K,) float32 of that level's clusters."""
+    found = {}
     if "image" in config.levels:
         own, _ = nearest(vectors, cluster(vectors, config.image_clusters, config.seed, starts=1, least=1))
-        unlike = unlike_border(vectors, on_the_border((grid[0], grid[1])).ravel())
-        scores["image"] = cluster_scores(own, unlike, config.image_clusters)[own]
+        found["image"] = own, cluster_scores(own, unlike, config.image_clusters)
     if "category" in config.levels:
         (group,), _ = nearest(_embedding(vectors)[None], codebooks.category_images)
-        own, _ = nearest(vectors, codebooks.category_centres[group])
-        scores["category"] = codebooks.category_scores[group][own]
-    return {level: scores[level] for level in config.levels}, dataset.astype(np.int32)
-
-
-def _together(scores: dict[str, np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """Weighted sum (n,) of the levels; a single level needs no weight."""
-    if len(scores) == 1:
-        return next(iter(scores.values()))
-    return np.asarray(sum(weights[LEVELS.index(level)] * values for level, values in scores.items()), np.float32)
+        found["category"] = nearest(vectors, codebooks.category_centres[group])[0], codebooks.category_scores[group]
+    if "dataset" in config.levels:
+        found["dataset"] = nearest(vectors, codebooks.dataset_centres)[0], codebooks.dataset_scores
+    return found
 
 
 def _border(sample: np.ndarray) -> np.ndarray:

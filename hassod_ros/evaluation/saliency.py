@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,13 +58,17 @@ def score_map(found: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
 
 
 def score_maps(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """`mean_scores` of `score_map` of each map and mask; errors as there."""
+    return mean_scores([score_map(found, truth) for found, truth in pairs])
+
+
+def mean_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Means over images of `score_map`, with `maxF` of the mean curve and the `IoU std` over the images.
 
     Raises:
-        InputError: See `score_map`; or there is no image.
+        InputError: There is no image.
 
     """
-    rows = [score_map(found, truth) for found, truth in pairs]
     if not rows:
         raise InputError("there is no image to score; check the folder of maps")
     means = {name: float(np.mean([row[name] for row in rows])) for name in COLUMNS if name in rows[0]}

@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import pickle
 import re
@@ -21,10 +22,11 @@ from hassod_ros.discovery import cluster
 from hassod_ros.discovery import pseudo_label as pipeline
 from hassod_ros.discovery.features import load_features, suited_options
 from hassod_ros.discovery.hassod import HassodConfig, discover
-from hassod_ros.discovery.method import change, make_method
+from hassod_ros.discovery.method import change, make_method, open_learner
 from hassod_ros.discovery.pseudo_label import Request, pseudo_label
+from hassod_ros.discovery.scene import SceneConfig, WithoutScene
 from hassod_ros.discovery.shards import Shards, failures_of
-from hassod_ros.discovery.states import State, load_state, save_state
+from hassod_ros.discovery.states import State, save_state
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
 from hassod_ros.images import read_image
@@ -70,12 +72,22 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def labels(folder, tmp_path_factory) -> Path:
-    """The file that the script makes of them."""
+def labelled(folder, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The file that the script makes of them, and what it said: in a new process, where Ray starts anew."""
     out = tmp_path_factory.mktemp("out") / "below" / "labels.json"
     arguments = ["--images", str(folder), "--out", str(out), "--features", "handcrafted", "--cpus", "2", "--shard", "4"]
-    assert script.main([*arguments, *(f"--set={name}={json.dumps(value)}" for name, value in FAST.items())]) == 0
-    return out
+    options = [f"--set={name}={json.dumps(value)}" for name, value in FAST.items()]
+    command = [sys.executable, "-m", "hassod_ros.train.pseudo_label", *arguments, *options]
+    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:9"}  # nothing listens there
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return out, done
+
+
+@pytest.fixture(scope="module")
+def labels(labelled) -> Path:
+    """The file alone."""
+    return labelled[0]
 
 
 def request(folder: Path, out: Path, **fields) -> Request:
@@ -110,23 +122,6 @@ def test_labels_are_those_of_discover_and_load_with_pycocotools(folder, labels):
     assert (info["method"], info["config"]["size"], info["features"]) == ("hassod", 64, "handcrafted")
     assert info["weights_sha256"] == features.weights_sha256
     assert info["revision"]
-
-
-def test_labels_of_sohes_are_those_of_one_image_at_a_time(folder, tmp_path):
-    options = {"size": 64, "crf": None, "small": 0.3}
-    out = tmp_path / "labels.json"
-    pseudo_label(request(folder, out, method="sohes", options=options, batch=3))
-    coco, features = COCO(out), load_features("handcrafted")
-    assert coco.dataset["info"]["method"] == "sohes"
-    method = make_method("sohes", suited_options("handcrafted") | options)
-    for image_id, about in coco.imgs.items():
-        image = read_image(folder / about["file_name"])
-        (partition,) = method.partition([method.prepare(image, features.patch_size)], features, None)
-        wanted = method.masks(image, partition)
-        found = from_coco(coco.imgToAnns[image_id], wanted.image_size)
-        np.testing.assert_array_equal(found.dense(), wanted.dense())
-        np.testing.assert_array_equal(found.parents, wanted.parents)
-    assert len(coco.anns) > 10
 
 
 def test_unreadable_images_are_listed_with_the_reason(labels):
@@ -183,21 +178,14 @@ def test_shards_batches_and_lists_do_not_change_the_labels(folder, labels, tmp_p
 
 
 @pytest.mark.timeout(600)
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
-    images = tmp_path / "images"
-    images.mkdir()
-    for i in range(40):
-        Image.fromarray(picture(i)).save(images / f"{i:02d}.png")
-    (images / "07.jpg").write_bytes(b"no image")
-    fields = {"shard": 4, "batch": 1}
-    pseudo_label(request(images, tmp_path / "whole.json", **fields))
-    out = tmp_path / "killed" / "labels.json"
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, labels, tmp_path):
+    out = tmp_path / "labels.json"
     code = (
         "import time; from pathlib import Path; import hassod_ros.discovery.pseudo_label as p;"
         # Parts that waited for a slow first image would all be written before the kill comes.
-        "write = p.Shards.write; p.Shards.write = lambda *part: (time.sleep(0.2), write(*part));"
-        f"p.pseudo_label(p.Request(images=Path({str(images)!r}), out=Path({str(out)!r}), options={FAST!r},"
-        "features='handcrafted', cpus=2, shard=4, batch=1))"
+        "write = p.Shards.write; p.Shards.write = lambda *part: (time.sleep(0.5), write(*part));"
+        f"p.pseudo_label(p.Request(images=Path({str(folder)!r}), out=Path({str(out)!r}), options={FAST!r},"
+        "features='handcrafted', cpus=2, shard=1, batch=1))"
     )
 
     # Its own process group: the kill hits Ray's processes too, as a power cut would.
@@ -212,16 +200,16 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     process.wait()
 
     finished = {path.name: path.read_bytes() for path in parts.glob("0*.json")}
-    assert 3 <= len(finished) < 11, errors.read_text()
+    assert 3 <= len(finished) < 12, errors.read_text()
     assert not out.exists()
     changed = {path: path.stat().st_mtime_ns for path in parts.glob("0*.json")}
-    resumed = request(images, out, **fields)
+    fields = {"shard": 1, "batch": 1}
     with pytest.raises(InputError, match="belongs to a run with other config"):
-        pseudo_label(request(images, out, **fields | {"options": FAST | {"filters.min_area": 21}}))
+        pseudo_label(request(folder, out, **fields | {"options": FAST | {"filters.min_area": 21}}))
     assert {path: path.stat().st_mtime_ns for path in parts.glob("0*.json")} == changed
-    pseudo_label(resumed)
-    assert content(out) == content(tmp_path / "whole.json")
-    assert out.with_name("labels.failures.json").read_bytes() == (tmp_path / "whole.failures.json").read_bytes()
+    pseudo_label(request(folder, out, **fields))
+    assert content(out) == content(labels)
+    assert failures_of(out).read_bytes() == failures_of(labels).read_bytes()
     assert not parts.exists()
 
 
@@ -239,6 +227,7 @@ def test_full_disk_is_a_clear_error_and_loses_nothing(tmp_path):
     code = """
 import sys
 from pathlib import Path
+from hassod_ros.discovery.scene import SceneConfig, WithoutScene
 from hassod_ros.discovery.shards import Shards, failures_of
 from hassod_ros.errors import InputError
 
@@ -326,7 +315,13 @@ def test_broken_features_fail_image_by_image(folder, tmp_path):
     state = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
     state["blocks.0.attn.qkv.weight"][:] = float("nan")
     torch.save(state, tmp_path / "nan.pth")
-    fields = {"features": "vit_tiny_patch16_224", "weights": tmp_path / "nan.pth", "device": "cpu"}
+    fields = {
+        "features": "vit_tiny_patch16_224",
+        "weights": tmp_path / "nan.pth",
+        "device": "cpu",
+        "batch": 16,
+        "shard": 16,
+    }
     with pytest.raises(InputError, match=r"none of 12 images could be labelled; the first: "):
         pseudo_label(request(folder, tmp_path / "labels.json", **fields))
     failures = json.loads((tmp_path / "labels.failures.json").read_text())
@@ -404,55 +399,40 @@ def test_a_token_is_handed_to_ray(tmp_path, monkeypatch):
         ("something new", "session_latest/logs"),
     ],
 )
-def test_each_cause_has_its_own_remedy_not_only_less_busy(said, remedy):
+def test_each_cause_has_its_own_remedy_not_only_less_busy(said, remedy, monkeypatch, capfd):
     """Ray writes the cause to standard error, from native code, and raises something else."""
-    program = (
-        "import os, ray\n"
-        f"def init(**_): os.write(2, {said!r}.encode()); raise ConnectionError('Failed to start')\n"
-        "ray.init, ray.is_initialized = init, lambda: False\n"
-        "from hassod_ros.discovery.cluster import start_ray\n"
-        "try: start_ray(None)\n"
-        "except ValueError as error: print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    assert done.stdout.startswith("Ray did not start here (Failed to start): ")
-    assert remedy in done.stdout
+
+    def init(**_: object) -> None:
+        os.write(2, said.encode())
+        raise ConnectionError("Failed to start")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(InputError, match=r"^Ray did not start here \(Failed to start\): ") as caught:
+        cluster.start_ray(None)
+    assert remedy in str(caught.value)
+    assert capfd.readouterr().err == ""
 
 
-def test_what_ray_warns_of_memory_at_its_start_is_passed_on_and_nothing_else():
+def test_what_ray_warns_of_memory_at_its_start_is_passed_on_and_nothing_else(monkeypatch, capfd):
     shared_memory = "WARNING services.py:2249 -- The object store is using /tmp instead of /dev/shm"
-    program = (
-        "import logging, os, ray\n"
-        f"said = {shared_memory!r} + '\\nToken authentication is enabled\\n'\n"
-        "def init(logging_level, **_): assert logging_level == logging.WARNING; os.write(2, said.encode())\n"
-        "ray.init, ray.is_initialized = init, lambda: False\n"
-        "from hassod_ros.discovery.cluster import start_ray\n"
-        "start_ray(None)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stderr == f"Ray: {shared_memory}\n"
+
+    def init(logging_level: int, **_: object) -> None:
+        assert logging_level == logging.WARNING
+        os.write(2, f"{shared_memory}\nToken authentication is enabled\n".encode())
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    cluster.start_ray(None)
+    assert capfd.readouterr().err == f"Ray: {shared_memory}\n"
 
 
-def test_a_stale_ray_address_is_not_taken(folder, tmp_path):
-    """A new process, so that Ray starts anew; the first line comes first, and no raw line of Ray's."""
-    command = [sys.executable, "-m", "hassod_ros.train.pseudo_label", "--images", str(folder), "--cpus", "1"]
-    options = [
-        "--out",
-        str(tmp_path / "labels.json"),
-        "--features",
-        "handcrafted",
-        "--set",
-        "size=64",
-        "--set",
-        "crf=null",
-    ]
-    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:9"}
-    done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
+def test_a_stale_ray_address_is_not_taken_and_the_first_line_comes_first(folder, labelled):
+    """No raw line of Ray's either."""
+    out, done = labelled
     first = done.stdout.splitlines()[0]
     assert first.startswith(f"labelling 12 images of {folder} with hassod: handcrafted features, thresholds 0.6, 0.4,")
-    assert first.endswith(f"; 1 CPUs of this machine -> {tmp_path}/labels.json")
+    assert first.endswith(f"; 2 CPUs of this machine -> {out}")
     assert not [line for line in done.stderr.splitlines() if "image" not in line and line.strip()]
 
 
@@ -469,44 +449,61 @@ def test_each_run_has_its_own_list_of_failures():
     assert failures_of(Path("a/night.json")) == Path("a/night.failures.json")
 
 
-def test_lightcluster_learns_from_the_images_and_goes_on_with_what_it_has_learned(folder, tmp_path):
-    small = {"size": 64, "crf": None, "filters.min_area": 20, "dataset_clusters": 8, "categories": 2, "classes": 3}
-    first = request(folder, tmp_path / "first.json", method="lightcluster", options=small)
-    pseudo_label(first)
-    info = json.loads(first.out.read_text())["info"]
-    state = tmp_path / "first.lightcluster.npz"
-    assert (info["method"], info["config"]["classes"], info["state_sha256"]) == ("lightcluster", 3, sha256(state))
-    assert len(COCO(first.out).anns) > 5
-
-    # What is learned in parallel is what one process learns, and a state from elsewhere gives the same labels.
-    method = make_method("lightcluster", small)
-    names = [path for path in sorted(folder.rglob("*.*")) if path.name not in ("cut.jpg", "text.jpg")]
-    own = method.fit((method.prepare(read_image(path), 8) for path in names), load_features("handcrafted"))
-    for name, values in load_state(state, "lightcluster").arrays.items():
-        np.testing.assert_allclose(values, own.arrays[name], atol=1e-5)
-    second = request(folder, tmp_path / "second.json", method="lightcluster", options={}, state=state)
-    pseudo_label(second)
-    assert content(second.out) == content(first.out)
-    assert not (tmp_path / "second.lightcluster.npz").exists()
+@pytest.fixture(scope="module")
+def learned(folder, tmp_path_factory) -> tuple[Path, Path]:
+    """Labels of LightCluster, which has learned from the images first, and what it has learned."""
+    options = FAST | {"dataset_clusters": 8, "categories": 2, "classes": 3}
+    out = tmp_path_factory.mktemp("learned") / "first.json"
+    pseudo_label(request(folder, out, method="lightcluster", options=options))
+    return out, out.with_name("first.lightcluster.npz")
 
 
-def test_masks_are_marked_as_scene_by_what_lightcluster_has_learned(folder, labels, tmp_path):
-    small = {"dataset_clusters": 8, "categories": 2, "classes": 3}
-    method = make_method("lightcluster", small)
-    names = [path for path in sorted(folder.rglob("*.*")) if path.name not in ("cut.jpg", "text.jpg")]
+def readable(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*.*")) if path.name not in ("cut.jpg", "text.jpg")]
+
+
+def test_lightcluster_learns_from_the_images_and_labels_them_as_one_process_does(folder, learned):
+    out, file = learned
+    coco = COCO(out)
+    info = coco.dataset["info"]
+    assert (info["method"], info["config"]["classes"], info["state_sha256"]) == ("lightcluster", 3, sha256(file))
+    method, state = open_learner("lightcluster", file)
     features = load_features("handcrafted")
-    save_state(tmp_path / "state.npz", method.fit((method.prepare(read_image(path), 8) for path in names), features))
-    words = {"scene": "lightcluster", "state": tmp_path / "state.npz", "scene_options": {"fate": "mark"}}
-    marked = request(folder, tmp_path / "labels.json", **words)
+    own = method.fit((method.prepare(read_image(path), 8) for path in readable(folder)), features)
+    for name, values in state.arrays.items():
+        np.testing.assert_allclose(values, own.arrays[name], atol=1e-5)
+    assert len(coco.anns) > 5
+    for image_id, about in coco.imgs.items():
+        image = read_image(folder / about["file_name"])
+        (found,) = method.partition([method.prepare(image, 8)], features, state)
+        wanted = method.masks(image, found)
+        np.testing.assert_array_equal(from_coco(coco.imgToAnns[image_id], wanted.image_size).dense(), wanted.dense())
+
+
+def test_labels_of_sohes_marked_by_lightcluster_are_those_of_one_image_at_a_time(folder, learned, tmp_path):
+    """A run with what was learned before; images share passes through the features."""
+    options = {"size": 64, "crf": None, "small": 0.3}
+    words = {"scene": "lightcluster", "state": learned[1], "scene_options": {"fate": "mark"}}
+    marked = request(folder, tmp_path / "labels.json", method="sohes", options=options, batch=3, **words)
     pseudo_label(marked)
-    found, plain = json.loads(marked.out.read_text()), json.loads(labels.read_text())
-    assert found["info"]["scene"]["fate"] == "mark"
-    assert [each["segmentation"] for each in found["annotations"]] == [
-        each["segmentation"] for each in plain["annotations"]
-    ]
-    scene = {each["id"] for each in found["annotations"] if each["scene"]}
-    assert 0 < len(scene) < len(found["annotations"])
-    assert not scene & {each["parent_id"] for each in found["annotations"]}
+    assert not pipeline.state_of(marked).exists()  # nothing was learned anew
+    coco, features = COCO(marked.out), load_features("handcrafted")
+    info = coco.dataset["info"]
+    assert (info["method"], info["scene"]["method"], info["scene"]["fate"]) == ("sohes", "lightcluster", "mark")
+    plain = make_method("sohes", suited_options("handcrafted") | options)
+    learner, state = open_learner("lightcluster", learned[1])
+    method = WithoutScene(plain, learner, SceneConfig(fate="mark"))
+    for image_id, about in coco.imgs.items():
+        image = read_image(folder / about["file_name"])
+        (partition,) = method.partition([method.prepare(image, 8)], features, state)
+        wanted = method.masks(image, partition)
+        found = from_coco(coco.imgToAnns[image_id], wanted.image_size)
+        np.testing.assert_array_equal(found.dense(), plain.masks(image, partition.found).dense())
+        np.testing.assert_array_equal(found.parents, wanted.parents)
+        assert [each["scene"] for each in coco.imgToAnns[image_id]] == wanted.scene.tolist()
+    scene = {each["id"] for each in coco.anns.values() if each["scene"]}
+    assert 0 < len(scene) < len(coco.anns)
+    assert not scene & {each["parent_id"] for each in coco.anns.values()}
 
 
 def test_a_state_of_other_features_is_refused_before_the_work(folder, tmp_path):

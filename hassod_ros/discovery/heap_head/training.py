@@ -81,7 +81,7 @@ def train_head(
             schedule.step()
             values: dict[str, Any] = {**losses, "loss": total, **_health(grouped, ring)}
             for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+                sums[name] = sums.get(name, 0.0) + float(torch.as_tensor(value).detach())
             done = iteration + 1
             due = done % config.every == 0 or done == config.iterations
             if due:
