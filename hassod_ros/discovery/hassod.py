@@ -13,7 +13,7 @@ from hassod_ros.discovery.clustering import check_thresholds, merge_regions
 from hassod_ros.discovery.crf import interpolate, refine_label_maps
 from hassod_ros.discovery.crf.config import PAPER, CRFConfig
 from hassod_ros.discovery.crf.config import Method as CRFMethod
-from hassod_ros.discovery.features.base import Features, features_of
+from hassod_ros.discovery.features.base import Features, check_image, features_of
 from hassod_ros.discovery.filters import FilterConfig, Masks, drop_duplicates, select_masks
 from hassod_ros.errors import InputError
 from hassod_ros.hierarchy import coverage_forest
@@ -176,11 +176,3 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[:2] == size:
         return image
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
-
-
-def check_image(image: np.ndarray) -> None:
-    """Refuse what is not (H, W, 3) uint8."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise InputError(
-            f"discovery needs an (H, W, 3) uint8 RGB image, got {image.dtype} {image.shape}; read files with read_image"
-        )

@@ -22,9 +22,9 @@ from hassod_ros.discovery.features.base import Features
 from hassod_ros.discovery.filters import FilterConfig
 from hassod_ros.discovery.hassod import HassodConfig
 from hassod_ros.discovery.heap_head.config import HeadConfig
-from hassod_ros.discovery.lightcluster import above_otsu, cluster, nearest, vectors_of
+from hassod_ros.discovery.lightcluster import cluster, nearest, vectors_of
 from hassod_ros.discovery.patch_learner import PatchLearner, finite_features
-from hassod_ros.discovery.regions import Regions, on_the_border, unit, unlike_border
+from hassod_ros.discovery.regions import Regions, above_otsu, on_the_border, unit, unlike_border
 from hassod_ros.discovery.states import State, describe
 from hassod_ros.errors import InputError
 
@@ -144,6 +144,27 @@ class Heap(PatchLearner):
         return Regions(chosen, labels, labels, groups, clusters)
 
 
+def load_head(state: State, config: HeadConfig) -> Head:
+    """The head of a state as a torch module, such as to export it.
+
+    Raises:
+        InputError: Parameters are missing, or of another size.
+
+    """
+    import torch  # not where a head is only used
+
+    from hassod_ros.discovery.heap_head.network import Head
+
+    named = {name: value for name, value in state.arrays.items() if name.startswith(_HEAD)}
+    NumpyHead(named, config)  # names what is missing
+    head = Head(named[f"{_HEAD}tokens"].shape[1], config.tokens, config.blocks, config.temperature, config.rounds)
+    try:
+        head.load_state_dict({name.removeprefix(_HEAD): torch.from_numpy(value) for name, value in named.items()})
+    except RuntimeError as error:
+        raise InputError(f"the state of heap does not hold such a head ({error}); train it again") from error
+    return head.eval()
+
+
 class NumpyHead:
     """`heap_head.network.Head` without torch.
 
@@ -183,6 +204,9 @@ class NumpyHead:
             tokens = self._block(tokens, features, f"blocks.{number}.")
         centres = unit(self._norm(tokens, "norm."))
         assignment = softmax(features @ centres.T / self._config.temperature, axis=1)
+        for _ in range(self._config.rounds):
+            centres = unit(assignment.T @ features)
+            assignment = softmax(features @ centres.T / self._config.temperature, axis=1)
         groups, sizes = unit(assignment.T @ features), assignment.mean(axis=0)
         cues = self._cues(features, border, assignment, sizes)
         scores = expit(groups @ self._w["look"] + cues @ self._w["place"] + self._w["bias"])

@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-import cv2
 import numpy as np
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
@@ -34,6 +33,7 @@ from hassod_ros.discovery.hassod import HassodConfig
 from hassod_ros.discovery.patch_learner import PatchLearner, finite_features
 from hassod_ros.discovery.regions import (
     Regions,
+    above_otsu,
     components,
     means_of,
     on_the_border,
@@ -343,16 +343,6 @@ def nearest(vectors: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.nd
     alike = vectors @ centres.T
     best = alike.argmax(axis=1)
     return best, np.take_along_axis(alike, best[:, None], axis=1)[:, 0]
-
-
-def above_otsu(values: np.ndarray) -> np.ndarray:
-    """(n,) bool, which values lie above Otsu's threshold; none where all are equal."""
-    low, high = float(values.min()), float(values.max())
-    if high - low < 1e-6:
-        return np.zeros(len(values), bool)
-    steps = ((values - low) / (high - low) * 255).astype(np.uint8)
-    threshold, _ = cv2.threshold(steps[None], 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return np.asarray(steps > threshold)
 
 
 def vectors_of(features: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hassod_ros.discovery.features.base import Features, features_of
-from hassod_ros.discovery.hassod import check_image, resize, working_size
+from hassod_ros.discovery.features.base import Features, check_image, features_of
+from hassod_ros.discovery.hassod import resize, working_size
 from hassod_ros.discovery.regions import Regions, foreground_map, to_instances
 from hassod_ros.discovery.states import State, describe
 from hassod_ros.errors import InputError
@@ -47,7 +47,9 @@ class PatchLearner(ABC):
 
     def masks(self, image: np.ndarray, partition: Regions) -> Instances:
         """Objects of an image and their regions as parts; see `regions.to_instances`."""
-        return to_instances(image, partition, self.foreground(image, partition), self.config.filters, self.config.cover)
+        filters = self.config.filters
+        least = max(filters.min_area, filters.min_share * image.shape[0] * image.shape[1])
+        return to_instances(image, partition, self.foreground(image, partition), least, self.config.cover)
 
     def foreground(self, image: np.ndarray, partition: Regions) -> np.ndarray:
         """(H, W) float32 foreground of an image in [0, 1]; see `regions.foreground_map`."""

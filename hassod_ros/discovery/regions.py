@@ -8,18 +8,20 @@ foreground are wholes, the regions inside them their parts.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from hassod_ros.discovery.crf import refine
-from hassod_ros.discovery.crf.config import CRFConfig
-from hassod_ros.discovery.filters import FilterConfig
-from hassod_ros.discovery.hassod import HassodConfig, check_image, resize, working_size
+from hassod_ros.discovery.features.base import check_image
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
 from hassod_ros.masks import fill_holes
 from hassod_ros.visibility import visible
+
+if TYPE_CHECKING:
+    from hassod_ros.discovery.crf.config import CRFConfig
+    from hassod_ros.discovery.hassod import HassodConfig
 
 _SURE = 0.73  # certainty that the CRF is told, as CutLER does it: it may then move outlines
 _HALF = 0.5
@@ -57,11 +59,28 @@ def foreground_map(image: np.ndarray, regions: Regions, working: HassodConfig) -
 
     """
     check_image(image)
-    size = (image.shape[1], image.shape[0])
     if working.crf is None:
-        return np.clip(cv2.resize(regions.foreground, size, interpolation=cv2.INTER_LINEAR), 0, 1)
+        return upsampled(regions.foreground, image.shape[:2])
+    from hassod_ros.discovery.hassod import resize, working_size  # compiled code, which a robot need not have
+
+    size = (image.shape[1], image.shape[0])
     small = resize(image, working_size(image.shape[:2], working))
     return np.clip(cv2.resize(_refined(small, regions.foreground, working.crf, working), size), 0, 1)
+
+
+def upsampled(foreground: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Foreground (h, w) of patches at each pixel of (H, W), bilinearly, as float32 in [0, 1]."""
+    return np.clip(cv2.resize(foreground, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), 0, 1)
+
+
+def above_otsu(values: np.ndarray) -> np.ndarray:
+    """(n,) bool, which values lie above Otsu's threshold; none where all are equal."""
+    low, high = float(values.min()), float(values.max())
+    if high - low < 1e-6:
+        return np.zeros(len(values), bool)
+    steps = ((values - low) / (high - low) * 255).astype(np.uint8)
+    threshold, _ = cv2.threshold(steps[None], 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return np.asarray(steps > threshold)
 
 
 def class_map(image: np.ndarray, regions: Regions, foreground: np.ndarray) -> np.ndarray:
@@ -82,16 +101,14 @@ def region_map(image: np.ndarray, regions: Regions, foreground: np.ndarray) -> n
     return np.where(foreground >= _HALF, spread_into(regions.labels, image.shape[:2]), -1)
 
 
-def to_instances(
-    image: np.ndarray, regions: Regions, foreground: np.ndarray, filters: FilterConfig, cover: float
-) -> Instances:
+def to_instances(image: np.ndarray, regions: Regions, foreground: np.ndarray, least: float, cover: float) -> Instances:
     """Connected pieces of foreground as wholes, their regions as parts.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         regions: Of this image.
         foreground: Its `foreground_map`.
-        filters: `min_area` and `min_share` of a mask.
+        least: Pixels that a mask needs.
         cover: Coverage that makes one mask a part of another.
 
     Returns:
@@ -100,7 +117,6 @@ def to_instances(
 
     """
     size = (image.shape[0], image.shape[1])
-    least = max(filters.min_area, filters.min_share * size[0] * size[1])
     inside = (foreground >= _HALF).astype(np.uint8)
     parts = spread_into(regions.parts, size)
     rectangles: list[tuple[int, int, int, int]] = []
@@ -201,7 +217,9 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _refined(small: np.ndarray, foreground: np.ndarray, crf: CRFConfig, working: HassodConfig) -> np.ndarray:
-    map_ = np.clip(cv2.resize(foreground, (small.shape[1], small.shape[0]), interpolation=cv2.INTER_LINEAR), 0, 1)
+    from hassod_ros.discovery.crf import refine
+
+    map_ = upsampled(foreground, small.shape[:2])
     inside = (1 - _SURE) + (2 * _SURE - 1) * map_
     (groups,) = refine(small, [np.stack([1 - inside, inside])], crf, method=working.crf_method)
     return groups[1]

@@ -21,9 +21,9 @@ from hassod_ros.discovery.clustering import check_thresholds, merge_regions
 from hassod_ros.discovery.crf import interpolate, refine_label_maps
 from hassod_ros.discovery.crf.config import PAPER, CRFConfig
 from hassod_ros.discovery.crf.config import Method as CRFMethod
-from hassod_ros.discovery.features.base import Features
+from hassod_ros.discovery.features.base import Features, check_image
 from hassod_ros.discovery.filters import FilterConfig, Masks, select_masks
-from hassod_ros.discovery.hassod import arrange, check_image, resize
+from hassod_ros.discovery.hassod import arrange, resize
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 

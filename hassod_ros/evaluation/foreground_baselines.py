@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from scipy.ndimage import label
 
-from hassod_ros.discovery.lightcluster import above_otsu, cluster, vectors_of
-from hassod_ros.discovery.regions import on_the_border, unlike_border
+from hassod_ros.discovery.lightcluster import cluster, vectors_of
+from hassod_ros.discovery.regions import above_otsu, on_the_border, unlike_border
 from hassod_ros.evaluation.maskcut import second_eigenvector
 
 _FAINT = 1e-5  # weight of an edge between unlike patches, as in TokenCut

@@ -170,11 +170,21 @@ class ModelInfo:
 def read_model_info(path: str | os.PathLike) -> ModelInfo:
     """Read an ONNX file's `ModelInfo` without loading its graph.
 
+    Raises:
+        InputError: See `read_metadata`; or it is not one of ours.
+
+    """
+    return ModelInfo.from_metadata(read_metadata(path), str(path))
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """Read an ONNX file's named texts without loading its graph.
+
     Only the outermost protobuf fields are walked, weights are skipped over, so that a file of any size takes
     milliseconds and one cut short is noticed at once.
 
     Raises:
-        InputError: No such file, not a whole ONNX file, or not one of ours.
+        InputError: No such file, or not a whole ONNX file.
 
     """
     path = Path(path)
@@ -192,7 +202,7 @@ def read_model_info(path: str | os.PathLike) -> ModelInfo:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the path and its permissions") from error
     except (EOFError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is cut short or is not an ONNX file ({error}); copy or export it again") from error
-    return ModelInfo.from_metadata(metadata, str(path))
+    return metadata
 
 
 def _read_field(file: BinaryIO, end: int, keep: int) -> tuple[int, bytes | None]:

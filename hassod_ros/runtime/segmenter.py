@@ -11,6 +11,7 @@ import numpy as np
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 from hassod_ros.runtime.backends import open_backend
+from hassod_ros.runtime.heap_segmenter import HeapSegmenter, holds_heap
 from hassod_ros.runtime.model_info import ModelInfo
 from hassod_ros.runtime.model_names import TRAINING_FREE, resolve_model
 from hassod_ros.runtime.postprocess import PostprocessOptions, to_instances
@@ -20,7 +21,7 @@ from hassod_ros.visibility import visible
 
 
 class ImageSegmenter(Protocol):
-    """What `open_segmenter` returns: `Segmenter` or `TrainingFreeSegmenter`.
+    """What `open_segmenter` returns: `Segmenter`, `HeapSegmenter` or `TrainingFreeSegmenter`.
 
     Attributes:
         info: The model's metadata; None where there is no model file.
@@ -173,7 +174,7 @@ def _content(features: np.ndarray | None, index: int, placed: Letterbox, stride:
 def open_segmenter(
     model: str | os.PathLike, backend: str = "auto", *, report: Callable[[str], None] | None = None, **options: Any
 ) -> ImageSegmenter:
-    """A `Segmenter` for a model file, or for the name "training_free" one that needs no detector.
+    """A `Segmenter` for a model file, or one that needs no detector: for an exported head of HEAP, or "training_free".
 
     Args:
         model: Path, "default" or "default-int8" (they ship with the package), or "training_free", which has no backend.
@@ -186,7 +187,10 @@ def open_segmenter(
 
     """
     if str(model) != TRAINING_FREE:
-        return Segmenter(resolve_model(os.fspath(model), report), backend, report=report, **options)
+        path = resolve_model(os.fspath(model), report)
+        if holds_heap(path):
+            return HeapSegmenter(path, threads=options.get("threads") or 0)
+        return Segmenter(path, backend, report=report, **options)
     try:
         from hassod_ros.runtime.training_free import TrainingFreeSegmenter
     except ImportError as error:

@@ -8,13 +8,12 @@ from hassod_ros.discovery.features import load_features
 from hassod_ros.discovery.lightcluster import (
     LightCluster,
     LightClusterConfig,
-    above_otsu,
     cluster,
     cluster_scores,
 )
 from hassod_ros.discovery.method import change, make_method, open_learner
 from hassod_ros.discovery.patch_learner import pooled
-from hassod_ros.discovery.regions import unlike_border
+from hassod_ros.discovery.regions import above_otsu, unlike_border
 from hassod_ros.discovery.states import State, describe, load_state, save_state
 from hassod_ros.errors import InputError
 from tests.discovery.toy_squares import Colours, scene

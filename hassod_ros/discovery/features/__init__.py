@@ -32,6 +32,7 @@ def load_features(
         name: A ViT that timm knows, such as `vit_base_patch8_224.dino`, `vit_base_patch14_dinov2.lvd142m` or
             `vit_base_patch16_dinov3.lvd1689m`; or `handcrafted`, which needs no weights and no torch;
             or `tiny`, the small ViT of `pretrain_features`;
+            either with `:q`, `:v` or `:tokens` behind it for what is taken instead of the last block's keys;
             or the path of an `.onnx` file of `features_to_onnx`, which says all the rest itself;
             or several of these joined by `+`, such as `tiny+handcrafted`.
         weights: File of weights (`.pth` or `.safetensors`). Default: for `tiny` the file in
@@ -55,10 +56,10 @@ def load_features(
         return JoinedFeatures(
             [load_features(part, weights if part in takers else None, device, precision) for part in parts]
         )
-    if name == TINY:
+    if name.partition(":")[0] == TINY:
         from hassod_ros.discovery.features.tiny import load_tiny
 
-        return load_tiny(weights, device=device, precision=precision)
+        return load_tiny(weights, name=name, device=device, precision=precision)
     if name == HANDCRAFTED:
         if weights is not None:
             raise InputError(f"{HANDCRAFTED} features have no weights; leave {weights} out or name a ViT")

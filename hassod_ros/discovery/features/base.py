@@ -46,6 +46,14 @@ class Features(Protocol):
         ...
 
 
+def check_image(image: np.ndarray) -> None:
+    """Refuse what is not (H, W, 3) uint8."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise InputError(
+            f"discovery needs an (H, W, 3) uint8 RGB image, got {image.dtype} {image.shape}; read files with read_image"
+        )
+
+
 def check_images(images: np.ndarray, patch_size: int) -> None:
     """Refuse what is not (B, H, W, 3) uint8 with sides that are multiples of `patch_size`."""
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from hassod_ros.discovery.features.base import HANDCRAFTED, TINY
-from hassod_ros.discovery.features.vit import ViTFeatures, choose_device, choose_precision
+from hassod_ros.discovery.features.vit import ViTFeatures, choose_device, choose_precision, split_kind
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path
 
@@ -125,12 +125,17 @@ def read_tiny(path: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
 
 
 def load_tiny(
-    weights: str | os.PathLike | None = None, *, device: str | None = None, precision: str | None = None
+    weights: str | os.PathLike | None = None,
+    *,
+    name: str = TINY,
+    device: str | None = None,
+    precision: str | None = None,
 ) -> ViTFeatures:
-    """The features of a file of `save_tiny`; default: the shipped one. See `load_features`."""
+    """The features of a file of `save_tiny`; default: the shipped one. `name`: `tiny`, or `tiny:v` and the like."""
     device = choose_device(device)
+    _, kind = split_kind(name)
     model, _ = read_tiny(SHIPPED if weights is None else weights)
-    return ViTFeatures(model, name=TINY, device=device, precision=choose_precision(device, precision))
+    return ViTFeatures(model, name=name, device=device, precision=choose_precision(device, precision), kind=kind)
 
 
 def centre_keys(model: Any, images: torch.Tensor) -> None:

@@ -1,8 +1,8 @@
-"""Keys of a ViT's last block as dense features (HASSOD, section 3.1), through timm.
+"""Keys of a ViT's last block as dense features (HASSOD, section 3.1), through timm; or queries, values, tokens.
 
 Follows DINO (Caron et al., 2021): the class token is dropped, and the position embedding is resized as DINO does it.
-The last block is never finished: only its first normalisation and its key projection run. Keys are taken as they leave
-the projection, before rotary embeddings or key normalisation of models that have these.
+For keys the last block is never finished: only its first normalisation and its key projection run. Keys are taken as
+they leave the projection, before rotary embeddings or key normalisation of models that have these.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from hassod_ros.errors import InputError
 from hassod_ros.precision import bf16_is_fast
 
 _log = logging.getLogger(__name__)
+KINDS = ("q", "k", "v", "tokens")  # queries, keys, values; tokens: what leaves the network, after its last norm
 _PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 # Where training code puts the state dict of the network that is meant to be used, in the order of preference.
 _NESTS = ("teacher", "model_ema", "state_dict", "model")
@@ -43,14 +44,15 @@ class ViTFeatures:
 
     Args:
         model: timm VisionTransformer or Eva built with `dynamic_img_size=True` and `num_classes=0`. It is taken over
-            and changed: its last block is cut after the keys.
+            and changed: unless it gives tokens, its last block is cut after the projection.
         name: Name that the features are known by.
         device: Where to compute.
         precision: `bf16` or `fp32`.
+        kind: What is taken of the last block, see `KINDS`.
 
     """
 
-    def __init__(self, model: Any, *, name: str, device: str = "cpu", precision: str = "fp32") -> None:
+    def __init__(self, model: Any, *, name: str, device: str = "cpu", precision: str = "fp32", kind: str = "k") -> None:
         self.name = name
         self.precision = precision
         self.weights_sha256 = _fingerprint(model)
@@ -64,9 +66,11 @@ class ViTFeatures:
         self._grid = self._train_grid
         self._positions = None if model.pos_embed is None else model.pos_embed.detach().to(self._device)
 
-        model.blocks[-1] = _Keys(model.blocks[-1])
-        model.norm = nn.Identity()
-        self.dim = model.blocks[-1].key.out_features
+        self.dim = int(model.embed_dim)
+        if kind != "tokens":
+            model.blocks[-1] = _Projection(model.blocks[-1], kind)
+            model.norm = nn.Identity()
+            self.dim = model.blocks[-1].project.out_features
         rope = copy.deepcopy(getattr(model, "rope", None))
         self._model = model.to(self._device, self._dtype).eval().requires_grad_(False)
         if rope is not None:  # its frequencies lose too much in bf16
@@ -96,27 +100,32 @@ class ViTFeatures:
         self._grid = grid
 
 
-class _Keys(nn.Module):
-    """The beginning of a transformer block: tokens -> keys."""
+class _Projection(nn.Module):
+    """The beginning of a transformer block: tokens -> queries, keys or values (`kind` q, k or v)."""
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, block: Any, kind: str) -> None:
         super().__init__()
         self.norm = block.norm1
         attention = block.attn
         if getattr(attention, "qkv", None) is None:
-            self.key = attention.k_proj
+            self.project = getattr(attention, f"{kind}_proj")
             return
         dim = attention.qkv.out_features // 3
-        rows = slice(dim, 2 * dim)
-        bias = attention.qkv.bias  # where Eva keeps its bias apart, that of the keys is zero
-        self.key = nn.Linear(attention.qkv.in_features, dim, bias=bias is not None)
-        self.key.weight = nn.Parameter(attention.qkv.weight.detach()[rows].clone())
+        first = KINDS.index(kind) * dim
+        rows = slice(first, first + dim)
+        bias = attention.qkv.bias
         if bias is not None:
-            self.key.bias = nn.Parameter(bias.detach()[rows].clone())
+            bias = bias[rows]
+        elif kind != "k":  # where Eva keeps its bias apart, that of the keys is zero
+            bias = getattr(attention, f"{kind}_bias", None)
+        self.project = nn.Linear(attention.qkv.in_features, dim, bias=bias is not None)
+        self.project.weight = nn.Parameter(attention.qkv.weight.detach()[rows].clone())
+        if bias is not None:
+            self.project.bias = nn.Parameter(bias.detach().clone())
 
     def forward(self, tokens: Tensor, **_: object) -> Tensor:
         """(B, N, C) -> (B, N, C); rotary embeddings and masks belong to the part that was cut off."""
-        return self.key(self.norm(tokens))
+        return self.project(self.norm(tokens))
 
 
 def load_vit(
@@ -125,11 +134,25 @@ def load_vit(
     """Build the ViT `name` with its weights; arguments and errors as in `load_features`."""
     device = choose_device(device)
     precision = choose_precision(device, precision)
+    architecture, kind = split_kind(name)
     content = None if weights is None else _read(Path(weights))
-    model = build(name, pretrained=content is None)
+    model = build(architecture, pretrained=content is None)
     if content is not None:
-        _fill(model, content, f"{weights}", name)
-    return ViTFeatures(model, name=name, device=device, precision=precision)
+        _fill(model, content, f"{weights}", architecture)
+    return ViTFeatures(model, name=name, device=device, precision=precision, kind=kind)
+
+
+def split_kind(name: str) -> tuple[str, str]:
+    """`vit_small_patch16_224.dino:tokens` -> name of the ViT and what is taken of it; default: keys.
+
+    Raises:
+        InputError: Neither of `KINDS`.
+
+    """
+    architecture, colon, kind = name.partition(":")
+    if colon and kind not in KINDS:
+        raise InputError(f"a ViT gives {', '.join(KINDS)}, not {kind!r}; name one of them behind {architecture}:")
+    return architecture, kind or "k"
 
 
 def build(name: str, *, pretrained: bool) -> Any:

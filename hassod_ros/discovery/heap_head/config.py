@@ -18,6 +18,7 @@ class HeadConfig:
 
     tokens: int = 8  # groups an image
     blocks: int = 2  # of cross-attention
+    rounds: int = 4  # in which each group's mean replaces its token and gathers patches anew
     temperature: float = 0.1  # of the assignment by cosine
     intra: float = 1.0  # weight of the grouping within an image
     neg: float = 1.0  # of foreground against background
@@ -39,5 +40,7 @@ class HeadConfig:
         for name in ("temperature", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.rounds < 0:
+            raise InputError(f"rounds must not be negative, got {self.rounds}")
         if min(self.intra, self.neg, self.inter, self.weight_decay) < 0:
             raise InputError("weights of losses and weight_decay must not be negative")

@@ -3,7 +3,9 @@
 After Zhang, Xie, Yuan, Mi, Tan, "HEAP: Unsupervised Object Discovery and Localization with Contrastive Grouping" (AAAI
 2024). What its abstract and figures say: a light cross-attention head on frozen features, group tokens that cluster
 patches by the similarity of embeddings, regions gathered into a foreground and a background embedding of the image.
-Sizes, temperature and the form of the foreground score are not public: those here are chosen by us.
+Sizes, temperature and the form of the foreground score are not public: those here are chosen by us. So are the rounds
+in which the means of the groups replace the tokens, as in slot attention (Locatello et al., NeurIPS 2020): tokens alone
+group by what they know of the set, and cut the image at hand less well than k-means does.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 _EPS = 1e-6
 NEAR, FLAT = 8, 1e-4  # as `regions.unlike_border` has them
 CUES = 2  # what a region's place tells: see `Head.cues`
-START = (1.0, 4.0)  # weights of the cues before training: the border is background
+START = (0.0, 4.0)  # weights of the cues before training: what is unlike the border is foreground
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,13 @@ class Head(nn.Module):
         tokens: Groups K.
         blocks: Of cross-attention.
         temperature: Of the assignment by cosine.
+        rounds: In which the means of the groups replace the tokens.
 
     """
 
-    def __init__(self, dim: int, tokens: int = 8, blocks: int = 2, temperature: float = 0.1) -> None:
+    def __init__(self, dim: int, tokens: int = 8, blocks: int = 2, temperature: float = 0.1, rounds: int = 4) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature, self.rounds = temperature, rounds
         self.tokens = nn.Parameter(torch.randn(tokens, dim) * dim**-0.5)
         self.blocks = nn.ModuleList(Block(dim) for _ in range(blocks))
         self.norm = nn.LayerNorm(dim)
@@ -74,7 +77,7 @@ class Head(nn.Module):
 
         Args:
             features: (B, N, C) of length 1.
-            border: (N,) bool, the patches on the image's border.
+            border: (N,) bool, the patches on the image's border, or their numbers (n,).
             hard: Each patch belongs to one group; gradients pass as if it were soft (straight through).
 
         """
@@ -83,6 +86,9 @@ class Head(nn.Module):
             queries = block(queries, features)
         centres = F.normalize(self.norm(queries), dim=2)
         assignment = torch.softmax(features @ centres.transpose(1, 2) / self.temperature, dim=2)  # (B, N, K)
+        for _ in range(self.rounds):
+            centres = F.normalize(assignment.transpose(1, 2) @ features, dim=2)
+            assignment = torch.softmax(features @ centres.transpose(1, 2) / self.temperature, dim=2)
         if hard:
             chosen = F.one_hot(assignment.argmax(dim=2), assignment.shape[2]).to(assignment.dtype)
             assignment = chosen + assignment - assignment.detach()
@@ -102,8 +108,9 @@ class Head(nn.Module):
         sizes = assignment.mean(dim=1)  # (B, K)
         there = assignment[:, border].mean(dim=1)
         rare = 0.5 - there / (there + sizes + _EPS)
-        near = min(NEAR, int(border.sum()))
-        alike = (features @ features[:, border].transpose(1, 2)).topk(near, dim=2).values.mean(dim=2)  # (B, N)
+        edge = features[:, border]  # (B, n, C)
+        near = min(NEAR, edge.shape[1])
+        alike = (features @ edge.transpose(1, 2)).topk(near, dim=2).values.mean(dim=2)  # (B, N)
         spread = alike.std(dim=1, keepdim=True, unbiased=False)
         unlike = torch.where(spread < FLAT, 0.0, (alike.mean(dim=1, keepdim=True) - alike) / spread.clamp_min(FLAT))
         of_group = (unlike[:, None] @ assignment)[:, 0] / (assignment.sum(dim=1) + _EPS)  # (B, K)

@@ -61,7 +61,7 @@ def train_head(
     if all(np.array_equal(vectors[0], vectors[i]) for i in range(1, min(len(vectors), 32))):
         raise InputError("the images all look the same; HEAP learns from what differs between them, give others")
     torch.manual_seed(config.seed)
-    head = Head(vectors.shape[2], config.tokens, config.blocks, config.temperature).to(device)
+    head = Head(vectors.shape[2], config.tokens, config.blocks, config.temperature, config.rounds).to(device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.iterations)
     ring = torch.from_numpy(border).to(device)

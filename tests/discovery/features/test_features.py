@@ -45,16 +45,18 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
 
 
-def hooked_keys(model: torch.nn.Module, images: np.ndarray, patch: int) -> np.ndarray:
-    """Keys as a hook on the whole network sees them."""
+def hooked(model: torch.nn.Module, images: np.ndarray, patch: int, kind: str = "k") -> np.ndarray:
+    """Keys as a hook on the whole network sees them, or queries, values, tokens."""
     caught = []
     model = copy.deepcopy(model).eval()
     hook = model.blocks[-1].attn.qkv.register_forward_hook(lambda module, inputs, output: caught.append(output))
     mean, std = (torch.tensor(model.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     with torch.no_grad():
-        model.forward_features((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std)
+        tokens = model.forward_features((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std)
     hook.remove()
-    keys = caught[0].chunk(3, dim=2)[1][:, model.num_prefix_tokens :].transpose(1, 2)
+    if kind != "tokens":
+        tokens = caught[0].chunk(3, dim=2)["qkv".index(kind)]
+    keys = tokens[:, model.num_prefix_tokens :].transpose(1, 2)
     return keys.reshape(len(images), -1, images.shape[1] // patch, images.shape[2] // patch).numpy()
 
 
@@ -81,7 +83,7 @@ def test_sizes_may_alternate(tiny, image):
     features(image)
 
     np.testing.assert_array_equal(features(square), first)
-    np.testing.assert_allclose(first, hooked_keys(tiny, square, 16), atol=1e-4)
+    np.testing.assert_allclose(first, hooked(tiny, square, 16), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m", TINY])
@@ -90,12 +92,35 @@ def test_last_block_is_cut_without_changing_the_keys(name):
     model = timm.create_model(name, num_classes=0, dynamic_img_size=True, depth=2)
     patch, side = model.patch_embed.patch_size[0], model.patch_embed.grid_size[0]
     images = np.random.default_rng(1).integers(0, 256, (1, side * patch, side * patch, 3), dtype=np.uint8)
-    wanted = hooked_keys(model, images, patch)
+    wanted = hooked(model, images, patch)
 
     keys = ViTFeatures(model, name=name)(images)
 
     assert keys.shape == (1, 384 if "small" in name else 192, side, side)
     np.testing.assert_allclose(keys, wanted, atol=2e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"])
+@pytest.mark.parametrize("kind", ["q", "v", "tokens"])
+def test_queries_values_and_tokens_are_those_of_the_whole_network(name, kind):
+    torch.manual_seed(0)
+    patch = 14 if "dinov2" in name else 16
+    model = timm.create_model(name, num_classes=0, dynamic_img_size=True, depth=2, img_size=4 * patch)
+    images = np.random.default_rng(1).integers(0, 256, (1, 4 * patch, 4 * patch, 3), dtype=np.uint8)
+    wanted = hooked(model, images, patch, kind)
+
+    found = ViTFeatures(model, name=name, kind=kind)(images)
+
+    np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
+
+
+def test_a_kind_stands_behind_the_name_and_another_one_is_refused(tmp_path, tiny, image):
+    torch.save(timm.create_model(TINY, num_classes=0).state_dict(), tmp_path / "tiny.pth")
+    keys, values = (load_features(f"{TINY}{kind}", tmp_path / "tiny.pth", "cpu", "fp32") for kind in ("", ":v"))
+    assert (keys.name, values.name, values.dim) == (TINY, f"{TINY}:v", keys.dim)
+    assert np.abs(keys(image) - values(image)).max() > 0.01
+    with pytest.raises(InputError, match="a ViT gives q, k, v, tokens, not 'x'"):
+        load_features(f"{TINY}:x", tmp_path / "tiny.pth")
 
 
 def test_batch_equals_single_images(tiny):
