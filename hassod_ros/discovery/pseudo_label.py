@@ -332,8 +332,9 @@ def _parallel(
     cpus = int(resources.get("CPU", 1))
     if on_gpu:
         actors = int(resources["GPU"])
-    else:  # handcrafted features take a small part of an image's time, a ViT most of it
-        actors = math.ceil(cpus / 16) if plan.settings["features"] == HANDCRAFTED else cpus
+    else:  # a ViT takes most of an image's time, as do methods that learn; other work on handcrafted features little
+        light = plan.settings["features"] == HANDCRAFTED and not isinstance(plan.method, Learner)
+        actors = math.ceil(cpus / 16) if light else cpus
     source: Any = ray.data.from_items(  # Ray types a stage as if it had no arguments of its own
         # Pickled here, because Arrow would try its own types first and say so.
         [{"batch": pickle.dumps(batch)} for batch in batches],

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from hassod_ros.discovery.features import load_features
 from hassod_ros.discovery.heap import Heap, HeapConfig, NumpyHead
 from hassod_ros.discovery.heap_head.cache import FeatureCache
 from hassod_ros.discovery.heap_head.config import HeadConfig
@@ -75,6 +76,22 @@ def test_the_head_without_torch_is_the_head(grid):
         NumpyHead({}, HeadConfig())
 
 
+def test_rounds_fit_groups_to_the_image_whatever_the_tokens_are():
+    """As k-means ends: each patch is in the group whose mean it is most like."""
+    features = unit_rows(1, 60, 8)
+    own, cohesion = {}, {}
+    for rounds in (0, 40):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            grouped = Head(8, tokens=4, temperature=0.05, rounds=rounds)(features, torch.arange(10))
+        chosen = grouped.assignment[0].argmax(dim=1)
+        alike = features[0] @ grouped.groups[0].T
+        own[rounds] = float((alike.argmax(dim=1) == chosen).float().mean())
+        cohesion[rounds] = float(alike.gather(1, chosen[:, None]).mean())
+    assert own[0] < own[40] == 1.0
+    assert cohesion[40] > cohesion[0]
+
+
 @pytest.fixture(scope="module")
 def learned():
     made = make_method("heap", SMALL)
@@ -98,6 +115,10 @@ def test_objects_of_new_images_are_found_and_regions_mean_the_same_across_images
         clusters.setdefault(seed % 2, set()).add(int(found.clusters[found.labels[patch]]))
     assert all(len(each) == 1 for each in clusters.values())
     assert clusters[0] != clusters[1]
+    with pytest.raises(
+        InputError, match=r"made with colours \(4 channels, weights c\), these features are handcrafted"
+    ):
+        made.partition([made.prepare(scene(0)[0], 8)], load_features("handcrafted"), state)
     with pytest.raises(InputError, match=r"made with head"):
         open_learner("heap", tmp_path / "heap.npz", {"head.tokens": 5})
 
