@@ -120,4 +120,3 @@ def _share_seen(steps: np.ndarray, mask: np.ndarray, corner: np.ndarray, scale: 
     inside = ((points >= _BORDER) & (points < np.array([width, height]) - _BORDER)).all(axis=1)
     x, y = points[inside].astype(np.intp).T
     return float(steps[y, x].mean()) if len(x) else 0.0
-

@@ -32,7 +32,7 @@ with required("train"):
     from hassod_ros.deploy.onnx_export import set_info
     from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations, parse_predictions
     from hassod_ros.evaluation.evaluate import evaluate
-    from hassod_ros.evaluation.evidence_fit import find_examples, fit
+    from hassod_ros.evaluation.evidence_fit import QUESTIONS, find_examples, fit
     from hassod_ros.evaluation.predict import check_pictures, open_exported, predict
     from hassod_ros.evaluation.tables import COMPOSITION, composition, format_table
     from hassod_ros.runtime.evidence import CUES, MODELS, Evidence, read_evidence
@@ -56,12 +56,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--model-out", type=Path, help="also write the model with these constants, .onnx (default: no model)"
     )
     parser.add_argument(
+        "--only", nargs="+", choices=QUESTIONS, default=QUESTIONS, help="what to fit; the rest stays as it is"
+    )
+    parser.add_argument(
         "--start", type=Path, help="constants that stay where examples are too few (default: the model's)"
     )
     parser.add_argument(
         "--hold-back", type=float, default=0.2, help="share of the pictures that is kept for the table, from 0 to 0.5"
     )
     parser.add_argument("--images", type=int, default=0, help="pictures of each set, spread over it; 0: all")
+    parser.add_argument(
+        "--parts-right",
+        type=float,
+        default=0.85,
+        help="share of the found parts that shall hang on something; the more, the fewer wholes stay wholes",
+    )
     parser.add_argument("--strength", type=float, default=1.0, help="inverse of the ridge that keeps weights small")
     return parser
 
@@ -92,7 +101,7 @@ def work(options: argparse.Namespace) -> None:
         print(f"{text}: {len(kept.pictures)} pictures to learn from, {len(rest.pictures)} held back")
         learned.append(find_examples(model, kept, images, things=things))
         held_back.append((text, rest, images))
-    evidence, said = fit(learned, start, strength=options.strength)
+    evidence, said = fit(learned, start, only=options.only, parts_right=options.parts_right, strength=options.strength)
     for name, line in said.items():
         print(f"{name}: {line}")
     write_json(options.out, dataclasses.asdict(evidence), indent=1)

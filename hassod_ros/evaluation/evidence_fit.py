@@ -1,17 +1,17 @@
 """Fit the constants of `runtime.evidence` to a model's masks on annotated pictures.
 
 A logistic model a question: what the picture shows of a mask (`find_cues`) in, log-odds out. Which masks are things and
-which are scene, annotations say at once; whose parent a mask may be follows from what hangs on what. Where to decide is
-chosen afterwards: few things may be lost to the scene, and wholes and parts shall be told with equal care.
+which are scene, annotations say at once; whose parent a mask may be follows from what hangs on what. Things count by
+how well they agree, so that the best ones come first. Where to decide is chosen afterwards: few things may be lost to
+the scene, and most parts shall hang on something.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as rle
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from hassod_ros.coco import UNKNOWN
 from hassod_ros.evaluation.annotations import AnnotatedSet, Segments
 from hassod_ros.evaluation.composition import FOUND, stated_levels
+from hassod_ros.evaluation.matching import THRESHOLDS
 from hassod_ros.images import read_image
 from hassod_ros.instances import Level, ancestors_of
 from hassod_ros.masks import paste_filled, pixel_regions, run_lengths
@@ -29,12 +30,14 @@ from hassod_ros.runtime.evidence import CUES, Evidence
 from hassod_ros.runtime.postprocess import PostprocessOptions, find_maps, maps_cues, select_rows
 from hassod_ros.runtime.preprocess import letterbox
 
+QUESTIONS = ("thing", "scene", "parents")
+
 _ON_STUFF = 0.5  # share of a mask that has to lie on stuff
 _INSIDE = 0.5  # share of an annotation that has to lie in another one to belong there
 _FEWEST = 50  # examples of either kind that a model is fitted to
 _DECIMALS = 3
 _LOST = 0.05  # share of the things that may be taken for scene
-_WIDEST = 10  # log-odds by which the limit for parents is moved at most
+_WIDEST = 10  # log-odds by which the limit for parents is moved at most, in tenths
 
 
 @dataclass(frozen=True)
@@ -43,18 +46,21 @@ class Examples:
 
     Attributes:
         cues: (N, C) float32, of the masks of all pictures.
-        thing: (N,) int8, 1 where a mask agrees with an annotated thing or part, 0 where not, -1 where nobody knows.
+        thing: (N,) int8, 1 where a mask agrees most of all with an annotated thing or part, 0 where it does not or
+            another one does so better, -1 where nobody knows.
+        quality: (N,) float32, share of COCO's ten IoU thresholds that it passes as such.
         scene: (N,) int8, likewise, where most of it is stuff.
         pairs: (P, 2) int64, a mask and one that covers it.
         related: (P,) bool, whether the second one is what the first one belongs to.
         whole: (P,) bool, whether the first one is a whole, so that nothing is.
-        weights: (P,) float64; those of one mask are the same, and those of a set have a sum of 1.
+        weights: (P,) float64, what each pair counts; 0 for a part none of whose ancestors was found.
         alone: (2,) int64, parts and wholes that no mask covers.
 
     """
 
     cues: np.ndarray
     thing: np.ndarray
+    quality: np.ndarray
     scene: np.ndarray
     pairs: np.ndarray
     related: np.ndarray
@@ -69,6 +75,7 @@ class Examples:
         return cls(
             cues=np.concatenate([part.cues for part in parts]),
             thing=np.concatenate([part.thing for part in parts]),
+            quality=np.concatenate([part.quality for part in parts]),
             scene=np.concatenate([part.scene for part in parts]),
             pairs=np.concatenate([part.pairs + start for part, start in zip(parts, starts, strict=True)]),
             related=np.concatenate([part.related for part in parts]),
@@ -114,31 +121,31 @@ def find_examples(
     finally:
         backend.close()
     joined = Examples.join(found)
-    return replace(joined, weights=joined.weights / max(joined.weights.sum(), 1))
+    kinds = [joined.weights * (joined.whole == is_whole) for is_whole in (True, False)]
+    return replace(joined, weights=sum(kind / max(kind.sum(), 1) for kind in kinds))  # wholes count as much as parts
 
 
 def _judge(cues: np.ndarray, masks: list[dict], truth: Segments, cover: float, *, things: bool) -> Examples:
     """The examples of one picture."""
-    unknown = np.full(len(masks), -1, np.int8)
-    if not len(truth) or not masks:
-        none = np.zeros(0, bool)
-        return Examples(
-            cues, unknown, unknown, np.zeros((0, 2), np.int64), none, none, np.zeros(0), np.zeros(2, np.int64)
-        )
     others = np.flatnonzero(~truth.scene & ~truth.crowd)
     annotations = truth.select(others)
     assert annotations.masks is not None  # the set has masks
-    empty = np.zeros((len(masks), 0))
-    ious = rle.iou(masks, annotations.masks, [0] * len(others)) if len(others) else empty
-    thing, scene = unknown.copy(), unknown.copy()
-    if things:
-        best = ious.max(axis=1, initial=0)
-        covered = _covered(masks, truth, truth.crowd)
-        thing[:] = best >= FOUND
-        thing[(best < FOUND) & (covered > _ON_STUFF)] = -1  # one of a crowd
+    count = len(masks)
+    ious = np.zeros((count, 0))
+    if count and len(others):
+        ious = np.asarray(rle.iou(masks, annotations.masks, [0] * len(others)))
+    thing, scene = np.full((2, count), -1, np.int8)
+    quality = np.zeros(count, np.float32)
+    if things and count:
+        agrees = ious.max(axis=1, initial=0) >= FOUND
+        speakers = ious.argmax(axis=0)
+        overlap = ious[speakers, np.arange(len(others))]
+        np.maximum.at(quality, speakers, (overlap[:, None] >= THRESHOLDS).mean(axis=1).astype(np.float32))
+        thing[:] = quality > 0
+        thing[~agrees & (_covered(masks, truth, truth.crowd) > _ON_STUFF)] = -1  # one of a crowd
         if truth.scene.any():
-            scene[:] = (_covered(masks, truth, truth.scene) > _ON_STUFF) & (best < FOUND)
-    return Examples(cues, thing, scene, *_pairs(masks, annotations, ious, cover))
+            scene[:] = (_covered(masks, truth, truth.scene) > _ON_STUFF) & ~agrees
+    return Examples(cues, thing, quality, scene, *_pairs(masks, annotations, ious, cover))
 
 
 def _covered(masks: list[dict], truth: Segments, chosen: np.ndarray) -> np.ndarray:
@@ -157,61 +164,110 @@ def _pairs(masks: list[dict], truth: Segments, ious: np.ndarray, cover: float) -
 
     """
     assert truth.masks is not None  # the set has masks
+    if not masks or not len(truth):
+        return np.zeros((0, 2), np.int64), np.zeros(0, bool), np.zeros(0, bool), np.zeros(0), np.zeros(2, np.int64)
     lies_in = np.asarray(rle.iou(masks, masks, [1] * len(masks)))  # (N, N) share of the row that lies in the column
     areas = rle.area(masks).astype(np.float64)
-    inside = np.asarray(rle.iou(truth.masks, truth.masks, [1] * len(truth))) if len(truth) else np.zeros((0, 0))
+    inside = np.asarray(rle.iou(truth.masks, truth.masks, [1] * len(truth)))
     levels = stated_levels(truth, inside)
     belongs = ancestors_of(truth.parents) | ((inside >= _INSIDE) & (truth.areas[None] > truth.areas[:, None]))
     belongs &= (levels != Level.WHOLE)[:, None]
-    speakers = ious.argmax(axis=0) if len(truth) else np.zeros(0, np.intp)
+    speakers = ious.argmax(axis=0)
     asked = np.flatnonzero((ious[speakers, np.arange(len(truth))] >= FOUND) & (levels != UNKNOWN))
     children = speakers[asked]
     covering = (lies_in[children] >= cover) & (areas > areas[children, None])  # (A, N)
     hangs = belongs[asked].astype(np.float32) @ (ious >= FOUND).T.astype(np.float32) > 0  # (A, N)
     child, parent = np.nonzero(covering)
     whole = (levels == Level.WHOLE)[asked]
+    told = whole | (covering & hangs).any(axis=1)
     return (
         np.stack([children[child], parent], axis=1),
         hangs[child, parent],
         whole[child],
-        1 / np.count_nonzero(covering, axis=1)[child],
+        (told / np.maximum(np.count_nonzero(covering, axis=1), 1))[child],
         np.bincount(whole[~covering.any(axis=1)], minlength=2),
     )
 
 
-def fit(sets: Sequence[Examples], start: Evidence, *, strength: float = 1.0) -> tuple[Evidence, dict[str, str]]:
-    """The constants that explain the examples best; each set counts the same among pairs.
+def fit(
+    sets: Sequence[Examples],
+    start: Evidence,
+    *,
+    only: Collection[str] = QUESTIONS,
+    parts_right: float = 0.85,
+    strength: float = 1.0,
+) -> tuple[Evidence, dict[str, str]]:
+    """The constants that explain the examples best.
 
     Args:
-        sets: Examples of one or several sets.
+        sets: Examples of one or several sets; each counts the same where parents are asked for.
         start: What is not learned is taken from it.
+        only: Which of `QUESTIONS` to learn.
+        parts_right: Share of the found parts that shall hang on something; the more, the fewer wholes stay wholes.
         strength: Inverse of the ridge, on cues of unit deviation.
 
     Returns:
-        The constants, and for each model what it was fitted to, or why it was not.
+        The constants, and for each question what they were fitted to, or why they were not.
 
     """
-    all_examples, said = Examples.join(list(sets)), {}
-    cues, large = all_examples.cues, np.exp(all_examples.cues[:, CUES.index("area")]) > start.scene_area
-    constants: dict[str, Any] = {}
-    for name, labels, asked in (
-        ("thing", all_examples.thing, all_examples.thing >= 0),
-        ("scene", all_examples.scene, (all_examples.scene >= 0) & large),
-    ):
-        found = _logistic(cues[asked], labels[asked] > 0, None, strength)
-        said[name] = _said(labels[asked] > 0, fitted=found is not None)
-        if found is not None:
-            if name == "scene":
-                things = cues[(all_examples.thing > 0) & large]
-                found[-1] -= max(0.0, np.quantile(things @ found[:-1] + found[-1], 1 - _LOST))
-            constants[name] = _rounded(found)
-    found = _logistic(_both(all_examples), all_examples.related, all_examples.weights, strength)
-    said["parent"] = said["child"] = _said(all_examples.related, fitted=found is not None)
-    if found is not None:
-        found[-1] += _middle(sets, lambda each: _both(each) @ found[:-1] + found[-1])
-        constants["parent"] = _rounded([*found[: len(CUES)], found[-1]])
-        constants["child"] = _rounded([*found[len(CUES) : -1], 0.0])
-    return replace(start, **constants), said
+    examples = Examples.join(list(sets))
+    labels = {
+        "thing": examples.thing[examples.thing >= 0] > 0,
+        "scene": examples.scene[_large_known(examples, start)] > 0,
+        "parents": examples.related[examples.weights > 0],
+    }
+    constants, said = start, {}
+    for question in (name for name in QUESTIONS if name in only):
+        yes = int(np.count_nonzero(labels[question]))
+        no = len(labels[question]) - yes
+        said[question] = f"fitted to {yes} examples and {no} of the contrary"
+        if min(yes, no) < _FEWEST:
+            said[question] = f"kept: {yes} examples and {no} of the contrary are too few, {_FEWEST} of each are needed"
+        elif question == "thing":
+            constants = replace(constants, thing=_thing(examples, strength))
+        elif question == "scene":
+            constants = replace(constants, scene=_scene(examples, start, strength))
+        else:
+            parent, child = _parents(sets, examples, parts_right, strength)
+            constants = replace(constants, parent=parent, child=child)
+    return constants, said
+
+
+def _thing(examples: Examples, strength: float) -> tuple[float, ...]:
+    """In an order that follows `quality`; calibrated to `thing` afterwards."""
+    known = examples.thing >= 0
+    cues, quality = examples.cues[known], examples.quality[known]
+    good, weights = np.repeat([True, False], len(cues)), np.concatenate([quality, 1 - quality])
+    found = _logistic(np.concatenate([cues, cues]), good, weights, strength)
+    odds = cues @ found[:-1] + found[-1]
+    scale = LogisticRegression(C=np.inf).fit(odds[:, None], examples.thing[known])  # Platt, 1999
+    found *= scale.coef_[0, 0]
+    found[-1] += scale.intercept_[0]
+    return _rounded(found)
+
+
+def _scene(examples: Examples, start: Evidence, strength: float) -> tuple[float, ...]:
+    known = _large_known(examples, start)
+    found = _logistic(examples.cues[known], examples.scene[known] > 0, None, strength)
+    things = examples.cues[known & (examples.quality > 0)]
+    if len(things):
+        found[-1] -= max(0.0, np.quantile(things @ found[:-1] + found[-1], 1 - _LOST))
+    return _rounded(found)
+
+
+def _large_known(examples: Examples, start: Evidence) -> np.ndarray:
+    """(N,) bool, masks of which it is known whether they are scene, and that may be."""
+    return (examples.scene >= 0) & (np.exp(examples.cues[:, CUES.index("area")]) > start.scene_area)
+
+
+def _parents(
+    sets: Sequence[Examples], examples: Examples, parts_right: float, strength: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The constants of `parent` and of `child`, whose sum decides."""
+    counted = examples.weights > 0
+    found = _logistic(_both(examples)[counted], examples.related[counted], examples.weights[counted], strength)
+    found[-1] += _shift(sets, lambda each: _both(each) @ found[:-1] + found[-1], parts_right)
+    return _rounded([*found[: len(CUES)], found[-1]]), _rounded([*found[len(CUES) : -1], 0.0])
 
 
 def _both(examples: Examples) -> np.ndarray:
@@ -219,32 +275,27 @@ def _both(examples: Examples) -> np.ndarray:
     return np.concatenate([examples.cues[examples.pairs[:, 1]], examples.cues[examples.pairs[:, 0]]], axis=1)
 
 
-def _middle(sets: Sequence[Examples], odds_of: Callable[[Examples], np.ndarray]) -> float:
-    """What to add to the log-odds of pairs so that as many wholes are told as parts, sets counted alike.
+def _shift(sets: Sequence[Examples], odds_of: Callable[[Examples], np.ndarray], parts_right: float) -> float:
+    """What to add to the log-odds of pairs so that a share of the parts hangs on something, sets counted alike.
 
-    A whole is told when none of what covers it may be its parent, a part when one may.
+    A part is told when one of the masks that cover it may be its parent; every more that may is a whole less.
     """
     limits = np.linspace(-_WIDEST, _WIDEST, 20 * _WIDEST + 1)
-    told: dict[bool, list[np.ndarray]] = {True: [], False: []}
+    hanging = []
     for examples in sets:
         best = np.full(len(examples.cues), -np.inf)
         np.maximum.at(best, examples.pairs[:, 0], odds_of(examples))
-        for is_whole in told:
-            of_kind = best[np.unique(examples.pairs[examples.whole == is_whole, 0])]
-            count = len(of_kind) + int(examples.alone[int(is_whole)])
-            if count:
-                hanging = np.count_nonzero(of_kind[:, None] > limits, axis=0) / count
-                told[is_whole].append(1 - hanging if is_whole else hanging)
-    if not told[True] or not told[False]:
+        parts = best[np.unique(examples.pairs[~examples.whole, 0])]
+        if count := len(parts) + int(examples.alone[0]):
+            hanging.append(np.count_nonzero(parts[:, None] > limits, axis=0) / count)
+    if not hanging:
         return 0.0
-    worse = np.minimum(np.mean(told[True], axis=0), np.mean(told[False], axis=0))
-    return -float(limits[np.argmax(worse)])
+    enough = np.flatnonzero(np.mean(hanging, axis=0) >= parts_right)
+    return -float(limits[enough[-1] if len(enough) else 0])
 
 
-def _logistic(values: np.ndarray, labels: np.ndarray, weights: np.ndarray | None, strength: float) -> np.ndarray | None:
-    """Weights and bias (C + 1,), or None where examples are too few."""
-    if min(np.count_nonzero(labels), np.count_nonzero(~labels)) < _FEWEST:
-        return None
+def _logistic(values: np.ndarray, labels: np.ndarray, weights: np.ndarray | None, strength: float) -> np.ndarray:
+    """Weights and bias (C + 1,)."""
     mean, deviation = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
     if weights is not None:
         weights = weights * len(weights) / weights.sum()
@@ -255,8 +306,3 @@ def _logistic(values: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
 
 def _rounded(values: np.ndarray | Sequence[float]) -> tuple[float, ...]:
     return tuple(round(float(value), _DECIMALS) for value in values)
-
-
-def _said(labels: np.ndarray, *, fitted: bool) -> str:
-    counts = f"{np.count_nonzero(labels)} examples and {np.count_nonzero(~labels)} of the contrary"
-    return f"fitted to {counts}" if fitted else f"kept: {counts} are too few, {_FEWEST} of each are needed"

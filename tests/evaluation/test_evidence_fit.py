@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from hassod_ros.evaluation.evidence_fit import Examples, fit
 from hassod_ros.runtime.evidence import CUES, MODELS, Evidence
@@ -24,6 +25,7 @@ def examples(seed: int, count: int = 3000) -> Examples:
     return Examples(
         cues,
         thing.astype(np.int8),
+        thing.astype(np.float32),
         scene.astype(np.int8),
         pairs,
         related,
@@ -45,6 +47,9 @@ def test_what_made_the_examples_is_found_again():
     assert found.parent[SHARP] > 1
     assert found.child[CONTRAST] > 1
     assert found.child[-1] == 0
+    alone, said = fit([examples(0)], NOTHING, only=["scene"], strength=100)
+    assert alone == dataclasses.replace(NOTHING, scene=found.scene)
+    assert list(said) == ["scene"]
     assert (found.scene_area, found.same) == (NOTHING.scene_area, NOTHING.same)
 
 
@@ -68,20 +73,18 @@ def test_few_things_are_lost_to_the_scene():
     assert 0.03 < lost <= 0.051
 
 
-def test_wholes_and_parts_are_told_with_equal_care_however_many_there_are():
-    many = examples(0)
-    keep = many.whole | (np.arange(len(many.whole)) % 6 == 0)  # one part in six
-    few = dataclasses.replace(
-        many, **{name: getattr(many, name)[keep] for name in ("pairs", "related", "whole", "weights")}
-    )
-    found, _ = fit([few], NOTHING)
-    allowed = found.judge(few.cues).allowed[few.pairs[:, 0], few.pairs[:, 1]]
-    best = np.zeros(len(few.cues), bool)
-    np.logical_or.at(best, few.pairs[:, 0], allowed)
-    wholes = ~best[np.unique(few.pairs[few.whole, 0])]
-    parts = best[np.unique(few.pairs[~few.whole, 0])]
-    assert wholes.mean() > 0.75
-    assert abs(wholes.mean() - parts.mean()) < 0.15
+@pytest.mark.parametrize("share", [0.6, 0.9])
+def test_as_many_parts_hang_on_something_as_are_asked_for(share):
+    sets = [examples(0), examples(1)]
+    found, _ = fit(sets, NOTHING, parts_right=share)
+    hanging = []
+    for each in sets:
+        parent = each.cues[each.pairs[:, 1]] @ np.array(found.parent[:-1])
+        odds = parent + each.cues[each.pairs[:, 0]] @ np.array(found.child[:-1]) + found.parent[-1]
+        best = np.full(len(each.cues), -np.inf)
+        np.maximum.at(best, each.pairs[:, 0], odds)
+        hanging.append((best[np.unique(each.pairs[~each.whole, 0])] > 0).mean())
+    assert share - 0.01 <= np.mean(hanging) < share + 0.05
 
 
 def test_what_too_few_examples_tell_is_kept():
