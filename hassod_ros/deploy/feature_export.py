@@ -26,9 +26,9 @@ from hassod_ros.files import atomic_path, revision
 from hassod_ros.images import list_images, read_image
 
 MIN_COSINE = 0.9999
-MAX_FOREGROUND = 1e-3  # difference of a patch's foreground
+MAX_ODDS = 1e-2  # difference of a patch's log-odds of foreground
 MIN_LABELS = 0.999  # share of patches in the same region
-HEAP_OUTPUTS = ("foreground", "labels", "groups", "clusters")
+HEAP_OUTPUTS = ("odds", "labels", "groups", "clusters")
 _PARITY_IMAGES = 4
 
 
@@ -75,7 +75,7 @@ class HeapGraph(nn.Module):
         self.register_buffer("centres", torch.from_numpy(state.arrays["class_centres"]))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, H, W, 3) uint8 -> keys (B, C, h, w), foreground (B, h, w) float32, labels (B, h, w) int32, groups
+        """(B, H, W, 3) uint8 -> keys (B, C, h, w), odds (B, h, w) float32, labels (B, h, w) int32, groups
         (B, K, C) float32, clusters (B, K) int32.
         """
         keys = self.features(images)
@@ -83,7 +83,7 @@ class HeapGraph(nn.Module):
         grouped = self.head(vectors, self.border)
         labels = grouped.assignment.argmax(dim=2).to(torch.int32).unflatten(1, self.features.grid)
         clusters = (grouped.groups @ self.centres.T).argmax(dim=2).to(torch.int32)
-        return keys, grouped.foreground.unflatten(1, self.features.grid), labels, grouped.groups, clusters
+        return keys, grouped.odds.unflatten(1, self.features.grid), labels, grouped.groups, clusters
 
 
 def export_features(
@@ -188,15 +188,15 @@ def _check_head(
     for path in paths:
         image = _stretched(path, size, batch)
         with torch.no_grad():
-            _, foreground, labels, *_ = module(torch.from_numpy(image))
-        found, regions = session.run(["foreground", "labels"], {"images": image})
-        apart = max(apart, float(np.abs(found - foreground.numpy()).max()))
+            _, odds, labels, *_ = module(torch.from_numpy(image))
+        found, regions = session.run(["odds", "labels"], {"images": image})
+        apart = max(apart, float(np.abs(found - odds.numpy()).max()))
         same = min(same, float((regions == labels.numpy()).mean()))
     report(
-        f"  foreground of torch and ONNX Runtime: at most {apart:.1e} apart ({MAX_FOREGROUND} is allowed), "
+        f"  foreground of torch and ONNX Runtime: at most {apart:.1e} apart ({MAX_ODDS} is allowed), "
         f"{same:.2%} of the patches in the same region ({MIN_LABELS:.1%} is needed)"
     )
-    if not (apart <= MAX_FOREGROUND and same >= MIN_LABELS):
+    if not (apart <= MAX_ODDS and same >= MIN_LABELS):
         raise InputError(f"the exported head is not the trained one: foreground {apart:.1e} apart; nothing was written")
 
 

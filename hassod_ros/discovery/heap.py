@@ -111,7 +111,7 @@ class Heap(PatchLearner):
         border = on_the_border(grid).ravel()
         regions = []
         for each in vectors:
-            _, groups, _, sizes = runner(each.astype(np.float32), border)
+            _, groups, _, _, sizes = runner(each.astype(np.float32), border)
             regions.append(groups[sizes > _USED])
         arrays["class_centres"] = cluster(np.concatenate(regions), self.config.classes, self.config.head.seed, least=1)
         return State(NAME, asdict(self.config), dict(features), arrays)
@@ -137,9 +137,9 @@ class Heap(PatchLearner):
     def regions(features: np.ndarray, head: NumpyHead, centres: np.ndarray) -> Regions:
         """What a head makes of (C, h, w) features."""
         grid = (features.shape[1], features.shape[2])
-        assignment, groups, scores, _ = head(vectors_of(features), on_the_border(grid).ravel())
+        assignment, groups, _, odds, _ = head(vectors_of(features), on_the_border(grid).ravel())
         labels = assignment.argmax(axis=1).astype(np.int32).reshape(grid)
-        chosen = above_otsu(assignment @ scores).reshape(grid).astype(np.float32)
+        chosen = above_otsu(odds).reshape(grid).astype(np.float32)
         clusters = nearest(groups, centres)[0].astype(np.int32)
         return Regions(chosen, labels, labels, groups, clusters)
 
@@ -188,7 +188,7 @@ class NumpyHead:
 
     def __call__(
         self, features: np.ndarray, border: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Group the patches of one image.
 
         Args:
@@ -196,7 +196,7 @@ class NumpyHead:
             border: (N,) bool, the patches on the image's border.
 
         Returns:
-            assignment (N, K), groups (K, C) of length 1, scores (K,), sizes (K,), see `network.Grouped`.
+            assignment (N, K), groups (K, C) of length 1, scores (K,), odds (N,), sizes (K,), see `network.Grouped`.
 
         """
         tokens = self._w["tokens"]
@@ -208,15 +208,15 @@ class NumpyHead:
             centres = unit(assignment.T @ features)
             assignment = softmax(features @ centres.T / self._config.temperature, axis=1)
         groups, sizes = unit(assignment.T @ features), assignment.mean(axis=0)
-        cues = self._cues(features, border, assignment, sizes)
-        scores = expit(groups @ self._w["look"] + cues @ self._w["place"] + self._w["bias"])
-        return assignment, groups, scores, sizes
+        unlike = unlike_border(features, border)
+        cues = self._cues(unlike, border, assignment, sizes)
+        logits = groups @ self._w["look"] + cues @ self._w["place"] + self._w["bias"]
+        return assignment, groups, expit(logits), assignment @ logits + unlike, sizes
 
     @staticmethod
-    def _cues(features: np.ndarray, border: np.ndarray, assignment: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    def _cues(unlike: np.ndarray, border: np.ndarray, assignment: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         there = assignment[border].mean(axis=0)
         rare = 0.5 - there / (there + sizes + _EPS)
-        unlike = unlike_border(features, border)
         of_group = unlike @ assignment / (assignment.sum(axis=0) + _EPS)
         return np.stack([rare, of_group / 2], axis=1)
 

@@ -68,7 +68,9 @@ def test_the_head_without_torch_is_the_head(grid):
     arrays = {f"head.{name}": value.detach().numpy() for name, value in head.state_dict().items()}
     for i in range(2):
         found = NumpyHead(arrays, HeadConfig(tokens=5))(features[i].numpy(), border)
-        for one, other in zip(found, (wanted.assignment, wanted.groups, wanted.scores, wanted.sizes), strict=True):
+        for one, other in zip(
+            found, (wanted.assignment, wanted.groups, wanted.scores, wanted.odds, wanted.sizes), strict=True
+        ):
             np.testing.assert_allclose(one, other[i].numpy(), atol=2e-5)
     hard = head(features, torch.from_numpy(border), hard=True).assignment
     assert set(hard.detach().round(decimals=4).unique().tolist()) == {0.0, 1.0}

@@ -30,6 +30,8 @@ class Grouped:
         assignment: (B, N, K), share of each patch in each group; adds up to 1 over K.
         groups: (B, K, C) of length 1, mean feature of each group.
         scores: (B, K) in (0, 1), how much each group is foreground.
+        odds: (B, N), log-odds of each patch: those of its groups and how unlike the border it is itself. Where the
+            scores of several groups are nearly 1, these still tell which is more.
         sizes: (B, K) in [0, 1], share of the patches in each group; adds up to 1.
 
     """
@@ -37,6 +39,7 @@ class Grouped:
     assignment: Tensor
     groups: Tensor
     scores: Tensor
+    odds: Tensor
     sizes: Tensor
 
     @property
@@ -95,11 +98,13 @@ class Head(nn.Module):
         sums = assignment.transpose(1, 2) @ features  # (B, K, C)
         groups = F.normalize(sums, dim=2)
         sizes = assignment.mean(dim=1)
-        scores = torch.sigmoid(groups @ self.look + self.cues(features, border, assignment) @ self.place + self.bias)
-        return Grouped(assignment, groups, scores, sizes)
+        unlike = self.unlike(features, border)
+        logits = groups @ self.look + self.cues(unlike, border, assignment) @ self.place + self.bias  # (B, K)
+        odds = (assignment @ logits[..., None])[..., 0] + unlike
+        return Grouped(assignment, groups, torch.sigmoid(logits), odds, sizes)
 
     @staticmethod
-    def cues(features: Tensor, border: Tensor, assignment: Tensor) -> Tensor:
+    def cues(unlike: Tensor, border: Tensor, assignment: Tensor) -> Tensor:
         """(B, K, 2) of each group, above 0 for foreground.
 
         How much rarer it is on the border than elsewhere (0.5 - its share of the border / (that + its share of all)),
@@ -108,13 +113,17 @@ class Head(nn.Module):
         sizes = assignment.mean(dim=1)  # (B, K)
         there = assignment[:, border].mean(dim=1)
         rare = 0.5 - there / (there + sizes + _EPS)
+        of_group = (unlike[:, None] @ assignment)[:, 0] / (assignment.sum(dim=1) + _EPS)  # (B, K)
+        return torch.stack([rare, of_group / 2], dim=2).detach()
+
+    @staticmethod
+    def unlike(features: Tensor, border: Tensor) -> Tensor:
+        """(B, N), how unlike the border each patch is; see `regions.unlike_border`."""
         edge = features[:, border]  # (B, n, C)
         near = min(NEAR, edge.shape[1])
         alike = (features @ edge.transpose(1, 2)).topk(near, dim=2).values.mean(dim=2)  # (B, N)
         spread = alike.std(dim=1, keepdim=True, unbiased=False)
-        unlike = torch.where(spread < FLAT, 0.0, (alike.mean(dim=1, keepdim=True) - alike) / spread.clamp_min(FLAT))
-        of_group = (unlike[:, None] @ assignment)[:, 0] / (assignment.sum(dim=1) + _EPS)  # (B, K)
-        return torch.stack([rare, of_group / 2], dim=2).detach()
+        return torch.where(spread < FLAT, 0.0, (alike.mean(dim=1, keepdim=True) - alike) / spread.clamp_min(FLAT))
 
 
 class Block(nn.Module):
