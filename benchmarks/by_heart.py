@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = script_parser("by_heart", __doc__)
     parser.add_argument("--images", required=True, help="folder (or list) of photographs")
     parser.add_argument("--count", type=int, default=20, help="how many of them, evenly spread")
-    parser.add_argument("--iterations", type=int, default=1500, help="steps of 2 photographs")
+    parser.add_argument("--iterations", type=int, default=1200, help="steps of 2 photographs")
     parser.add_argument("--side", type=int, default=128, help="shorter side that is learned, px")
     parser.add_argument("--out", required=True, help="folder for labels, weights and pictures; a run there goes on")
     given = parser.parse_args(arguments)
@@ -189,7 +189,7 @@ def measure(detector: Detector, labels: Path, recipe: Recipe, out: Path) -> dict
             Image.fromarray(np.hstack([image, draw(image, own), draw(image, best)])).save(out / f"drawn_{number}.png")
     return {
         name: (scores := evaluate(annotated, parse_predictions(results, annotated))["mask"])
-        | {key: value if key == "pairs" else 100 * value for key, value in scores["parents"].items() if "pair" in key}
+        | {key: value for key, value in scores["parents"].items() if "pair" in key}
         for name, results in found.items()
     }
 

@@ -51,6 +51,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "the paper's thresholds": {"thresholds": list(SohesConfig().thresholds)},
     "no crf": {"crf": None},
 }
+PAIRS = ("pair_precision", "pair_recall", "pair_F1")  # where annotations state who is whose part
 COLUMNS = ("AR@100", "AR@1000", "AR_small", "AR_medium", "AR_large", "masks", "deepest", "s/image", "time")
 
 
@@ -104,7 +105,8 @@ def work(options: argparse.Namespace) -> None:
         for row in table.values():
             row["time"] = f"{row['s/image'] / first['s/image']:.2f}x"
         print(f"\n{truth}: {len(annotated.pictures)} images, {options.features} features, masks, per cent; one core")
-        print(format_table({name: row | {"s/image": f"{row['s/image']:.2f}"} for name, row in table.items()}, COLUMNS))
+        columns = [*COLUMNS, *(pair for pair in PAIRS if pair in first)]
+        print(format_table({name: row | {"s/image": f"{row['s/image']:.2f}"} for name, row in table.items()}, columns))
         figures["sets"][text] = {"images": len(annotated.pictures), "rows": table}
         if options.out:
             write_json(options.out, clean(figures), indent=1)
@@ -133,16 +135,18 @@ def measure(
             seconds[name] += time.process_time() - start
             counts[name] += len(found)
             depths[name] = max(depths[name], _depth(found.parents))
-            for entry in to_coco(found, picture.image_id):
-                del entry["id"], entry["parent_id"]
-                results[name].append(entry)
+            results[name] += to_coco(found, picture.image_id, first_id=len(results[name]) + 1)
         print(f"\r{number} of {len(annotated.pictures)} images", end="", file=sys.stderr, flush=True)
     pictures = len(annotated.pictures)
+    scores = {
+        name: evaluate(annotated, parse_predictions(entries, annotated))["mask"] for name, entries in results.items()
+    }
     return {
-        name: evaluate(annotated, parse_predictions(entries, annotated))["mask"]
+        name: scores[name]
+        | {pair: scores[name]["parents"][pair] for pair in PAIRS if pair in scores[name].get("parents", {})}
         | {"masks": f"{counts[name] / pictures:.0f}", "deepest": f"{depths[name]:.0f}"}
         | {"s/image": seconds[name] / pictures}
-        for name, entries in results.items()
+        for name in methods
     }
 
 
