@@ -47,6 +47,7 @@ from hassod_ros.learning.config import DataConfig, Recipe, RunConfig, StageConfi
 from hassod_ros.learning.stages import burn_in
 
 COLUMNS = ("AR@10", "AR@100", "AP", "pair_precision", "pair_recall", "pair_F1", "pairs")
+COVERS = (0.5, 0.75, 0.9)  # the first is the default
 SHOWN = 4  # pictures drawn
 LEAST = 0.01  # share of a picture that a label covers: 35 a picture, so that 100 detections can reach them all
 
@@ -174,17 +175,15 @@ def measure(detector: Detector, labels: Path, recipe: Recipe, out: Path) -> dict
         view = input_size(size, recipe.data.short_sides[0], recipe.data.max_side)
         pixels = functional.resize(torch.from_numpy(image).permute(2, 0, 1), list(view))
         (predictions,) = detector(pixels[None].float())
-        ways = {
-            "ancestor head": predictions.to_instances(size, cover=0.0),
-            "ancestor head, covered": predictions.to_instances(size),
-        }
-        ways |= {f"coverage {cover}": _by_coverage(ways["ancestor head"], cover) for cover in (0.75, 0.9)}
+        ways = {"ancestor head": predictions.to_instances(size, cover=0.0)}
+        ways |= {f"head and coverage {cover}": predictions.to_instances(size, cover=cover) for cover in COVERS}
+        ways |= {f"coverage {cover}": _by_coverage(ways["ancestor head"], cover) for cover in COVERS[1:]}
         for name, instances in ways.items():
             results = found.setdefault(name, [])
             results += to_coco(instances, picture.image_id, first_id=len(results) + 1)
         if number < SHOWN:
             own = from_coco([each for each in entries if each["image_id"] == picture.image_id], size)
-            best = ways["ancestor head, covered"]
+            best = ways[f"head and coverage {COVERS[0]}"]
             best = best.select(np.flatnonzero(best.scores > 0.5))
             Image.fromarray(np.hstack([image, draw(image, own), draw(image, best)])).save(out / f"drawn_{number}.png")
     return {
