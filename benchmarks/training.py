@@ -3,12 +3,14 @@
 Each row runs in a process of its own, so that its peak memory is its own. Both learn from the same batches, in the
 order of the recipe, with SGD; torchvision's model sees them at the same size.
 
-python benchmarks/training.py --images photos --annotations labels.json --size 480 --batch 4 --steps 10
+python benchmarks/training.py --images photos --annotations labels.json --size 480 --batch 4 --steps 10 --compile
+python benchmarks/training.py --parts
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 from torchvision.ops import roi_align
 
@@ -45,7 +48,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="loading processes (%(default)s)")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=2, help="repetitions; the fastest counts (%(default)s)")
-    parser.add_argument("--parts", action="store_true", help="parts of a step alone: as it was, and as it is")
+    parser.add_argument("--parts", action="store_true", help="parts of a step alone: plainly, and as they are done")
+    parser.add_argument("--compile", action="store_true", help="a row with trunk and pyramid by torch.compile as well")
     parser.add_argument("--row", choices=sorted(ROWS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.parts:
@@ -56,9 +60,10 @@ def main() -> int:
     if options.row:
         print(json.dumps(measure(options)))
         return 0
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in ROWS}
+    rows = [name for name in ROWS if options.compile or name != "compiled"]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
     for _ in range(options.rounds):  # rows take turns: whatever else the machine does meets all of them
-        for name in ROWS:
+        for name in rows:
             command = [sys.executable, __file__, *sys.argv[1:], "--row", name]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
@@ -76,7 +81,7 @@ def main() -> int:
 
 
 def parts() -> None:
-    """Mask targets of 256 boxes of 13 objects at 800 x 1066, and clipping of a ResNet-50 detector's gradients."""
+    """Mask targets of 256 boxes of 13 objects at 800 x 1066; a ResNet-50 detector's clipping, update, average, log."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     random = torch.Generator().manual_seed(0)
     masks = torch.rand(13, 800, 1066, generator=random).to(device) > 0.5
@@ -96,19 +101,37 @@ def parts() -> None:
     assert torch.equal(gathered(), indexed())
     detector = CascadeMaskRCNN(DetectorConfig()).to(device)
     for parameter in detector.parameters():
-        parameter.grad = torch.ones_like(parameter)
+        parameter.grad = torch.full_like(parameter, 1e-9)
+    plain = torch.optim.SGD(detector.parameters(), lr=1e-9, momentum=0.9, foreach=False)
+    fused = torch.optim.SGD(detector.parameters(), lr=1e-9, momentum=0.9, fused=True)
+    mean, decay = copy.deepcopy(detector), get_ema_multi_avg_fn(0.9996)
+    pairs = [
+        (one.detach(), other.detach()) for one, other in zip(mean.parameters(), detector.parameters(), strict=True)
+    ]
+    teacher, student = (list(side) for side in zip(*pairs, strict=True))
+    terms = list(torch.rand(24, generator=random).to(device))
 
     def one_by_one() -> None:
         for parameter in detector.parameters():
             torch.nn.utils.clip_grad_norm_(parameter, 1.0)
+
+    def averaged() -> None:
+        for one, other in pairs:
+            one.mul_(0.9996).add_(other, alpha=1 - 0.9996)
 
     rows = {
         "mask targets, a plane for every box": (gathered, 256 * masks[0].numel() * 4),
         "mask targets, the object as RoIAlign's batch index": (indexed, masks.numel() * 4),
         "clipping, one parameter after the other": (one_by_one, 0),
         "clipping, all parameters in one go": (lambda: clip_gradients(detector, StageConfig()), 0),
+        "SGD, one parameter after the other": (plain.step, 0),
+        "SGD, fused": (fused.step, 0),
+        "the teacher's average, one parameter after the other": (averaged, 0),
+        "the teacher's average, all in one go": (lambda: decay(teacher, student, torch.tensor(1)), 0),
+        "24 terms of the loss, each asked for": (lambda: [float(term) for term in terms], 0),
+        "24 terms of the loss, added up where they are": (lambda: [term + term for term in terms], 0),
     }
-    print(f"{'':52}{'CPU s' if device.type == 'cpu' else 's':>8}{'planes, MB':>12}")
+    print(f"{'':54}{'CPU s' if device.type == 'cpu' else 's':>8}{'planes, MB':>12}")
     for name, (function, size) in rows.items():
         function()
         _settle(device)
@@ -118,7 +141,7 @@ def parts() -> None:
             function()
         _settle(device)
         planes = f"{size / 1e6:12.0f}" if size else ""
-        print(f"{name:52}{(clock() - start) / 3:8.3f}{planes}")
+        print(f"{name:54}{(clock() - start) / 3:8.4f}{planes}")
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
@@ -167,6 +190,12 @@ def _ours(config: DetectorConfig) -> tuple[nn.Module, Callable]:
     return CascadeMaskRCNN(config), losses
 
 
+def _compiled() -> tuple[nn.Module, Callable]:
+    model, losses = _ours(DetectorConfig())
+    model.backbone.compile(dynamic=True)  # heads and losses have as many rows as there are boxes
+    return model, losses
+
+
 def _torchvision(size: int) -> tuple[nn.Module, Callable]:
     def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         pairs = zip(batch.images, batch.sizes, strict=True)
@@ -197,11 +226,13 @@ _SAME_WORK = DetectorConfig(
 )
 TITLES = {
     "cascade": "HASSOD: three stages, levels",
+    "compiled": "the same, trunk by torch.compile",
     "one_stage": "ours with torchvision's work",
     "torchvision": "torchvision maskrcnn_resnet50_fpn",
 }
 ROWS: dict[str, Callable[[argparse.Namespace], tuple[nn.Module, Callable]]] = {
     "cascade": lambda options: _ours(DetectorConfig()),
+    "compiled": lambda options: _compiled(),
     "one_stage": lambda options: _ours(_SAME_WORK),
     "torchvision": lambda options: _torchvision(options.size),
 }

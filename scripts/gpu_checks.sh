@@ -2,7 +2,7 @@
 # Everything that only a GPU can show, in order of worth, each step under its own limit, under 8 minutes in all:
 #   scripts/gpu_checks.sh [--photos FOLDER] [--out FOLDER] [--only STEP,...] [--cpu]
 # Ends with a table and FOLDER/gpu_checks.json. Without a GPU it says what it would do; --cpu then runs the steps that a
-# CPU can do as well, as a rehearsal. Stop it at any time: what was done is in the JSON.
+# CPU can do as well, as a rehearsal. The last step, training, gets what is left, five minutes at most.
 set -uo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$ROOT"
@@ -61,14 +61,15 @@ step() {
 }
 
 [[ -n "$GPU" ]] && echo "GPU: $GPU" || echo "no GPU that torch can use"
-step gpu_tests 150 gpu "tests that need a GPU" "python -m pytest -q -n 0 -m gpu tests"
-step features 40 any "features: images a second of ViT-S/8" \
-  "python benchmarks/features.py --help >/dev/null && python benchmarks/features.py"
-step discovery 60 any "pseudo-labels: images a second, all workers" \
-  "rm -rf '$LABELS' '$LABELS.parts' && time python train/pseudo_label.py --images '$PHOTOS' --out '$LABELS' --features handcrafted --set size=320 --device $DEVICE"
-step training_step 60 any "a step of training, beside torchvision's, and its memory" \
-  "python benchmarks/training.py --images '$PHOTOS' --annotations '$LABELS' --size 320 --batch 4 --steps 4 --rounds 1 --precision bf16"
-step onnxruntime 30 gpu "ONNX Runtime's CUDA provider on the shipped model" \
+BENCH="python benchmarks/training.py"
+step gpu_tests 75 gpu "tests that need a GPU" "python -m pytest -q -n 0 -m gpu tests"
+step features 25 any "features: images a second of a ViT-B/8" "python benchmarks/features.py"
+step discovery 25 any "pseudo-labels: images a second, all workers" \
+  "rm -rf '$LABELS'* && time python train/pseudo_label.py --images '$PHOTOS' --out '$LABELS' --features handcrafted --set size=320 --device $DEVICE"
+step training_parts 15 any "parts of a training step: plainly, and as they are done" "$BENCH --parts"
+step training_step 30 any "a step of training, beside torchvision's, and its memory" \
+  "$BENCH --images '$PHOTOS' --annotations '$LABELS' --size 320 --batch 4 --steps 4 --rounds 1 --precision bf16"
+step onnxruntime 15 gpu "ONNX Runtime's CUDA provider on the shipped model" \
   "python -c \"
 import onnxruntime, time, numpy as np
 assert 'CUDAExecutionProvider' in onnxruntime.get_available_providers(), 'install onnxruntime-gpu'
@@ -79,8 +80,11 @@ images = np.full((backend.info.batch, *backend.info.input_size, 3), 127, np.uint
 start = time.perf_counter()
 for _ in range(50): backend.infer(images)
 print('ms an image', (time.perf_counter() - start) * 20)\""
-step recipe 120 any "two minutes of burn-in by the small recipe, its rate and loss" \
-  "timeout --signal=INT 110 python train/detector.py --config config/recipes/small.yaml --data.images '$PHOTOS' --data.annotations '$LABELS' --run.output '$OUT/run' --burn_in.iterations 60 --burn_in.precise_bn 0 --run.log_every 10"
+MACHINE=gpu; [[ -z "$GPU" ]] && MACHINE=cpu
+left=$((460 - SECONDS)); ((left > 300)) && left=300
+# Ended by its limit it has passed: Ctrl-C keeps the iteration.
+step recipe "$left" any "training by the recipe of the default model, its rate and loss" \
+  "timeout --signal=INT $((left - 15)) python train/detector.py --config config/recipes/default_model.yaml --config config/recipes/default_model_$MACHINE.yaml --data.images '$PHOTOS' --data.annotations '$LABELS' --run.output '$OUT/run' --run.log_every 10; status=\$?; [[ \$status == 0 || \$status == 124 || \$status == 130 ]]"
 
 python - "$RESULTS" "$OUT" "${GPU:-none}" <<'PY'
 import json

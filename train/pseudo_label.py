@@ -31,10 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Ray and torch load slowly: --help answers without them.
         with required("train"):
             from hassod_ros.discovery.pseudo_label import Request, pseudo_label
+            from hassod_ros.learning.annotations import packed
 
         images = as_images(options.images, options.out.with_name(f"{options.out.stem}.frames"))
         named = {name: dict(getattr(options, name)) for name in ("options", "scene_options")}
         print(pseudo_label(Request(**vars(options) | {"images": images, **named})))
+        packed([options.out])  # the arrays that training maps, so that none of its runs waits for them
 
     return run("pseudo_label", work)
 

@@ -63,11 +63,13 @@ def main(argv: list[str] | None = None) -> int:
             if not getattr(command, name):
                 raise InputError(f"--{name} is missing; see relabel --help")
         with required("train"):  # torch loads slowly: --help answers without it
+            from hassod_ros.learning.annotations import packed
             from hassod_ros.learning.relabel import relabel
 
         out = Path(command.out)
         paths = (as_images(command.images, out.with_name(f"{out.stem}.frames")), Path(command.checkpoint), out)
         print(relabel(*paths, command.relabel, processes=command.processes, device=command.device))
+        packed([out])  # the arrays that training maps
 
     return run("relabel", work)
 

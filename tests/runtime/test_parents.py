@@ -44,6 +44,4 @@ def test_equals_the_plain_rule(masks, cover, data):
     worth = np.array(data.draw(shares))
     parents, levels = lines_of(list(masks), worth, cover)
     assert (parents, levels) == plain_forest(masks, cover, worth)
-    Instances.from_dense(
-        masks, image_size=(12, 12), levels=np.array(levels), parents=np.array(parents)
-    )
+    Instances.from_dense(masks, image_size=(12, 12), levels=np.array(levels), parents=np.array(parents))

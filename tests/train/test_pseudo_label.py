@@ -132,7 +132,11 @@ def test_unreadable_images_are_listed_with_the_reason(labels):
     assert [failure["file_name"] for failure in failures] == ["cut.jpg", "text.jpg"]
     assert failures[0]["error"].startswith("cut.jpg is damaged")
     assert failures[1]["error"] == "text.jpg is not an image that can be read; remove or re-export it"
-    assert sorted(path.name for path in labels.parent.iterdir()) == ["labels.failures.json", "labels.json"]
+    assert sorted(path.name for path in labels.parent.iterdir()) == [
+        "labels.failures.json",
+        "labels.json",
+        "labels.json.packed",
+    ]
 
 
 class Fragile:
