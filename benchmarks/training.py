@@ -192,6 +192,7 @@ def _ours(config: DetectorConfig) -> tuple[nn.Module, Callable]:
 
 def _compiled() -> tuple[nn.Module, Callable]:
     model, losses = _ours(DetectorConfig())
+    assert isinstance(model, CascadeMaskRCNN)
     model.backbone.compile(dynamic=True)  # heads and losses have as many rows as there are boxes
     return model, losses
 

@@ -1,5 +1,7 @@
 """Coverage forest: which mask is part of which (HASSOD, section 3.2)."""
 
+from typing import Any
+
 import numpy as np
 
 from hassod_ros.instances import Level
@@ -61,7 +63,8 @@ class Candidates:
         self.of: list[list[int]] = [[] for _ in range(n)]
         for child, parent in zip(order[covered].tolist(), by_size[places].tolist(), strict=True):
             self.of[child].append(parent)
-        self._boxes, self._areas = regions.tolist(), areas.tolist()
+        self._boxes: Any = regions.tolist()  # faster to index than an array
+        self._areas: list[int] = areas.tolist()
         self._cover, self._same = cover, max(cover, same)
 
     def share(self, child: int, parent: int) -> float:
