@@ -13,12 +13,20 @@ python train/average.py --checkpoints mine/initial.pth mine/model.pth --shares 0
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hassod_ros.commands import run, script_parser
+from hassod_ros.errors import InputError
 from hassod_ros.packages import required
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hassod_ros.detection.base import Detector
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,15 +45,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
 
     def work() -> None:
-        # torch loads slowly: --help answers without it.
-        with required("train"):
-            from hassod_ros.detection.checkpoints import save_weights
-            from hassod_ros.learning.averaging import average
+        mean = average(options.checkpoints, options.shares)
+        from hassod_ros.detection.checkpoints import save_weights
 
-        save_weights(average(options.checkpoints, options.shares), options.out)
+        save_weights(mean, options.out)
         print(options.out)
 
     return run("average", work, after_stop="nothing was written")
+
+
+def average(checkpoints: Sequence[Path], shares: Sequence[float] | None = None) -> Detector:
+    """The mean of the checkpoints' weights and running statistics.
+
+    Args:
+        checkpoints: Detectors of one config.
+        shares: What each counts, >= 0 and not all 0. Default: all the same.
+
+    Raises:
+        InputError: None given, one cannot be loaded, their configs differ, or the shares do not fit.
+
+    """
+    # torch loads slowly: --help answers without it.
+    with required("train"):
+        from torch.optim.swa_utils import AveragedModel
+
+        from hassod_ros.detection.checkpoints import open_detector, read_config
+    if not checkpoints:
+        raise InputError("there is nothing to average; give at least one checkpoint")
+    shares = [1.0] * len(checkpoints) if shares is None else list(shares)
+    if len(shares) != len(checkpoints) or min(shares) < 0 or not sum(shares):
+        raise InputError(f"shares are a number from 0 for each of the {len(checkpoints)} checkpoints, not all 0")
+    config = read_config(checkpoints[0])
+    for other in checkpoints[1:]:
+        if read_config(other) != config:
+            raise InputError(
+                f"{other} is not the same kind of detector as {checkpoints[0]}; average those of one config"
+            )
+    counted = [(path, share) for path, share in zip(checkpoints, shares, strict=True) if share]
+    sums = list(itertools.accumulate(share for _, share in counted))
+
+    def mix(mean: Tensor, new: Tensor, number: Tensor | int) -> Tensor:
+        return mean + (new - mean) * (counted[int(number)][1] / sums[int(number)])
+
+    mean = AveragedModel(open_detector(checkpoints[0], config), avg_fn=mix, use_buffers=True)
+    for checkpoint, _ in counted:
+        mean.update_parameters(open_detector(checkpoint, config))
+    detector: Detector = mean.module
+    return detector
 
 
 if __name__ == "__main__":

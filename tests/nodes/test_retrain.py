@@ -22,6 +22,7 @@ from hassod_ros.detection.checkpoints import open_detector
 from hassod_ros.files import sha256
 from hassod_ros.nodes.convert import array_to_image
 from hassod_ros.runtime.model_info import read_model_info
+from hassod_ros.train import retrain
 from tests.chain.toy_retrain import NETWORK, REPO, make_start, make_task, scenes
 
 NODES = ("/r1/perception_node", "/r2/perception_node")
@@ -46,7 +47,7 @@ def words_of(task: Retrain) -> list[str]:
 
 
 @pytest.mark.timeout(900)
-def test_a_recording_becomes_a_model_on_running_nodes_and_the_same_call_does_nothing_again(ros, tmp_path):
+def test_a_recording_becomes_a_model_on_running_nodes_and_the_same_call_does_nothing_again(ros, tmp_path, capsys):
     task = make_task(tmp_path, make_start(tmp_path))
     old = sha256(task.start)
     camera = ros.node.create_publisher(Image, "/image", 10)
@@ -107,9 +108,10 @@ def test_a_recording_becomes_a_model_on_running_nodes_and_the_same_call_does_not
     steps = plan(task, registry.resolve("1"))
     assert all(step.done for step in steps)
     before = [step.folder.stat().st_mtime_ns for step in steps]
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
-    assert all(" done " in line for line in again.stdout.splitlines()[:8]), again.stdout
+    capsys.readouterr()
+    assert retrain.main(words_of(task)) == 0
+    again = capsys.readouterr().out
+    assert all(" done " in line for line in again.splitlines()[:8]), again
     assert [step.folder.stat().st_mtime_ns for step in steps] == before
 
 

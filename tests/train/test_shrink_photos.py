@@ -9,8 +9,8 @@ from PIL import Image
 
 from hassod_ros.errors import InputError
 from hassod_ros.images import list_images, read_image
-from hassod_ros.learning.pool import shrink
 from hassod_ros.train import shrink_photos as script
+from hassod_ros.train.shrink_photos import shrink
 
 
 @pytest.fixture

@@ -3,11 +3,18 @@ import dataclasses
 import pytest
 import torch
 
+from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, read_config, save_weights
 from hassod_ros.errors import InputError
-from hassod_ros.learning.averaging import average
 from hassod_ros.train import average as script
+from hassod_ros.train.average import average
+from tests.tiny_network import TINY
+
+
+@pytest.fixture
+def tiny_detector() -> DetectorConfig:
+    return DetectorConfig(backbone="mobilenet_v3_large", **TINY)
 
 
 @pytest.fixture
