@@ -17,7 +17,7 @@ import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hassod_ros.commands import run, script_parser
 from hassod_ros.errors import InputError
@@ -90,8 +90,7 @@ def average(checkpoints: Sequence[Path], shares: Sequence[float] | None = None) 
     mean = AveragedModel(open_detector(checkpoints[0], config), avg_fn=mix, use_buffers=True)
     for checkpoint, _ in counted:
         mean.update_parameters(open_detector(checkpoint, config))
-    detector: Detector = mean.module
-    return detector
+    return cast("Detector", mean.module)
 
 
 if __name__ == "__main__":
