@@ -199,11 +199,11 @@ class Inspector:
             network = shift_cells(view.network, -x * columns / width, -y * rows / height)
         seen = np.full(len(known.masks), view.detector.agreement(there, component.overlap), np.float32)
         cells, looks, unlike = self._measure_cells(view, to_cells(view.fine, (rows, columns), (-x, -y)), network, seen)
-        if looks[i] > measured.looks[i]:  # it only looked like it
-            return
         assert self.reference.pixels is not None
         sharp = self.reference.pixels.measure(pixels, view.covered) / np.float32(self._limits["pixels"])
         wide = self._widen(view, cells)
+        if _badness(sharp, wide, mask, looks[i]) >= _badness(measured.pixels, measured.cells, mask, measured.looks[i]):
+            return  # it only looked like it
         for values, moved, reach in ((measured.pixels, sharp, _EDGE), (measured.cells, wide, 2 * height // rows)):
             own, other = (cv2.dilate(each.view(np.uint8), _disk(reach)) > 0 for each in (mask, there))
             values[other & ~own] = 0
@@ -235,6 +235,11 @@ class Inspector:
         if findings:
             return Verdict(Result.NG, findings[0].sentence, findings[0].severity, tuple(findings), heat=full)
         return Verdict(Result.OK, "As taught", min(float(heat.max()), 1.0), heat=full)
+
+
+def _badness(pixels: np.ndarray, cells: np.ndarray, mask: np.ndarray, look: float) -> float:
+    """Of a component: share of its mask (H, W) bool that is beyond a limit, and how far its look is."""
+    return float((np.maximum(pixels[mask], cells[mask]) >= 1).mean()) + max(0.0, look - 1)
 
 
 def _disk(radius: int) -> np.ndarray:

@@ -24,7 +24,7 @@ _SEEN = 0.7  # of the IoU that is usual for a component, below which the detecto
 _VISIBLE = 12.0  # grey levels (L*a*b*) that tell a thing from what surrounds it
 _STRANGE = 0.6  # share of a thing that must be off to make it a stranger
 _BEYOND = 0.6  # share of it that may lie on one component, unless that is so many times as large that it holds it
-_HOLDS = 4.0
+_HOLDS = 2.0
 _AGREED = 0.55  # share of pixels that must vote for "looks like its surroundings"
 _RING = 0.06  # width of the surroundings, of the longer side of the reference
 

@@ -21,6 +21,7 @@ _MOST = 40  # findings that are told apart; a part with more is simply bad
 _NEAR = 5  # pixels between spots that are one
 _CHANGED = 0.4  # share of a component that must be off to make it the component's
 _WHOLE = 0.5  # likewise, to call it changed as a whole
+_CLEAR = 0.2  # more of a stranger's pixels that say it is new than that say something is gone
 _ROUND = 4  # shares of components that differ by less than one of so many are alike
 _OWN = 0.5  # share of a spot that lies on a component of which it is then a part
 _CONTOUR = 4  # pixels around a component that show its outline
@@ -123,7 +124,8 @@ def find(
     explained = np.zeros(size, bool)
     for thing in detector.strangers(bad, masks):
         place = thing.full(size)
-        if thing.on(explained) < _OWN * thing.area and compare_surroundings(lab, ideal, place, usable).extra:
+        votes = compare_surroundings(lab, ideal, place, usable)
+        if thing.on(explained) < _OWN * thing.area and votes.new > votes.gone + _CLEAR:
             text = "Something is there that should not be"
             found.append(_Told(Kind.EXTRA, 0, place, measured(place), margin, TIMES, text))
             explained |= place
@@ -143,7 +145,7 @@ def find(
             found.append(_Told(Kind.CHANGED, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is changed"))
         elif votes.missing and value > margin and not seen:
             found.append(_Told(Kind.MISSING, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is missing"))
-        elif share >= _CHANGED and (offset := _nearby(view, known, i)) is not None:
+        elif share >= _CHANGED and (offset := _nearby(view, known, i, bad)) is not None:
             found.append(_moved(i + 1, mask, offset, known.allowed[i]))
         elif unlike[i] > 1 and not seen:
             found.append(_Told(Kind.MISSING, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is missing"))
@@ -157,11 +159,11 @@ def find(
         if np.count_nonzero(spot & explained) >= _OWN * np.count_nonzero(spot):
             continue
         found.append(_tell(spot, lab, ideal, usable, known, masks, detector, measured(spot), margin))
-    found = _pair_moved(found, view, known, bad, shares)
     for i in np.flatnonzero(looks > 1).tolist():  # as a whole, though no spot of it is off enough
         if not any(each.number == i + 1 or (masks[i] & each.place).any() for each in found):
             value, text = float(looks[i]) * margin, f"Component {i + 1} is changed"
             found.append(_Told(Kind.CHANGED, i + 1, masks[i], value, margin, TIMES, text))
+    found = _pair_moved(found, view, known, bad, shares)
     findings = []
     for kind, number, place, value, limit, unit, text in found:
         box = _box_in_picture(place, view)
@@ -237,12 +239,16 @@ def _same_shape(lab: np.ndarray, ideal: np.ndarray, mask: np.ndarray) -> bool:
     return spread > 0 and float(a @ b) > _SHAPE * spread
 
 
-def _nearby(view: View, known: Known, i: int) -> tuple[float, float] | None:
+def _nearby(view: View, known: Known, i: int, bad: np.ndarray) -> tuple[float, float] | None:
     """Where component `i` is found again close to its place, if that is further off than it may be."""
     component = known.components[i]
     x0, y0, x1, y1 = component.box
     window = around(component, max(x1 - x0, y1 - y0))
-    return _counts(find_moved(view.pixels, known.ideal, component, [window]), known.allowed[i])
+    offset = _counts(find_moved(view.pixels, known.ideal, component, [window]), known.allowed[i])
+    if offset is None:
+        return None
+    beyond = shift_mask(known.masks[i], offset) & ~known.masks[i]
+    return offset if np.count_nonzero(bad & beyond) >= _NEW * np.count_nonzero(beyond) else None
 
 
 def _counts(found: tuple[float, float, float] | None, limit: float) -> tuple[float, float] | None:
