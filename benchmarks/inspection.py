@@ -255,7 +255,9 @@ def tiles(data: Path, given: argparse.Namespace) -> None:
 
     for i, picture in pictures.items():
         size = (picture.shape[0], picture.shape[1])
-        heats["ours"][i] = judged(i)(picture).heatmap(size)
+        inspector = judged(i)
+        limit = inspector.reference.limits(inspector.settings.margin)["texture"]
+        heats["ours"][i] = inspector(picture).heatmap(size) * limit  # distances, as the others give them
         others = [cv2.resize(pictures[j], size[::-1]) for j in clean if j != i]
         mean = np.mean(others, axis=0).astype(np.float32)
         off = np.abs(picture.astype(np.float32) - mean).max(axis=2)
