@@ -20,6 +20,7 @@ from hassod_ros.inspection.view import Observe, View, blank, see, to_cells
 _COVER = 0.7  # share of what is looked at that must be in the picture
 _SHOWN = 0.5  # share of a component that must be
 _SHIFTS = [(step * x, step * y) for step in (1 / 3, 2 / 3, 1) for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1))]
+_LARGE = 0.05  # share of the reference; what is larger lies where it was aligned
 _EDGE = 7  # pixels around a component that lie off with it
 _UNLIT = (4.0, 1.25)  # percent, and times what the good pictures have, of changed light from which there is a warning
 _DARK = (18.0, 2.0)  # likewise, from which a part is not judged
@@ -180,6 +181,8 @@ class Inspector:
         """Judge component `i` where it lies, if that is no further off than it may be."""
         known, component = self._known, self.reference.components[i]
         mask = known.masks[i]
+        if component.area > _LARGE * mask.size:
+            return
         if measured.looks[i] < 1 and (measured.pixels[mask] < 1).all() and (measured.cells[mask] < 1).all():
             return
         offset = find_thing(view.detector, component, mask, known.allowed[i])
