@@ -276,14 +276,17 @@ def _gain(options: argparse.Namespace) -> None:
     old = load_annotations(options.old)
     step = max(1, len(old.pictures) // options.pictures)
     old = AnnotatedSet(old.pictures[::step][: options.pictures], old.has_masks)
+    found = {name: _recalls(model, held_back, options.images) for name, model in models.items()}
     rows = {
         name: {
-            "new domain": f"{100 * _recall(model, held_back, options.images):.1f}",
+            "new domain": f"{100 * np.average(found[name][0], weights=found[name][1]):.1f}",
             "old domain": f"{100 * _recall(model, old, options.old_images):.1f}",
         }
         for name, model in models.items()
     }
     print(format_table(rows, ("new domain", "old domain"), corner="AR@100 of masks"))
+    low, high = _spread(found["retrained"][0] - found["shipped"][0], found["shipped"][1])
+    print(f"new domain, retrained less shipped: 95 % of draws of its pictures lie from {low:+.1f} to {high:+.1f}")
     print(f"{cut} pictures seen, {len(held_back.pictures)} held back, {len(old.pictures)} of the old domain")
     print(f"{'refused' if status else 'accepted'}; {wall / 60:.1f} minutes, {cpu / 60:.1f} of this process's processor")
 
@@ -298,12 +301,34 @@ def _link(paths: list[Path], folder: Path) -> None:
 
 def _recall(model: Path, annotated: Any, images: Path) -> float:
     """AR@100 of masks."""
-    from hassod_ros.evaluation.annotations import parse_predictions
+    recalls, counts = _recalls(model, annotated, images)
+    return float(np.average(recalls, weights=counts))
+
+
+def _recalls(model: Path, annotated: Any, images: Path) -> tuple[np.ndarray, np.ndarray]:
+    """AR@100 of masks of each picture that has annotations, and how many it has."""
+    from hassod_ros.evaluation.annotations import AnnotatedSet, parse_predictions
     from hassod_ros.evaluation.evaluate import evaluate
     from hassod_ros.evaluation.predict import open_exported, predict
 
-    found = parse_predictions(predict(open_exported(model), annotated, images, label=model.name), annotated)
-    return float(evaluate(annotated, found)["mask"]["AR@100"])
+    results = list(predict(open_exported(model), annotated, images, label=model.name))
+    recalls, counts = [], []
+    for picture in annotated.pictures:
+        alone = AnnotatedSet([picture], annotated.has_masks)
+        found = [result for result in results if result["image_id"] == picture.image_id]
+        recall = evaluate(alone, parse_predictions(found, alone))["mask"]["AR@100"]
+        if not np.isnan(recall):
+            recalls.append(recall)
+            counts.append(int(np.count_nonzero(~picture.truth.crowd)))
+    return np.array(recalls), np.array(counts)
+
+
+def _spread(differences: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Percentiles 2.5 and 97.5 of the mean difference in per cent, of pictures drawn anew."""
+    drawn = np.random.default_rng(0).integers(0, len(counts), (2000, len(counts)))
+    means = (differences * counts)[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.percentile(100 * means, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _models(more: list[Path], folder: Path) -> dict[str, Path]:
