@@ -7,6 +7,7 @@ pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: 
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +79,16 @@ class Robots:
             pytest.fail(f"it did not end; it printed: {child.communicate()[0]}")
         return child.communicate()[0]
 
+    def done(self, verb: str, *words: str) -> str:
+        """What a call printed that did what it was asked for; a node that other programs slowed down is asked again."""
+        for _ in range(5):
+            child = self.command(verb, *words)
+            printed = self.finish(child)
+            if not child.returncode:
+                return printed
+            assert re.search(r"images per second instead of|ms instead of", printed), printed
+        pytest.fail(printed)
+
     def now(self) -> list[int]:
         """Version that each node runs, by its next results."""
         for results in self.running.values():
@@ -94,20 +105,15 @@ def robots(ros, tmp_path):
 def test_rollout_and_rollback_under_load(robots):
     for results in robots.running.values():
         results.clear()
-    child = robots.command("rollout", "--version", "2", "--watch", "1.5")
-    printed = robots.finish(child)
-    assert child.returncode == 0, printed
+    printed = robots.done("rollout", "--version", "2", "--watch", "1.5")
     assert "2 nodes run perception/2" in printed
     assert printed.index(f"{NODES[0]}: loading") < printed.index("watching") < printed.index(f"{NODES[1]}: loading")
     assert robots.now() == [2, 2]
     assert robots.registry.aliases() == {"stable": 2}
 
-    again = robots.command("rollout", "--version", "stable", "--watch", "0.5")
-    assert "runs perception/2 already" in robots.finish(again)
+    assert "runs perception/2 already" in robots.done("rollout", "--version", "stable", "--watch", "0.5")
 
-    child = robots.command("rollback", "--watch", "0.5")
-    printed = robots.finish(child)
-    assert child.returncode == 0, printed
+    robots.done("rollback", "--watch", "0.5")
     assert robots.now() == [1, 1]
     assert robots.registry.aliases() == {"stable": 1}
 
@@ -137,18 +143,14 @@ def test_a_killed_rollout_leaves_each_node_on_one_of_both_and_the_next_call_fini
         child.send_signal(signal.SIGKILL)
         child.wait()
         assert set(robots.now()) <= {1, 2}
-        child = robots.command("rollout", "--version", wanted, "--watch", "0.5")
-        printed = robots.finish(child)
-        assert child.returncode == 0, printed
+        robots.done("rollout", "--version", wanted, "--watch", "0.5")
         assert robots.now() == [int(wanted)] * 2
 
 
 def test_models_are_copied_to_where_the_nodes_see_them(robots):
     (robots.folder / "robot").mkdir()
     copy = f"cp {{file}} {robots.folder / 'robot'}/"
-    child = robots.command("rollout", "--version", "2", "--watch", "0.3", "--copy", copy)
-    printed = robots.finish(child)
-    assert child.returncode == 0, printed
+    robots.done("rollout", "--version", "2", "--watch", "0.3", "--copy", copy)
     (file,) = (robots.folder / "robot").iterdir()
     assert file.name.startswith("perception-2-")
     assert robots.now() == [2, 2]
