@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from hassod_ros import commands
+from hassod_ros.deploy.gate import evenly
 from hassod_ros.discovery.features import load_features
 from hassod_ros.discovery.features.base import HANDCRAFTED, Features
 from hassod_ros.discovery.hassod import HassodConfig, discover
@@ -181,9 +182,7 @@ def _find_set(text: str) -> tuple[Path, Path]:
 
 def _thin(annotated: AnnotatedSet, images: int | None) -> AnnotatedSet:
     """At most that many pictures, evenly spread over the set."""
-    n = len(annotated.pictures)
-    chosen = np.unique(np.linspace(0, n - 1, min(images or n, n)).round().astype(int))
-    return AnnotatedSet([annotated.pictures[i] for i in chosen], annotated.has_masks)
+    return AnnotatedSet(evenly(annotated.pictures, images or len(annotated.pictures)), annotated.has_masks)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ import argparse
 import dataclasses
 import sys
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from hassod_ros.packages import required
 with required("train"):
     import onnx
 
+    from hassod_ros.deploy.gate import evenly
     from hassod_ros.deploy.onnx_export import set_info
-    from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations, parse_predictions
+    from hassod_ros.evaluation.annotations import AnnotatedSet, Picture, load_annotations, parse_predictions
     from hassod_ros.evaluation.evaluate import evaluate
     from hassod_ros.evaluation.evidence_fit import QUESTIONS, find_examples, fit
     from hassod_ros.evaluation.predict import check_pictures, open_exported, predict
@@ -112,12 +113,15 @@ def work(options: argparse.Namespace) -> None:
         with atomic_path(options.model_out) as temporary:
             onnx.save(graph, temporary)
         print(f"wrote {options.model_out}")
+    segmenter = open_exported(model)
+    assert isinstance(segmenter, Segmenter)
     for text, rest, images in held_back:
         if rest.pictures:
             rows = {"before": info.evidence, "fitted": evidence}
             print(f"\n{text}, {len(rest.pictures)} pictures that were held back, masks, per cent")
-            scores = {name: _scores(model, constants, rest, images) for name, constants in rows.items()}
+            scores = {name: _scores(segmenter, constants, rest, images) for name, constants in rows.items()}
             print(format_table(scores, _COLUMNS))
+    segmenter.close()
 
 
 def _open(text: str, most: int) -> tuple[AnnotatedSet, Path]:
@@ -127,9 +131,8 @@ def _open(text: str, most: int) -> tuple[AnnotatedSet, Path]:
             f"{text!r} is no SET.json:IMAGES; give the annotations, a colon and the folder of the pictures"
         )
     annotated = load_annotations(truth, images)
-    if most and most < len(annotated.pictures):
-        step = len(annotated.pictures) / most
-        annotated = _of(annotated, (int(i * step) for i in range(most)))
+    if most:
+        annotated = AnnotatedSet(evenly(annotated.pictures, most), annotated.has_masks)
     if not annotated.has_masks:
         raise InputError(f"{truth} has boxes only, and evidence is fitted to masks; give a set with masks")
     check_pictures(annotated, images)
@@ -138,23 +141,16 @@ def _open(text: str, most: int) -> tuple[AnnotatedSet, Path]:
 
 def _split(annotated: AnnotatedSet, share: float) -> tuple[AnnotatedSet, AnnotatedSet]:
     """By name: a picture of two sets is on one side in both."""
-    places = [zlib.crc32(Path(picture.file_name).name.encode()) / 2**32 for picture in annotated.pictures]
-    return (
-        _of(annotated, (i for i, place in enumerate(places) if place >= share)),
-        _of(annotated, (i for i, place in enumerate(places) if place < share)),
-    )
+    sides: tuple[list[Picture], list[Picture]] = [], []
+    for picture in annotated.pictures:
+        sides[zlib.crc32(Path(picture.file_name).name.encode()) < share * 2**32].append(picture)
+    kept, rest = (AnnotatedSet(side, annotated.has_masks) for side in sides)
+    return kept, rest
 
 
-def _of(annotated: AnnotatedSet, index: Iterable[int]) -> AnnotatedSet:
-    return AnnotatedSet([annotated.pictures[i] for i in index], annotated.has_masks)
-
-
-def _scores(model: str, constants: Evidence | None, annotated: AnnotatedSet, images: Path) -> dict[str, Any]:
-    segmenter = open_exported(model)
-    assert isinstance(segmenter, Segmenter)
+def _scores(segmenter: Segmenter, constants: Evidence | None, annotated: AnnotatedSet, images: Path) -> dict[str, Any]:
     segmenter.options = dataclasses.replace(segmenter.options, evidence=constants)
     results = list(predict(segmenter, annotated, images, label="score"))
-    segmenter.close()
     values = evaluate(annotated, parse_predictions(results, annotated))["mask"]
     return {**values, **composition(values), "ECE": values["calibration"]["ECE"]}
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -31,6 +31,7 @@ _FOUND = 0.5  # IoU from which a mask is found again
 _PROGRESS = 10.0  # s between two lines
 
 Say = Callable[[str], object]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -170,11 +171,10 @@ def pick(paths: Sequence[Path], count: int) -> list[Path]:
     return [paths[i] for i in sorted({int(index) for start in starts for index in (start, start + 1)})]
 
 
-def evenly(paths: Sequence[Path], count: int) -> list[Path]:
-    """At most `count` paths, evenly spread."""
-    return [
-        paths[i] for i in sorted({*np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int).tolist()})
-    ]
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of them, evenly spread."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[i] for i in np.unique(places).tolist()]
 
 
 def look(

@@ -15,8 +15,8 @@ from hassod_ros.evaluation.matching import THRESHOLDS, match
 from hassod_ros.instances import Level, ancestors_of
 
 FOUND = 0.5  # IoU from which on an annotation counts as found
-_INSIDE = 0.5  # share of an annotation that has to lie in another one to belong there
-_ON_STUFF = 0.5  # share of a prediction that has to lie on stuff to be counted as such
+INSIDE = 0.5  # share of an annotation that has to lie in another one to belong there
+ON_STUFF = 0.5  # share of a prediction that has to lie on stuff to be counted as such
 RANKS = (10, 20)  # best predictions of an image among which stuff is counted
 
 
@@ -31,7 +31,7 @@ def stated_levels(truth: Segments, containment: np.ndarray) -> np.ndarray:
     if (truth.levels != UNKNOWN).any():
         return truth.levels
     thing = ~truth.crowd & ~truth.scene
-    others = (containment >= _INSIDE) & thing[None] & ~np.eye(len(truth), dtype=bool)
+    others = (containment >= INSIDE) & thing[None] & ~np.eye(len(truth), dtype=bool)
     return np.where(thing & ~others.any(axis=1), Level.WHOLE, UNKNOWN).astype(np.int8)
 
 
@@ -160,7 +160,7 @@ class StuffShare:
         """Add one image: (D,) share of each prediction that lies on stuff, best first."""
         for i, rank in enumerate(RANKS):
             self.counted[i] += len(on_stuff[:rank])
-            self.stuff[i] += np.count_nonzero(on_stuff[:rank] > _ON_STUFF)
+            self.stuff[i] += np.count_nonzero(on_stuff[:rank] > ON_STUFF)
 
     def summary(self) -> dict[str, float]:
         """Share of stuff among the best 10 and 20; NaN where no set tells things from stuff."""
@@ -212,7 +212,7 @@ class ParentScores:
         self.nested += int(np.count_nonzero(is_part & hangs[np.arange(len(stated)), wholes]))
         others = hangs[:, stated] & ~np.eye(len(stated), dtype=bool)
         self.pairs_right += int(np.count_nonzero(others & related[np.ix_(stated, stated)]))
-        belongs = related | (containment >= _INSIDE)
+        belongs = related | (containment >= INSIDE)
         self.hanging += int(np.count_nonzero(others))
         self.hanging_right += int(np.count_nonzero(others & belongs[np.ix_(stated, stated)]))
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from hassod_ros.coco import UNKNOWN
 from hassod_ros.evaluation.annotations import AnnotatedSet, Segments
-from hassod_ros.evaluation.composition import FOUND, stated_levels
+from hassod_ros.evaluation.composition import FOUND, INSIDE, ON_STUFF, stated_levels
 from hassod_ros.evaluation.matching import THRESHOLDS
 from hassod_ros.images import read_image
 from hassod_ros.instances import Level, ancestors_of
@@ -32,8 +32,6 @@ from hassod_ros.runtime.preprocess import letterbox
 
 QUESTIONS = ("thing", "scene", "parents")
 
-_ON_STUFF = 0.5  # share of a mask that has to lie on stuff
-_INSIDE = 0.5  # share of an annotation that has to lie in another one to belong there
 _FEWEST = 50  # examples of either kind that a model is fitted to
 _DECIMALS = 3
 _LOST = 0.05  # share of the things that may be taken for scene
@@ -105,10 +103,9 @@ def find_examples(
         info = backend.info
         options = replace(PostprocessOptions.recommended(info), score_thresholds=(0.0,) * 3, evidence=None)
         pixels = np.zeros((info.batch, *info.input_size, 3), np.uint8)
-        fill = (round(info.mean[0]), round(info.mean[1]), round(info.mean[2]))
         found = []
         for picture in tqdm(annotated.pictures, desc="look", unit="image", dynamic_ncols=True):
-            placed = letterbox(read_image(Path(images) / picture.file_name), pixels[0], fill=fill)
+            placed = letterbox(read_image(Path(images) / picture.file_name), pixels[0], fill=info.fill)
             raw = backend.infer(pixels)
             rows, _ = select_rows(raw, 0, options)
             visible, boxes, maps = find_maps(raw, 0, rows, placed, options, pixels[0])
@@ -142,9 +139,9 @@ def _judge(cues: np.ndarray, masks: list[dict], truth: Segments, cover: float, *
         overlap = ious[speakers, np.arange(len(others))]
         np.maximum.at(quality, speakers, (overlap[:, None] >= THRESHOLDS).mean(axis=1).astype(np.float32))
         thing[:] = quality > 0
-        thing[~agrees & (_covered(masks, truth, truth.crowd) > _ON_STUFF)] = -1  # one of a crowd
+        thing[~agrees & (_covered(masks, truth, truth.crowd) > ON_STUFF)] = -1  # one of a crowd
         if truth.scene.any():
-            scene[:] = (_covered(masks, truth, truth.scene) > _ON_STUFF) & ~agrees
+            scene[:] = (_covered(masks, truth, truth.scene) > ON_STUFF) & ~agrees
     return Examples(cues, thing, quality, scene, *_pairs(masks, annotations, ious, cover))
 
 
@@ -170,7 +167,7 @@ def _pairs(masks: list[dict], truth: Segments, ious: np.ndarray, cover: float) -
     areas = rle.area(masks).astype(np.float64)
     inside = np.asarray(rle.iou(truth.masks, truth.masks, [1] * len(truth)))
     levels = stated_levels(truth, inside)
-    belongs = ancestors_of(truth.parents) | ((inside >= _INSIDE) & (truth.areas[None] > truth.areas[:, None]))
+    belongs = ancestors_of(truth.parents) | ((inside >= INSIDE) & (truth.areas[None] > truth.areas[:, None]))
     belongs &= (levels != Level.WHOLE)[:, None]
     speakers = ious.argmax(axis=0)
     asked = np.flatnonzero((ious[speakers, np.arange(len(truth))] >= FOUND) & (levels != UNKNOWN))

@@ -127,6 +127,11 @@ class ModelInfo:
             if not holds:
                 raise ValueError(f"{name} cannot be {getattr(self, name)!r}")
 
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """RGB that the input is padded with: what becomes 0 in the network, up to rounding."""
+        return round(self.mean[0]), round(self.mean[1]), round(self.mean[2])
+
     def to_metadata(self) -> dict[str, str]:
         """The key and JSON text to store in the model file."""
         return {METADATA_KEY: json.dumps(asdict(self), separators=(",", ":"))}

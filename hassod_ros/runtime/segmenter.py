@@ -104,7 +104,7 @@ class Segmenter:
         self.batch = info.batch
         self.options = options or PostprocessOptions.recommended(info)
         self.unconverged = 0
-        self._fill = (round(info.mean[0]), round(info.mean[1]), round(info.mean[2]))
+        self._fill = info.fill
         self._input = np.empty((info.batch, *info.input_size, 3), np.uint8)  # reused by every call
 
     def __call__(self, image: Picture, *, color_order: str = "RGB") -> Instances:
