@@ -16,17 +16,17 @@ def encode_boxes(boxes: Tensor, targets: Tensor, weights: Sequence[float]) -> Te
     """Weighted (dx, dy, dw, dh) that turn `boxes` into `targets` (R-CNN, appendix C).
 
     Args:
-        boxes: (N, 4), each with an area.
-        targets: (N, 4), each with an area.
+        boxes: (..., 4), each with an area.
+        targets: (..., 4), each with an area.
         weights: Of dx, dy, dw, dh.
 
     Returns:
-        (N, 4) deltas: `decode_boxes` inverts them.
+        (..., 4) deltas: `decode_boxes` inverts them.
 
     """
-    size, target_size = boxes[:, 2:] - boxes[:, :2], targets[:, 2:] - targets[:, :2]
-    centre, target_centre = boxes[:, :2] + 0.5 * size, targets[:, :2] + 0.5 * target_size
-    deltas = torch.cat([(target_centre - centre) / size, torch.log(target_size / size)], dim=1)
+    size, target_size = boxes[..., 2:] - boxes[..., :2], targets[..., 2:] - targets[..., :2]
+    centre, target_centre = boxes[..., :2] + 0.5 * size, targets[..., :2] + 0.5 * target_size
+    deltas = torch.cat([(target_centre - centre) / size, torch.log(target_size / size)], dim=-1)
     return deltas * deltas.new_tensor(weights)
 
 

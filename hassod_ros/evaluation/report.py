@@ -43,10 +43,7 @@ th:first-child, td:first-child { text-align: left; } thead th { color: #5b6470; 
 figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: .2rem; }
 .pairs figcaption { font-weight: 400; font-size: .85rem; color: #39424b; overflow-wrap: anywhere; }
 .pair { display: flex; gap: 4px; } .pair img { width: calc(50% - 2px); height: auto; display: block; }
-svg { width: 100%; height: auto; } svg text { font: 11px system-ui, sans-serif; fill: #39424b; }
-svg .grid { stroke: #e4e8ec; } svg .guide { stroke: #8b949e; stroke-dasharray: 4 4; }
-.legend { font-size: .82rem; } .legend span { margin-right: 1rem; }
-.legend i { display: inline-block; width: .8em; height: .8em; margin-right: .35em; border-radius: 2px; }
+.chart { width: 100%; height: auto; }
 """
 
 

@@ -1,6 +1,9 @@
+import base64
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -61,8 +64,9 @@ def test_report_is_one_file_that_needs_nothing_else(case, images, tmp_path):
     parser = Balance()
     parser.feed(html)
     assert parser.open == []
-    assert len(parser.sources) == 4  # the best and the worst picture, annotations and predictions
-    assert all(source.startswith("data:image/jpeg;base64,") for source in parser.sources)
+    kinds = Counter(source.partition(",")[0] for source in parser.sources)
+    # The best and the worst picture, annotations and predictions; curves, sizes, reliability and levels.
+    assert kinds == {"data:image/jpeg;base64": 4, "data:image/svg+xml;base64": 6}
     assert not re.search(r"https?:|url\(|@import|<script", html)
     assert "A &amp; B" in html
     assert "&lt;1&gt;.png" in html
@@ -104,10 +108,24 @@ def test_screen_tables(case):
     ]
 
 
-def test_charts_place_values_and_skip_what_is_missing():
-    chart = line_chart({"a": ([1, 10, 100], [0.0, float("nan"), 0.5])}, x_label="n", y_label="%", log_x=True)
-    assert re.search(r'points="52\.0,236\.0 446\.0,12\.0"', chart)
-    bars = bar_chart({"g": {"x": 0.25, "y": float("nan")}}, y_label="%")
-    assert bars.count("<rect") == 1
-    assert 'height="224.0"' in bars
-    assert line_chart({}, x_label="", y_label="").startswith("<svg")
+def drawn(chart: str) -> ElementTree.Element:
+    """The SVG in a chart's data URL."""
+    (data,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', chart)
+    return ElementTree.fromstring(base64.b64decode(data))
+
+
+def texts(svg: ElementTree.Element) -> list[str]:
+    return [element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_charts_label_values_and_skip_what_is_missing():
+    series = {"a": ([1, 10, 100], [0.0, float("nan"), 0.5]), "b": ([1, 100], [0.1, 0.2])}
+    chart = line_chart(series, x_label="n", y_label="%", log_x=True)
+    assert chart == line_chart(series, x_label="n", y_label="%", log_x=True)  # no date, no chance
+    svg = drawn(chart)
+    assert {"n", "%", "a", "b", "1", "10", "100", "50"} <= set(texts(svg))
+    markers = [e for e in svg.iter("{http://www.w3.org/2000/svg}use") if "fill" in (e.get("style") or "")]
+    assert len([e for e in markers if "#2563a8" in e.get("style")]) == 2 + 1  # two values and the legend's
+    bars = texts(drawn(bar_chart({"g": {"x": 0.25, "y": float("nan")}}, y_label="%")))
+    assert {"25.0", "-", "g", "x", "y"} <= set(bars)
+    drawn(line_chart({}, x_label="", y_label="", diagonal=True))

@@ -48,7 +48,8 @@ def sample(
         generator: Source of chance on the device of `label`; default: torch's own.
 
     Returns:
-        (B, K) int64 places in `label`, and (B, K) bool: which of them are drawn, each once, positive ones first.
+        (B, K) int64 places in `label`, K at most `count`, and (B, K) bool: which of them are drawn, each once. They
+        come first, the positive ones before all; where there are not enough, places fill up that are not drawn.
 
     """
     chance = torch.rand(label.shape, generator=generator, device=label.device)
@@ -58,4 +59,6 @@ def sample(
     keys, negative = chance.where(label == NEGATIVE, -1.0).topk(min(boxes, count), dim=1)
     left = count - drawn_positive.sum(1, keepdim=True)
     drawn_negative = (keys >= 0) & (torch.arange(negative.shape[1], device=label.device) < left)
-    return torch.cat([positive, negative], 1), torch.cat([drawn_positive, drawn_negative], 1)
+    places, drawn = torch.cat([positive, negative], 1), torch.cat([drawn_positive, drawn_negative], 1)
+    order = drawn.byte().argsort(dim=1, descending=True, stable=True)[:, :count]
+    return places.gather(1, order), drawn.gather(1, order)

@@ -1,5 +1,7 @@
 """Losses of the detector: proposals, box stages, levels, masks (HASSOD, sections 3.2 and 4.1, appendix J).
 
+What does not count is multiplied by 0 instead of being left out: a GPU would have to tell first how much is left.
+
 Normalisers and sampling are Detectron2's. DropLoss: Wang et al., "Cut and Learn for Unsupervised Object Detection and
 Instance Segmentation", section 3.3.
 """
@@ -47,11 +49,12 @@ class PaddedObjects:
 
 @dataclass(frozen=True, eq=False)
 class LabelledRois:
-    """M boxes of B images with what they should become.
+    """M boxes of B images, image by image and as many of each, with what they should become.
 
     Attributes:
         rois: (M, 5) float32, image index and box.
-        positive: (M,) bool, foreground.
+        valid: (M,) bool; the others only fill up.
+        positive: (M,) bool, foreground, all of them valid.
         boxes: (M, 4) float32, the matched object's box; of no meaning where the box is not foreground, as all below.
         levels: (M,) int64, the matched object's level.
         objects: (M,) int64, the matched object's index in its image.
@@ -59,6 +62,7 @@ class LabelledRois:
     """
 
     rois: Tensor
+    valid: Tensor
     positive: Tensor
     boxes: Tensor
     levels: Tensor
@@ -80,16 +84,21 @@ def rpn_losses(
     ]
     index, label = (torch.stack(each) for each in zip(*matches, strict=True))  # (B, A)
     places, drawn = sample(label, config.rpn_samples, config.rpn_positive, generator)
-    row, column = torch.nonzero(drawn, as_tuple=True)
-    place = places[row, column]
-    positive = label[row, place] == POSITIVE
-    entropy = F.binary_cross_entropy_with_logits(found.logits[row, place].float(), positive.float(), reduction="sum")
-    foreground = torch.nonzero(positive)[:, 0]
-    row, place = row[foreground], place[foreground]
-    goal = encode_boxes(anchors[place], objects.boxes[row, index[row, place]], RPN_BOX_WEIGHTS)
-    distance = (found.deltas[row, place].float() - goal).abs().sum()
+    row = torch.arange(len(places), device=places.device)[:, None]
+    positive = drawn & (label.gather(1, places) == POSITIVE)
+    logits, deltas = found.logits.gather(1, places).float(), found.deltas[row, places].float()
+    entropy = F.binary_cross_entropy_with_logits(logits, positive.float(), drawn.float(), reduction="sum")
+    distance = _distance(deltas, anchors[places], objects.boxes[row, index.gather(1, places)], positive)
     count = config.rpn_samples * len(objects.counts)
     return {"loss_rpn_cls": entropy / count, "loss_rpn_loc": distance / count}
+
+
+def _distance(
+    deltas: Tensor, boxes: Tensor, objects: Tensor, positive: Tensor, weights: Sequence[float] = RPN_BOX_WEIGHTS
+) -> Tensor:
+    """L1 between deltas (..., 4) and those that turn boxes into objects (..., 4), summed where `positive` (...)."""
+    goal = encode_boxes(boxes, objects, weights).where(positive[..., None], 0)  # else infinite for objects without area
+    return ((deltas - goal).abs() * positive[..., None]).sum()
 
 
 @torch.no_grad()
@@ -104,27 +113,29 @@ def label_proposals(
     index, label = match(pairwise_iou(objects.boxes, boxes), config.stage_ious[0], config.stage_ious[0])
     label = label.where(has_area(boxes), IGNORED)  # what only fills up
     places, drawn = sample(label, config.box_samples, config.box_positive, generator)
-    row, column = torch.nonzero(drawn, as_tuple=True)
-    place = places[row, column]
-    rois = torch.cat([row[:, None].float(), boxes[row, place]], dim=1)
-    return _labelled(rois, label[row, place] == POSITIVE, index[row, place], objects)
+    row = torch.arange(len(places), device=places.device)[:, None].expand_as(places)
+    rois = torch.cat([row[..., None].float(), boxes[row, places]], dim=2)
+    positive = drawn & (label.gather(1, places) == POSITIVE)
+    flat = (each.flatten(0, 1) for each in (rois, drawn, positive, index.gather(1, places)))
+    return _labelled(*flat, objects)
 
 
 @torch.no_grad()
 def relabel_proposals(
-    images: Tensor, boxes: Tensor, sizes: Sequence[tuple[int, int]], objects: PaddedObjects, iou: float
+    before: LabelledRois, boxes: Tensor, sizes: Sequence[tuple[int, int]], objects: PaddedObjects, iou: float
 ) -> LabelledRois:
-    """A later stage's boxes: all that the stage before predicted, clipped to their images, matched anew."""
+    """A later stage's boxes (M, 4): what the stage before predicted, clipped to their images, matched anew."""
+    images = before.rois[:, 0]
     boxes = clip_boxes(boxes, box_limits(sizes, boxes)[images.long()])
-    valid = torch.nonzero(has_area(boxes))[:, 0]
-    images, boxes = images[valid], boxes[valid]
+    valid = before.valid & has_area(boxes)
+    boxes = boxes.where(valid[:, None], 0)  # also what is not finite
     index, label = match(objects.iou(images, boxes), iou, iou)
-    return _labelled(torch.cat([images[:, None], boxes], dim=1), label == POSITIVE, index, objects)
+    return _labelled(torch.cat([images[:, None], boxes], dim=1), valid, valid & (label == POSITIVE), index, objects)
 
 
-def _labelled(rois: Tensor, positive: Tensor, index: Tensor, objects: PaddedObjects) -> LabelledRois:
+def _labelled(rois: Tensor, valid: Tensor, positive: Tensor, index: Tensor, objects: PaddedObjects) -> LabelledRois:
     images = rois[:, 0].long()
-    return LabelledRois(rois, positive, objects.boxes[images, index], objects.levels[images, index], index)
+    return LabelledRois(rois, valid, positive, objects.boxes[images, index], objects.levels[images, index], index)
 
 
 @torch.no_grad()
@@ -155,47 +166,52 @@ def stage_losses(
         labelled: M boxes and their goals.
         output: Predictions for them.
         box_weights: See `encode_boxes`.
-        weights: (M,) of each box in the class loss, whose mean is over all M (DropLoss); default: 1.
+        weights: (M,) of each box in the class loss, whose mean is over all valid ones (DropLoss); default: 1.
 
     Returns:
-        `loss_cls` (cross entropy), `loss_box_reg` (L1 over the foreground, over M), `loss_level` (sigmoid focal loss,
-        mean over the foreground) where the stage predicts levels.
+        `loss_cls` (cross entropy), `loss_box_reg` (L1 over the foreground, over the valid ones), `loss_level`
+        (sigmoid focal loss, mean over the foreground) where the stage predicts levels.
 
     """
-    count, positive = max(len(labelled.rois), 1), torch.nonzero(labelled.positive)[:, 0]
-    label = torch.where(labelled.positive, OBJECT, BACKGROUND)
-    entropy = F.cross_entropy(output.class_logits.float(), label, reduction="none")
-    goal = encode_boxes(labelled.rois[positive, 1:], labelled.boxes[positive], box_weights)
+    valid, positive = labelled.valid, labelled.positive
+    count = valid.sum().clamp(min=1)
+    entropy = F.cross_entropy(output.class_logits.float(), torch.where(positive, OBJECT, BACKGROUND), reduction="none")
+    distance = _distance(output.deltas.float(), labelled.rois[:, 1:], labelled.boxes, positive, box_weights)
     losses = {
-        "loss_cls": (entropy if weights is None else entropy * weights).sum() / count,
-        "loss_box_reg": (output.deltas[positive].float() - goal).abs().sum() / count,
+        "loss_cls": (entropy * (valid if weights is None else valid * weights)).sum() / count,
+        "loss_box_reg": distance / count,
     }
     if output.level_logits is not None:
-        logits = output.level_logits[positive].float()
-        one_hot = F.one_hot(labelled.levels[positive], logits.shape[1]).float()
-        total = sigmoid_focal_loss(logits, one_hot, alpha=0.25, gamma=2, reduction="sum")
-        losses["loss_level"] = total / max(logits.numel(), 1)
+        logits = output.level_logits.float()
+        one_hot = F.one_hot(labelled.levels, logits.shape[1]).float()
+        focal = sigmoid_focal_loss(logits, one_hot, alpha=0.25, gamma=2) * positive[:, None]
+        losses["loss_level"] = focal.sum() / (positive.sum() * logits.shape[1]).clamp(min=1)
     return losses
 
 
 def mask_losses(
-    heads: RoiHeads, pyramid: Sequence[Tensor], rois: Tensor, objects: Tensor, targets: Sequence[Targets]
+    heads: RoiHeads, pyramid: Sequence[Tensor], labelled: LabelledRois | None, targets: Sequence[Targets]
 ) -> dict[str, Tensor]:
     """Losses of the masks of foreground boxes.
 
     Args:
         heads: With a mask head.
         pyramid: p2 ... p6.
-        rois: (M, 5) foreground boxes, image by image.
-        objects: (M,) the object of each in its image.
-        targets: Of each image, with masks unless M is 0.
+        labelled: Boxes of which the foreground counts. None: nothing counts, and targets need no masks.
+        targets: Of each image, with masks.
 
     Returns:
         `loss_mask`: cross entropy, mean over all cells.
 
     """
+    if labelled is None:
+        counts = [0] * len(targets)
+        rois, objects = pyramid[0].new_zeros(0, 5), torch.zeros(0, dtype=torch.int64, device=pyramid[0].device)
+    else:  # masks cost enough to leave the others out: the one time that a GPU is asked how many there are
+        counts = labelled.positive.unflatten(0, (len(targets), -1)).sum(1).tolist()
+        rows = labelled.positive.byte().argsort(descending=True, stable=True)[: sum(counts)]
+        rois, objects = labelled.rois[rows], labelled.objects[rows]
     logits = heads.masks(pyramid, rois).float()
-    counts = torch.bincount(rois[:, 0].long(), minlength=len(targets)).tolist()
     parts = list(zip(targets, rois.split(counts), objects.split(counts), strict=True))
     inside = torch.cat([object_crops(i, *part, logits.shape[-1]) for i, part in enumerate(parts)])
     count = max(logits.numel(), 1)

@@ -135,10 +135,7 @@ class CascadeMaskRCNN(Detector):
                 terms["loss_level"] = terms["loss_level"] * level_weight
             losses.update({f"{name}_stage{stage}": value for name, value in terms.items()})
             if stage + 1 < len(config.stage_ious):
-                labelled = relabel_proposals(
-                    labelled.rois[:, 0], predicted, sizes, objects, config.stage_ious[stage + 1]
-                )
+                labelled = relabel_proposals(labelled, predicted, sizes, objects, config.stage_ious[stage + 1])
 
-        masked = torch.nonzero(first.positive)[:, 0] if mask_weight else first.objects[:0]
-        terms = mask_losses(heads, pyramid, first.rois[masked], first.objects[masked], targets)
+        terms = mask_losses(heads, pyramid, first if mask_weight else None, targets)
         return losses | {name: value * mask_weight for name, value in terms.items()}

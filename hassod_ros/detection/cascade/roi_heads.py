@@ -54,19 +54,21 @@ def pool_features(
         (M, C, side, side) float32.
 
     """
+    rois = rois.nan_to_num()  # of a network that diverged
     level = assign_levels(rois[:, 1:], canonical)
     if torch.is_grad_enabled() and rois.device.type == "cpu":
         from hassod_ros.detection.cascade.roi_align import roi_align_pyramid  # compiled: only training needs numba
 
         maps = [each.float() for each in pyramid[:4]]
         return roi_align_pyramid(maps, rois, level, STRIDES[:4], side, sampling_ratio)
-    pooled = rois.new_zeros(len(rois), pyramid[0].shape[1], side, side)
-    for i, stride in enumerate(STRIDES[:4]):
-        chosen = torch.nonzero(level == i)[:, 0]
-        if len(chosen):
-            # float32 also under autocast: box coordinates need it.
-            pooled[chosen] = roi_align(pyramid[i].float(), rois[chosen], side, 1 / stride, sampling_ratio, aligned=True)
-    return pooled
+    # Sorted by level, so that a GPU is asked once how many there are of each.
+    order, counts = level.argsort(stable=True), F.one_hot(level, 4).sum(0).tolist()
+    pooled = [
+        # float32 also under autocast: box coordinates need it.
+        roi_align(level_map.float(), part, side, 1 / stride, sampling_ratio, aligned=True)
+        for level_map, part, stride in zip(pyramid, rois[order].split(counts), STRIDES[:4], strict=False)
+    ]
+    return torch.cat(pooled)[order.argsort()]
 
 
 class BoxHead(nn.Module):

@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 import torchvision
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hassod_ros.detection.base import Targets
 from hassod_ros.detection.boxes import encode_boxes
@@ -79,8 +80,8 @@ def test_rpn_losses_by_hand():
 def labelled() -> LabelledRois:
     rois = torch.tensor([[0.0, 0, 0, 10, 10], [0, 5, 5, 20, 20], [1, 0, 0, 8, 8], [1, 3, 3, 9, 9]])
     boxes = torch.tensor([[0.0, 0, 12, 10], [5, 5, 25, 20], [0, 0, 8, 8], [0, 0, 8, 8]])
-    positive = torch.tensor([True, True, False, False])
-    return LabelledRois(rois, positive, boxes, torch.tensor([0, 2, 1, 1]), torch.tensor([0, 1, 0, 0]))
+    valid, positive = torch.ones(4, dtype=torch.bool), torch.tensor([True, True, False, False])
+    return LabelledRois(rois, valid, positive, boxes, torch.tensor([0, 2, 1, 1]), torch.tensor([0, 1, 0, 0]))
 
 
 def output(seed: int = 0) -> StageOutput:
@@ -132,7 +133,7 @@ def test_proposals_include_the_objects_and_their_labels():
     targets = [objects(), NOTHING]
     proposals = [torch.tensor([[21.0, 11, 90, 60], [100, 0, 120, 20]]), torch.tensor([[0.0, 0, 30, 30]])]
     found = label_proposals(proposals, PaddedObjects.of(targets), CONFIG)
-    rows = {tuple(roi): i for i, roi in enumerate(found.rois.tolist())}
+    rows = {tuple(found.rois[i].tolist()): i for i in range(len(found.rois)) if found.valid[i]}
     assert len(rows) == 6  # 2 + 3 objects, 1 + 0
     near = rows[0.0, 21.0, 11.0, 90.0, 60.0]
     assert found.positive[near]
@@ -160,7 +161,15 @@ def test_mask_loss_by_hand(model, images):
     pyramid = model.eval().pyramid(images, SIZES)
     target = objects()
     rois = torch.tensor([[0.0, 10, 5, 38, 33], [0, 50, 30, 78, 58]])
-    losses = mask_losses(model.roi_heads, pyramid, rois, torch.tensor([0, 2]), [target, NOTHING])
+    labelled = LabelledRois(
+        rois=torch.cat([rois, torch.tensor([[1.0, 0, 0, 50, 50]] * 2)]),
+        valid=torch.tensor([True, True, True, False]),
+        positive=torch.tensor([True, True, False, False]),
+        boxes=torch.zeros(4, 4),
+        levels=torch.zeros(4, dtype=torch.int64),
+        objects=torch.tensor([0, 2, 0, 0]),
+    )
+    losses = mask_losses(model.roi_heads, pyramid, labelled, [target, NOTHING])
     logits = model.roi_heads.masks(pyramid, rois)
     goal = torch.stack([target.masks[0, 5:33, 10:38], target.masks[2, 30:58, 50:78]]).float()
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, goal)
@@ -281,3 +290,26 @@ def test_mask_targets_are_those_of_a_plane_for_every_box():
     )[:, 0]
     assert torch.equal(found, expected >= 0.5)
     assert object_crops(0, target, rois[:0], objects[:0], 28).shape == (0, 28, 28)
+
+
+class Asked(TorchDispatchMode):
+    """Operations whose result's shape depends on values: for each of them a GPU would be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        indices = args[1] if name in ("index", "index_put", "index_put_") else ()
+        by_mask = any(each is not None and each.dtype == torch.bool for each in indices)
+        if by_mask or name in ("nonzero", "bincount", "masked_select", "_unique2", "repeat_interleave"):
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_shape_of_the_step_depends_on_values_but_the_proposals_and_masks(model, images):
+    with Asked() as asked:
+        losses = model.losses(images, SIZES, [objects(), NOTHING], drop_loss_iou=0.01)
+        sum(losses.values()).backward()
+    assert asked.names == []
