@@ -26,7 +26,7 @@ from torchvision.transforms.v2 import functional
 from hassod_ros.coco import from_coco, read_json, to_coco
 from hassod_ros.commands import run, script_parser
 from hassod_ros.cores import usable_cores
-from hassod_ros.detection.base import Detector
+from hassod_ros.detection.base import Detector, InstanceOptions
 from hassod_ros.detection.checkpoints import open_detector
 from hassod_ros.detection.input_size import input_size
 from hassod_ros.detection.mask2former.config import Mask2FormerConfig
@@ -175,8 +175,11 @@ def measure(detector: Detector, labels: Path, recipe: Recipe, out: Path) -> dict
         view = input_size(size, recipe.data.short_sides[0], recipe.data.max_side)
         pixels = functional.resize(torch.from_numpy(image).permute(2, 0, 1), list(view))
         (predictions,) = detector(pixels[None].float())
-        ways = {"ancestor head": predictions.to_instances(size, cover=0.0)}
-        ways |= {f"head and coverage {cover}": predictions.to_instances(size, cover=cover) for cover in COVERS}
+        ways = {"ancestor head": predictions.to_instances(size, InstanceOptions(cover=0.0))}
+        ways |= {
+            f"head and coverage {cover}": predictions.to_instances(size, InstanceOptions(cover=cover))
+            for cover in COVERS
+        }
         ways |= {f"coverage {cover}": _by_coverage(ways["ancestor head"], cover) for cover in COVERS[1:]}
         for name, instances in ways.items():
             results = found.setdefault(name, [])

@@ -32,6 +32,42 @@ class Targets:
     parents: Tensor | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class LossOptions:
+    """How labels of a batch count.
+
+    Attributes:
+        drop_loss_iou: DropLoss: what overlaps every object at most this much does not count as background, for labels
+            miss objects. HASSOD: 0.01. None: it counts.
+        mask_weight: Factor on the losses of the masks; with 0 the cascade needs no masks (HASSOD's teacher branch).
+
+    """
+
+    drop_loss_iou: float | None = None
+    mask_weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceOptions:
+    """What becomes of predictions on their way into Instances.
+
+    Attributes:
+        score_threshold: Detections must score higher.
+        mask_threshold: Pixels of a higher probability belong to the mask.
+        cover: Share of a mask that its parent contains. None: the detector's own.
+        color_weight: How far outlines follow the colours of the image, see `follow_colors`.
+
+    """
+
+    score_threshold: float = 0.0
+    mask_threshold: float = 0.5
+    cover: float | None = None
+    color_weight: float = 0.0
+
+
+DEFAULT_LOSSES, DEFAULT_INSTANCES = LossOptions(), InstanceOptions()
+
+
 class Predictions(Protocol):
     """What a detector finds in one image.
 
@@ -55,22 +91,15 @@ class Predictions(Protocol):
     def to_instances(
         self,
         size: tuple[int, int],
-        *,
-        score_threshold: float = 0.0,
-        mask_threshold: float = 0.5,
-        cover: float | None = None,
+        options: InstanceOptions = DEFAULT_INSTANCES,
         image: np.ndarray | None = None,
-        color_weight: float = 0.0,
     ) -> Instances:
-        """Instances at the image's own size, by descending score; see the implementations.
+        """Instances at the image's own size, by descending score; what has no pixel is left out.
 
         Args:
             size: (H, W) of the image before it was resized for the network.
-            score_threshold: Detections must score higher.
-            mask_threshold: Pixels of a higher probability belong to the mask.
-            cover: Share of a mask that its parent contains. Default: the detector's own.
-            image: (H, W, 3) uint8, needed where the next is not 0.
-            color_weight: How far outlines follow the colours of the image, see `follow_colors`.
+            options: See the class.
+            image: (H, W, 3) uint8, needed where outlines follow its colours.
 
         """
         ...
@@ -92,9 +121,7 @@ class Detector(nn.Module):
         images: Tensor,
         sizes: Sequence[tuple[int, int]],
         targets: Sequence[Targets],
-        *,
-        drop_loss_iou: float | None = None,
-        mask_weight: float = 1.0,
+        options: LossOptions = DEFAULT_LOSSES,
     ) -> dict[str, Tensor]:
         """Weighted scalars by name, whose sum is minimised; in training mode.
 
@@ -102,8 +129,7 @@ class Detector(nn.Module):
             images: (B, 3, H, W) RGB 0 ... 255, padded at the right and at the bottom.
             sizes: (height, width) of each image.
             targets: Of each image.
-            drop_loss_iou: What overlaps every object less than this is no background: labels miss objects. None: off.
-            mask_weight: Of the mask losses; with 0 targets need no masks.
+            options: See the class.
 
         """
 

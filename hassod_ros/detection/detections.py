@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from hassod_ros.detection.base import DEFAULT_INSTANCES, InstanceOptions
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
 from hassod_ros.masks import has_area, paste_filled, pixel_regions
 from hassod_ros.outlines import follow_colors
+
+_COVER = 0.75  # share of a mask that its parent contains
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,60 +51,25 @@ class Detections:
     def to_instances(
         self,
         size: tuple[int, int],
-        *,
-        score_threshold: float = 0.0,
-        mask_threshold: float = 0.5,
-        cover: float | None = None,
+        options: InstanceOptions = DEFAULT_INSTANCES,
         image: np.ndarray | None = None,
-        color_weight: float = 0.0,
     ) -> Instances:
-        """See the function `to_instances`; `cover` is 0.75 by default."""
-        return to_instances(
-            self,
-            size,
-            score_threshold=score_threshold,
-            mask_threshold=mask_threshold,
-            cover=0.75 if cover is None else cover,
-            image=image,
-            color_weight=color_weight,
+        """See `Predictions`; a parent contains 0.75 of a mask by default.
+
+        Levels are the likeliest ones; the parent of an instance is the smallest mask of a higher level that covers it.
+        Without level heads both follow from coverage alone.
+        """
+        detections = self.select(self.scores > options.score_threshold)
+        rows, boxes, masks = place_masks(
+            detections, size, mask_threshold=options.mask_threshold, image=image, color_weight=options.color_weight
         )
-
-
-def to_instances(
-    detections: Detections,
-    size: tuple[int, int],
-    *,
-    score_threshold: float = 0.0,
-    mask_threshold: float = 0.5,
-    cover: float = 0.75,
-    image: np.ndarray | None = None,
-    color_weight: float = 0.0,
-) -> Instances:
-    """Instances at the image's own size, by descending score.
-
-    Levels are the likeliest ones; the parent of an instance is the smallest mask of a higher level that covers it.
-    Without level heads both follow from coverage alone. Detections without a pixel are left out.
-
-    Args:
-        detections: Of one image.
-        size: (H, W) of the image before it was resized for the network.
-        score_threshold: Detections must score higher.
-        mask_threshold: Pixels of a higher probability belong to the mask.
-        cover: Share of a mask that its parent contains.
-        image: (H, W, 3) uint8, needed where the next is not 0.
-        color_weight: How far outlines follow the colours of the image, see `follow_colors`.
-
-    """
-    detections = detections.select(detections.scores > score_threshold)
-    rows, boxes, masks = place_masks(
-        detections, size, mask_threshold=mask_threshold, image=image, color_weight=color_weight
-    )
-    scores, probabilities = _array(detections.scores)[rows], _array(detections.level_probabilities)[rows]
-    known = probabilities.argmax(axis=1).astype(np.uint8) if probabilities.shape[1] else None
-    parents, levels = coverage_forest(pixel_regions(boxes), masks, cover=cover, levels=known)
-    return Instances(
-        image_size=size, boxes=boxes, masks=masks, scores=scores.clip(0, 1), levels=levels, parents=parents
-    )
+        scores, probabilities = _array(detections.scores)[rows], _array(detections.level_probabilities)[rows]
+        known = probabilities.argmax(axis=1).astype(np.uint8) if probabilities.shape[1] else None
+        cover = _COVER if options.cover is None else options.cover
+        parents, levels = coverage_forest(pixel_regions(boxes), masks, cover=cover, levels=known)
+        return Instances(
+            image_size=size, boxes=boxes, masks=masks, scores=scores.clip(0, 1), levels=levels, parents=parents
+        )
 
 
 def place_masks(
@@ -114,7 +82,7 @@ def place_masks(
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """The masks of detections at the image's own size; those without a pixel are left out.
 
-    The arguments are those of `to_instances`.
+    Arguments as in `InstanceOptions` and `Detections.to_instances`.
 
     Returns:
         (n,) rows of the detections that are left, (n, 4) float32 their boxes in pixels of the image, and n masks as

@@ -175,19 +175,16 @@ def finder(model: Any, short_side: int, max_side: int, *, color_weight: float = 
     import torch
     from torchvision.transforms.v2 import functional
 
+    from hassod_ros.detection.base import InstanceOptions
     from hassod_ros.detection.input_size import input_size
 
     device = next(model.parameters()).device
+    options = InstanceOptions(mask_threshold=model.config.mask_threshold, color_weight=color_weight)
 
     @torch.inference_mode()
     def find(image: np.ndarray) -> Instances:
         size = input_size((image.shape[0], image.shape[1]), short_side, max_side)
         pixels = functional.resize(torch.from_numpy(image).permute(2, 0, 1).to(device), list(size))
-        return model(pixels[None].float())[0].to_instances(
-            image.shape[:2],
-            mask_threshold=model.config.mask_threshold,
-            image=image,
-            color_weight=color_weight,
-        )
+        return model(pixels[None].float())[0].to_instances(image.shape[:2], options, image)
 
     return find

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from hassod_ros.detection.base import Detector
+from hassod_ros.detection.base import Detector, LossOptions
 from hassod_ros.learning.config import StageConfig
 from hassod_ros.learning.dataset import Batch
 from hassod_ros.learning.loop import SupervisedBatch
@@ -27,8 +27,7 @@ class BurnIn:
             batch.images,
             batch.sizes,
             batch.targets,
-            mask_weight=self._stage.mask_weight,
-            drop_loss_iou=self._stage.drop_loss_iou,
+            options=LossOptions(mask_weight=self._stage.mask_weight, drop_loss_iou=self._stage.drop_loss_iou),
         )
         return [labelled], {}
 

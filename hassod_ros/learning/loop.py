@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hassod_ros.commands import reached, stop_between
-from hassod_ros.detection.base import Detector, Targets
+from hassod_ros.detection.base import DEFAULT_LOSSES, Detector, LossOptions, Targets
 from hassod_ros.detection.checkpoints import save_weights, write_tensors
 from hassod_ros.errors import InputError
 from hassod_ros.learning.config import RunConfig, StageConfig
@@ -40,8 +40,7 @@ class SupervisedBatch:
         sizes: (h, w) of each picture inside the padding.
         targets: What the pictures show.
         weight: Factor on all losses.
-        mask_weight: Further factor on the mask loss.
-        drop_loss_iou: See `detection_losses`.
+        options: How the labels count.
 
     """
 
@@ -50,8 +49,7 @@ class SupervisedBatch:
     sizes: list[tuple[int, int]]
     targets: list[Targets]
     weight: float = 1.0
-    mask_weight: float = 1.0
-    drop_loss_iou: float | None = None
+    options: LossOptions = DEFAULT_LOSSES
 
 
 class LossNetwork(nn.Module):
@@ -65,13 +63,7 @@ class LossNetwork(nn.Module):
         """Weighted losses by "batch/loss"; their sum is what is minimised."""
         losses: dict[str, Tensor] = {}
         for batch in supervised:
-            found = self.detector.losses(
-                batch.images,
-                batch.sizes,
-                batch.targets,
-                drop_loss_iou=batch.drop_loss_iou,
-                mask_weight=batch.mask_weight,
-            )
+            found = self.detector.losses(batch.images, batch.sizes, batch.targets, batch.options)
             losses |= {f"{batch.name}/{name}": batch.weight * loss for name, loss in found.items()}
         return losses
 

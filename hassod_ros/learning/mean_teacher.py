@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hassod_ros.detection.base import Detector, Predictions, Targets
+from hassod_ros.detection.base import Detector, InstanceOptions, LossOptions, Predictions, Targets
 from hassod_ros.detection.detections import Detections
 from hassod_ros.learning.config import MeanTeacherConfig
 from hassod_ros.learning.dataset import Batch
@@ -81,8 +81,7 @@ class MeanTeacher:
                 labelled.sizes * len(seen),
                 labelled.targets * len(seen),
                 weight=label_weight,
-                mask_weight=stage.mask_weight,
-                drop_loss_iou=stage.drop_loss_iou,
+                options=LossOptions(mask_weight=stage.mask_weight, drop_loss_iou=stage.drop_loss_iou),
             ),
             SupervisedBatch(
                 "teacher",
@@ -90,7 +89,7 @@ class MeanTeacher:
                 unlabelled.sizes,
                 targets,
                 weight=teacher_weight,
-                mask_weight=stage.teacher_mask_weight,
+                options=LossOptions(mask_weight=stage.teacher_mask_weight),
             ),
         ]
         boxes = sum(len(target.boxes) for target in targets) / len(targets)
@@ -137,10 +136,9 @@ def teacher_targets(
     """
     if isinstance(detections, Detections):
         detections = replace(detections, level_probabilities=detections.level_probabilities[:, :0])
-    if by_size is None:
-        found = detections.to_instances(detections.size, score_threshold=threshold, cover=cover)
-    else:
-        found = detections.to_instances(detections.size, score_threshold=by_size.lowest, cover=cover)
+    lowest = threshold if by_size is None else by_size.lowest
+    found = detections.to_instances(detections.size, InstanceOptions(score_threshold=lowest, cover=cover))
+    if by_size is not None:
         by_size.observe(found.areas, found.scores)
         found = found.select(found.scores > by_size.of(found.areas))
     device = detections.scores.device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hassod_ros.detection.base import Detector
+from hassod_ros.detection.base import Detector, InstanceOptions
 from hassod_ros.drawing import draw
 from hassod_ros.instances import Instances
 from hassod_ros.learning.dataset import Batch
@@ -20,7 +20,7 @@ def preview(detector: Detector, batch: Batch) -> np.ndarray:
     image = batch.images[:1, :, : size[0], : size[1]]
     training = detector.training
     detector.eval()
-    found = detector(image)[0].to_instances(size, mask_threshold=detector.config.mask_threshold)
+    found = detector(image)[0].to_instances(size, InstanceOptions(mask_threshold=detector.config.mask_threshold))
     detector.train(training)
     target = batch.targets[0]
     masks = np.zeros((0, *size), bool) if target.masks is None else target.masks.cpu().numpy()

@@ -24,7 +24,7 @@ from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
 from hassod_ros.coco import to_coco
-from hassod_ros.detection.base import Detector
+from hassod_ros.detection.base import Detector, InstanceOptions
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, read_config
@@ -148,12 +148,10 @@ def _label_alone(model: Detector, image: np.ndarray, config: RelabelConfig) -> I
     size = [max(1, round(max(config.sides) * length / max(height, width))) for length in (height, width)]
     view = functional.resize(torch.from_numpy(image).permute(2, 0, 1), size, antialias=True)
     (found,) = model(view[None].float().to(next(model.parameters()).device))
-    labels = found.to_instances(
-        (height, width),
-        score_threshold=config.score_threshold,
-        mask_threshold=config.mask_threshold,
-        cover=config.cover,
+    options = InstanceOptions(
+        score_threshold=config.score_threshold, mask_threshold=config.mask_threshold, cover=config.cover
     )
+    labels = found.to_instances((height, width), options)
     sides = labels.regions[:, 2:] - labels.regions[:, :2]
     return labels.select(
         np.flatnonzero(sides.min(axis=1, initial=height + width) >= config.min_side)[: config.detections]

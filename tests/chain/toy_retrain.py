@@ -10,15 +10,14 @@ import torch
 
 from hassod_ros.chain.retrain import Retrain
 from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
-from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector, save_weights
 from hassod_ros.runtime.evidence import CUES, Evidence
 from tests.footage.recordings import IMAGE, Messages, image, write_mcap
-from tests.tiny_network import TINY
+from tests.tiny_network import tiny_cascade
 
 REPO = Path(__file__).parents[2]
-NETWORK = DetectorConfig(backbone="resnet18", **TINY)
+NETWORK = tiny_cascade(backbone="resnet18")
 NOTHING = (0.0,) * len(CUES)
 # Everything is a thing, whatever can be seen of it: masks of random weights are no things by the real constants.
 EVIDENCE = Evidence(thing=(*NOTHING, 3.0), scene=(*NOTHING, -9.0), parent=(*NOTHING, 9.0), child=(*NOTHING, 9.0))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector
 from hassod_ros.export import fetch_model
 from hassod_ros.runtime import published
 from hassod_ros.runtime.segmenter import open_segmenter
+from tests.tiny_network import narrow_cascade
 
 SIZE = (64, 96)
 
@@ -60,9 +60,7 @@ def test_the_authors_names_fit_the_architecture_that_is_built(shared, tmp_path):
 
 def test_from_an_address_to_a_model_that_opens_by_name(cache, url, capsys, monkeypatch):
     """The whole way, with a network small enough for a test in the place of the authors'."""
-    config = DetectorConfig(
-        backbone="resnet18", fpn_channels=16, box_width=32, mask_layers=1, mask_channels=16, rpn_pre_nms=(300, 60)
-    )
+    config = narrow_cascade(rpn_pre_nms=(300, 60))
     monkeypatch.setattr(fetch_model, "_architecture", lambda _: config)
     torch.manual_seed(0)
     path, address = url("hassod.pth")

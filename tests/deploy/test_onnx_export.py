@@ -23,16 +23,9 @@ from hassod_ros.runtime.backends.torch_backend import TorchBackend
 from hassod_ros.runtime.model_info import read_model_info
 from hassod_ros.runtime.postprocess import RawDetections
 from hassod_ros.runtime.segmenter import Segmenter
+from tests.tiny_network import narrow_cascade
 
-TINY = DetectorConfig(
-    backbone="resnet18",
-    fpn_channels=8,
-    mask_channels=8,
-    mask_layers=1,
-    box_width=16,
-    box_layers=1,
-    stage_ious=(0.5,),
-)
+TINY = narrow_cascade(fpn_channels=8, mask_channels=8, box_width=16, box_layers=1, stage_ious=(0.5,))
 SIZE, PROPOSALS, DETECTIONS = (96, 128), 30, 12
 
 

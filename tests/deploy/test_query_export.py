@@ -14,7 +14,6 @@ from hassod_ros.deploy import onnx_export
 from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
 from hassod_ros.deploy.parity import Parity, ParityLimits
 from hassod_ros.detection.checkpoints import save_weights
-from hassod_ros.detection.mask2former.config import Mask2FormerConfig
 from hassod_ros.detection.mask2former.model import Mask2Former
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
@@ -23,6 +22,7 @@ from hassod_ros.runtime.backends.torch_backend import TorchBackend
 from hassod_ros.runtime.model_info import read_model_info
 from hassod_ros.runtime.postprocess import PostprocessOptions, RawDetections
 from hassod_ros.runtime.segmenter import Segmenter
+from tests.tiny_network import tiny_mask2former
 
 SIZE, DETECTIONS = (64, 96), 8
 
@@ -31,20 +31,7 @@ SIZE, DETECTIONS = (64, 96), 8
 def model() -> Mask2Former:
     """Random weights that draw masks of many shapes and relate some of them."""
     torch.manual_seed(0)
-    model = Mask2Former(
-        Mask2FormerConfig(
-            backbone="resnet18",
-            backbone_width=0.25,
-            queries=10,
-            width=32,
-            heads=4,
-            encoder_layers=1,
-            decoder_layers=1,
-            feedforward=32,
-            points=64,
-            cover=0.3,
-        )
-    )
+    model = Mask2Former(tiny_mask2former(queries=10, cover=0.3))
     with torch.no_grad():
         for name, value in model.body.pixel_decoder.encoder.named_parameters():
             if "sampling_offsets.bias" in name:  # samples beyond the border, too

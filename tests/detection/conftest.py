@@ -5,20 +5,12 @@ import torch
 
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
+from tests.tiny_network import narrow_cascade
 
 
 @pytest.fixture
 def small_config() -> DetectorConfig:
-    return DetectorConfig(
-        backbone="resnet18",
-        fpn_channels=16,
-        box_width=32,
-        mask_layers=1,
-        mask_channels=16,
-        rpn_pre_nms=(300, 100),
-        rpn_post_nms=(300, 60),
-        detections=20,
-    )
+    return narrow_cascade(rpn_pre_nms=(300, 100), rpn_post_nms=(300, 60), detections=20)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import inspect
 
 import torch
 
-from hassod_ros.detection.base import Detector, Targets
+from hassod_ros.detection.base import Detector, LossOptions, Targets
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.detections import Detections
 
@@ -19,7 +19,7 @@ def test_the_cascade_keeps_the_protocols_promises(build, small_config):
     masks = torch.zeros(1, 64, 64, dtype=torch.bool)
     masks[0, 10:40, 10:40] = True
     targets = [Targets(torch.tensor([[10.0, 10, 40, 40]]), torch.tensor([0]), masks, torch.tensor([-1]))]
-    losses = detector.losses(images, sizes, targets, drop_loss_iou=0.01, mask_weight=0.5)
+    losses = detector.losses(images, sizes, targets, LossOptions(drop_loss_iou=0.01, mask_weight=0.5))
     assert all(value.shape == () for value in losses.values())
     (found,) = model.eval()(images, sizes)
     assert isinstance(found, Detections)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from hassod_ros.detection.detections import Detections, to_instances
+from hassod_ros.detection.base import InstanceOptions
+from hassod_ros.detection.detections import Detections
 from hassod_ros.instances import Level
 
 
@@ -19,7 +20,7 @@ def detections(boxes, levels, scores=None, masks=None, size=(50, 100)) -> Detect
 
 
 def test_boxes_and_masks_grow_with_the_image():
-    instances = to_instances(detections([[10, 5, 60, 45]], [1]), (100, 300))
+    instances = detections([[10, 5, 60, 45]], [1]).to_instances((100, 300))
     assert instances.image_size == (100, 300)
     assert instances.boxes.tolist() == [[30, 10, 180, 90]]
     assert instances.masks[0].shape == (80, 150)
@@ -29,20 +30,20 @@ def test_boxes_and_masks_grow_with_the_image():
 
 def test_parents_cover_their_parts_and_stand_higher():
     boxes = [[0, 0, 80, 40], [10, 10, 30, 30], [50, 10, 70, 30], [12, 12, 20, 20]]
-    instances = to_instances(detections(boxes, [0, 1, 0, 2]), (50, 100))
+    instances = detections(boxes, [0, 1, 0, 2]).to_instances((50, 100))
     assert instances.parents.tolist() == [-1, 0, -1, 1]
 
 
 def test_of_several_covering_masks_the_smallest_is_the_parent():
     boxes = [[0, 0, 60, 10], [0, 0, 44, 10], [35, 0, 77, 10], [36, 0, 43, 10]]
-    instances = to_instances(detections(boxes, None), (50, 100))
+    instances = detections(boxes, None).to_instances((50, 100))
     assert instances.parents.tolist() == [-1, 0, -1, 2]
     assert instances.levels.tolist() == [0, 1, 0, 1]
 
 
 def test_without_level_heads_levels_come_from_coverage():
     boxes = [[0, 0, 80, 40], [10, 10, 30, 30], [12, 12, 20, 20]]
-    instances = to_instances(detections(boxes, None), (50, 100))
+    instances = detections(boxes, None).to_instances((50, 100))
     assert instances.levels.tolist() == [0, 1, 2]
     assert instances.parents.tolist() == [-1, 0, 1]
 
@@ -51,15 +52,15 @@ def test_what_has_no_pixel_or_too_low_a_score_is_left_out():
     masks = torch.ones(4, 28, 28)
     masks[1] = 0.2
     boxes = [[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 40, 10], [50, 0, 60, 10]]
-    instances = to_instances(
-        detections(boxes, [0] * 4, scores=[0.9, 0.8, 0.7, 0.3], masks=masks), (50, 100), score_threshold=0.3
+    instances = detections(boxes, [0] * 4, scores=[0.9, 0.8, 0.7, 0.3], masks=masks).to_instances(
+        (50, 100), InstanceOptions(score_threshold=0.3)
     )
     assert instances.boxes.tolist() == [[0, 0, 10, 10]]
     np.testing.assert_allclose(instances.scores, [0.9])
 
 
 def test_nothing_found():
-    instances = to_instances(detections([], [], scores=[]), (60, 70))
+    instances = detections([], [], scores=[]).to_instances((60, 70))
     assert len(instances) == 0
     assert instances.image_size == (60, 70)
 
@@ -73,11 +74,11 @@ def test_outlines_follow_the_colours_of_the_image():
     found = detections([[15, 5, 55, 45]], [0], masks=torch.from_numpy(rough.astype(np.float32))[None])
 
     def iou(weight):
-        (mask,) = to_instances(found, (100, 200), image=image, color_weight=weight).masks
+        (mask,) = found.to_instances((100, 200), InstanceOptions(color_weight=weight), image).masks
         inside = truth[10:90, 30:110]
         return (mask & inside).sum() / (mask | inside).sum()
 
     assert iou(0.0) < 0.8
     assert iou(3.0) > 0.88
     with pytest.raises(ValueError, match="color_weight needs the image"):
-        to_instances(found, (100, 200), color_weight=3.0)
+        found.to_instances((100, 200), InstanceOptions(color_weight=3.0))

@@ -18,6 +18,7 @@ from hassod_ros.learning.config import read_recipe
 from hassod_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend
 from hassod_ros.runtime.preprocess import letterbox
+from tests.tiny_network import narrow_cascade
 
 RECIPE = Path(__file__).parents[2] / "config" / "recipes" / "default_model.yaml"
 
@@ -78,10 +79,4 @@ def test_int8_cannot_be_trained_on(detector):
 
 def test_another_detector_is_named(tmp_path):
     with pytest.raises(InputError, match="does not fit the model"):
-        load_weights(CascadeMaskRCNN(with_other_width()), default_model())
-
-
-def with_other_width():
-    from hassod_ros.detection.cascade.config import DetectorConfig
-
-    return DetectorConfig(backbone="resnet18", fpn_channels=32, box_width=64, mask_channels=16, mask_layers=1)
+        load_weights(CascadeMaskRCNN(narrow_cascade(fpn_channels=32, box_width=64)), default_model())

@@ -12,7 +12,6 @@ from torchvision.ops import box_iou
 from hassod_ros.detection.boxes import to_rois
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
-from hassod_ros.detection.detections import to_instances
 from hassod_ros.images import read_image
 
 SIZES = [(480, 640)]
@@ -97,7 +96,7 @@ def test_detections(run, case):
 
 
 def test_masks(run, case):
-    instances, order = to_instances(run[3], (480, 640)), matched(run[3].boxes, case["boxes"])
+    instances, order = run[3].to_instances((480, 640)), matched(run[3].boxes, case["boxes"])
     codes = [{"size": [480, 640], "counts": code.encode("ascii")} for code in case["mask_rle"][order]]
     kept = [i for i, code in enumerate(codes) if rle.area(code)]
     assert len(instances) == len(kept)

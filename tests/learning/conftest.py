@@ -12,7 +12,7 @@ from hassod_ros.coco import to_coco
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
-from tests.tiny_network import TINY
+from tests.tiny_network import tiny_cascade
 
 
 def write_toy_set(folder: Path, count: int = 6, size: tuple[int, int] = (64, 80), seed: int = 0) -> SimpleNamespace:
@@ -56,4 +56,4 @@ def toy_set(tmp_path: Path) -> SimpleNamespace:
 @pytest.fixture
 def tiny_detector() -> DetectorConfig:
     """A detector of few channels for pictures of 64 pixels."""
-    return DetectorConfig(backbone="mobilenet_v3_large", **TINY)
+    return tiny_cascade()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from hassod_ros.detection.base import LossOptions
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.detections import Detections
 from hassod_ros.learning.annotations import load_annotations
@@ -114,8 +115,8 @@ def test_batches_follow_the_switches(detector, batches, views, count):
     supervised, figures = MeanTeacher(detector, stage, WORLD).supervise(batches, 5)
     label, teacher = supervised
     assert (label.weight, teacher.weight) == pytest.approx((0.5, 2.5))
-    assert (label.mask_weight, teacher.mask_weight) == (2.0, 0.5)
-    assert (label.drop_loss_iou, teacher.drop_loss_iou) == (0.01, None)
+    assert label.options == LossOptions(mask_weight=2.0, drop_loss_iou=0.01)
+    assert teacher.options == LossOptions(mask_weight=0.5, drop_loss_iou=None)
     assert len(label.images) == len(label.sizes) == len(label.targets) == count
     assert torch.equal(label.images[0], batches[0].strong[0] if views == "strong" else batches[0].images[0])
     assert torch.equal(teacher.images, batches[1].strong)

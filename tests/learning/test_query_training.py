@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from hassod_ros.detection.checkpoints import open_detector, save_weights
-from hassod_ros.detection.mask2former.config import Mask2FormerConfig
 from hassod_ros.detection.mask2former.found import Found
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation.predict import open_checkpoint
@@ -20,6 +19,7 @@ from hassod_ros.learning.mean_teacher import teacher_targets
 from hassod_ros.learning.relabel import label
 from hassod_ros.learning.stages import burn_in, mean_teacher
 from hassod_ros.learning.thresholds import SizeThresholds
+from tests.tiny_network import tiny_mask2former
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("one_thread")]
 
@@ -29,17 +29,7 @@ def recipe(toy_set, tmp_path) -> Recipe:
     stage = {"optimizer": "adamw", "learning_rate": 0.001, "warmup": 0, "precision": "fp32", "precise_bn": 0}
     return Recipe(
         detector="mask2former",
-        mask2former=Mask2FormerConfig(
-            backbone="resnet18",
-            backbone_width=0.25,
-            queries=8,
-            width=32,
-            heads=4,
-            encoder_layers=1,
-            decoder_layers=1,
-            feedforward=32,
-            points=64,
-        ),
+        mask2former=tiny_mask2former(),
         data=DataConfig(str(toy_set.images), str(toy_set.labels), short_sides=(64,), max_side=80),
         burn_in=StageConfig(iterations=2, batch_size=2, copy_paste=0.5, **stage),
         mean_teacher=MeanTeacherConfig(

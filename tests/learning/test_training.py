@@ -15,9 +15,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hassod_ros.coco import from_coco
+from hassod_ros.detection.base import InstanceOptions
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import open_detector
-from hassod_ros.detection.detections import to_instances
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation.scorer import while_training
 from hassod_ros.images import read_image
@@ -112,7 +112,7 @@ def _recall(model, toy_set) -> float:
         size = image["height"], image["width"]
         truth = from_coco([a for a in toy_set.content["annotations"] if a["image_id"] == image["id"]], size)
         pixels = torch.from_numpy(read_image(toy_set.images / image["file_name"])).permute(2, 0, 1)[None]
-        found = to_instances(model(pixels)[0], size, score_threshold=0.2)
+        found = model(pixels)[0].to_instances(size, InstanceOptions(score_threshold=0.2))
         masks = found.dense()
         for mask, level in zip(truth.dense(), truth.levels, strict=True):
             same = masks[found.levels == level]

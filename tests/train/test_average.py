@@ -9,12 +9,12 @@ from hassod_ros.detection.checkpoints import open_detector, read_config, save_we
 from hassod_ros.errors import InputError
 from hassod_ros.train import average as script
 from hassod_ros.train.average import average
-from tests.tiny_network import TINY
+from tests.tiny_network import tiny_cascade
 
 
 @pytest.fixture
 def tiny_detector() -> DetectorConfig:
-    return DetectorConfig(backbone="mobilenet_v3_large", **TINY)
+    return tiny_cascade()
 
 
 @pytest.fixture

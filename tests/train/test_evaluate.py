@@ -12,10 +12,10 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from hassod_ros.default_model import default_model
-from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights
 from hassod_ros.train.evaluate import main
+from tests.tiny_network import narrow_cascade
 
 
 @pytest.fixture
@@ -54,9 +54,7 @@ def test_predictions_become_tables_and_report(data, capsys):
 def checkpoint_arguments(data):
     """Evaluation of an untrained detector on the two pictures."""
     torch.manual_seed(0)
-    config = DetectorConfig(
-        backbone="resnet18", fpn_channels=16, box_width=16, mask_channels=8, mask_layers=1, rpn_post_nms=(50, 20)
-    )
+    config = narrow_cascade(box_width=16, mask_channels=8, rpn_post_nms=(50, 20))
     save_weights(CascadeMaskRCNN(config), data / "model.pth")
     arguments = ["--annotations", data / "truth.json", "--images", data, "--checkpoint", data / "model.pth"]
     options = ["--short-side", 64, "--max-detections", 7, "--report", data / "report"]

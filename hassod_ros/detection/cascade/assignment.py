@@ -34,25 +34,23 @@ def match(iou: Tensor, low: float, high: float, *, low_quality: bool = False) ->
     return index, label
 
 
-def sample(
-    label: Tensor, count: int, positive_share: float, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
+def sample(label: Tensor, count: int, positive_share: float) -> tuple[Tensor, Tensor]:
     """Draw boxes for a loss: at most `positive_share` of `count` positive ones, then negative ones up to `count`.
 
-    For all images at once and with shapes that do not depend on the draw, so that a GPU is never waited for.
+    For all images at once, by torch's random state, and with shapes that do not depend on the draw, so that a GPU is
+    never waited for.
 
     Args:
         label: (B, N) from `match`.
         count: Boxes to draw of each image, fewer where there are not enough.
         positive_share: In [0, 1].
-        generator: Source of chance on the device of `label`; default: torch's own.
 
     Returns:
         (B, K) int64 places in `label`, K at most `count`, and (B, K) bool: which of them are drawn, each once. They
         come first, the positive ones before all; where there are not enough, places fill up that are not drawn.
 
     """
-    chance = torch.rand(label.shape, generator=generator, device=label.device)
+    chance = torch.rand(label.shape, device=label.device)
     boxes = label.shape[1]
     keys, positive = chance.where(label == POSITIVE, -1.0).topk(min(boxes, int(count * positive_share)), dim=1)
     drawn_positive = keys >= 0

@@ -73,7 +73,6 @@ def rpn_losses(
     found: AnchorPredictions,
     objects: PaddedObjects,
     config: DetectorConfig,
-    generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """Objectness (cross entropy) and boxes (L1) of sampled anchors, over the number of samples asked for."""
     anchors = found.anchors
@@ -83,7 +82,7 @@ def rpn_losses(
         for boxes, count in zip(objects.boxes, objects.counts, strict=True)
     ]
     index, label = (torch.stack(each) for each in zip(*matches, strict=True))  # (B, A)
-    places, drawn = sample(label, config.rpn_samples, config.rpn_positive, generator)
+    places, drawn = sample(label, config.rpn_samples, config.rpn_positive)
     row = torch.arange(len(places), device=places.device)[:, None]
     positive = drawn & (label.gather(1, places) == POSITIVE)
     logits, deltas = found.logits.gather(1, places).float(), found.deltas[row, places].float()
@@ -106,13 +105,12 @@ def label_proposals(
     proposals: Sequence[Tensor],
     objects: PaddedObjects,
     config: DetectorConfig,
-    generator: torch.Generator | None = None,
 ) -> LabelledRois:
     """The first stage's boxes: proposals (R, 4) of each image and its objects' own boxes, matched and sampled."""
     boxes = torch.cat([pad_sequence(list(proposals), batch_first=True), objects.boxes], dim=1)  # (B, N, 4)
     index, label = match(pairwise_iou(objects.boxes, boxes), config.stage_ious[0], config.stage_ious[0])
     label = label.where(has_area(boxes), IGNORED)  # what only fills up
-    places, drawn = sample(label, config.box_samples, config.box_positive, generator)
+    places, drawn = sample(label, config.box_samples, config.box_positive)
     row = torch.arange(len(places), device=places.device)[:, None].expand_as(places)
     rois = torch.cat([row[..., None].float(), boxes[row, places]], dim=2)
     positive = drawn & (label.gather(1, places) == POSITIVE)

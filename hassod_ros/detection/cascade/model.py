@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hassod_ros.detection.base import Detector, Targets
+from hassod_ros.detection.base import DEFAULT_LOSSES, Detector, LossOptions, Targets
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.fpn import SIZE_DIVISOR, build_backbone
 from hassod_ros.detection.cascade.losses import (
@@ -90,25 +90,11 @@ class CascadeMaskRCNN(Detector):
         images: Tensor,
         sizes: Sequence[tuple[int, int]],
         targets: Sequence[Targets],
-        *,
-        drop_loss_iou: float | None = None,
-        mask_weight: float = 1.0,
-        level_weight: float = 1.0,
-        generator: torch.Generator | None = None,
+        options: LossOptions = DEFAULT_LOSSES,
     ) -> dict[str, Tensor]:
-        """All losses of a batch, weighted, under Detectron2's names; train on their sum.
+        """All losses of a batch, weighted, under Detectron2's names; arguments as in `Detector`.
 
         Every parameter gets a gradient, also where an image or the whole batch has no object.
-
-        Args:
-            images: (B, 3, H, W) RGB 0 ... 255, padded.
-            sizes: (height, width) of each image.
-            targets: Of each image.
-            drop_loss_iou: DropLoss: boxes whose IoU with every object is at most this do not count as background, for
-                the labels miss objects. HASSOD: 0.01. None: off.
-            mask_weight: Weight of the mask losses; 0 leaves the masks out of the targets (HASSOD's teacher branch).
-            level_weight: Weight of the level loss.
-            generator: Source of chance for sampling, on the model's device; default: torch's own.
 
         Returns:
             `loss_rpn_cls`, `loss_rpn_loc`, for each stage k `loss_cls_stage{k}`, `loss_box_reg_stage{k}` and
@@ -119,23 +105,21 @@ class CascadeMaskRCNN(Detector):
         objects = PaddedObjects.of(targets)
         pyramid = self.pyramid(images, sizes)
         found = self.proposal_generator(pyramid)
-        losses = rpn_losses(found, objects, config, generator)
+        losses = rpn_losses(found, objects, config)
         proposals = self.proposal_generator.propose(found, sizes)
-        first = label_proposals([each.boxes for each in proposals], objects, config, generator)
+        first = label_proposals([each.boxes for each in proposals], objects, config)
 
         labelled = first
         for stage in range(len(config.stage_ious)):
             output = heads.box_stage(stage, pyramid, labelled.rois)
             predicted = heads.decode(stage, labelled.rois, output).detach()
             weights = None
-            if drop_loss_iou is not None:
-                weights = drop_loss_weights(labelled.rois[:, 0], predicted, objects, drop_loss_iou)
+            if options.drop_loss_iou is not None:
+                weights = drop_loss_weights(labelled.rois[:, 0], predicted, objects, options.drop_loss_iou)
             terms = stage_losses(labelled, output, config.stage_box_weights[stage], weights)
-            if "loss_level" in terms:
-                terms["loss_level"] = terms["loss_level"] * level_weight
             losses.update({f"{name}_stage{stage}": value for name, value in terms.items()})
             if stage + 1 < len(config.stage_ious):
                 labelled = relabel_proposals(labelled, predicted, sizes, objects, config.stage_ious[stage + 1])
 
-        terms = mask_losses(heads, pyramid, first if mask_weight else None, targets)
-        return losses | {name: value * mask_weight for name, value in terms.items()}
+        terms = mask_losses(heads, pyramid, first if options.mask_weight else None, targets)
+        return losses | {name: value * options.mask_weight for name, value in terms.items()}

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hassod_ros.detection.base import DEFAULT_INSTANCES, InstanceOptions
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 from hassod_ros.spanning import spanning_instances
@@ -45,33 +46,18 @@ class Found:
     def to_instances(
         self,
         size: tuple[int, int],
-        *,
-        score_threshold: float = 0.0,
-        mask_threshold: float = 0.5,
-        cover: float | None = None,
+        options: InstanceOptions = DEFAULT_INSTANCES,
         image: np.ndarray | None = None,
-        color_weight: float = 0.0,
     ) -> Instances:
-        """Instances at the image's own size, by descending score.
-
-        Who is a part of what is told by `ancestor_forest`. Detections without a pixel are left out.
-
-        Args:
-            size: (H, W) of the image before it was resized for the network.
-            score_threshold: Detections must score higher.
-            mask_threshold: Pixels of a higher probability belong to the mask.
-            cover: The share instead of `cover`.
-            image: Not used.
-            color_weight: Must be 0.
+        """See `Predictions`; who is a part of what is told by `ancestor_forest`, and the image is not used.
 
         Raises:
             InputError: Outlines are to follow the colours, which is for masks in boxes.
 
         """
-        if color_weight:
+        if options.color_weight:
             raise InputError("outlines of Mask2Former's masks do not follow the colours; set color_weight to 0")
-        cover = self.cover if cover is None else cover
-        found = self.select((self.scores > score_threshold).nonzero()[:, 0])
+        found = self.select((self.scores > options.score_threshold).nonzero()[:, 0])
         return spanning_instances(
             found.masks.float().cpu().numpy(),
             found.scores.float().cpu().numpy(),
@@ -79,8 +65,8 @@ class Found:
             size=size,
             inner=self.size,
             stride=self.stride,
-            threshold=mask_threshold,
-            cover=cover,
+            threshold=options.mask_threshold,
+            cover=self.cover if options.cover is None else options.cover,
         )
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hassod_ros.detection.base import Detector, Targets
+from hassod_ros.detection.base import DEFAULT_LOSSES, Detector, LossOptions, Targets
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.fpn import SIZE_DIVISOR, Fpn, build_backbone
 from hassod_ros.detection.mask2former.ancestors import AncestorHead, ancestor_loss
@@ -148,19 +148,11 @@ class Mask2Former(Detector):
         images: Tensor,
         sizes: Sequence[tuple[int, int]],
         targets: Sequence[Targets],
-        *,
-        drop_loss_iou: float | None = None,
-        mask_weight: float = 1.0,
+        options: LossOptions = DEFAULT_LOSSES,
     ) -> dict[str, Tensor]:
         """All losses of a batch, weighted; every parameter gets a gradient, also where nothing is to be found.
 
-        Args:
-            images: See `decode`.
-            sizes: Likewise.
-            targets: Of each image, with masks; at most `max_targets` of them count, drawn by torch's random state.
-            drop_loss_iou: Queries whose mask overlaps every object at most this much do not count as background. None:
-                off.
-            mask_weight: Factor on the losses of the masks.
+        Arguments as in `Detector`. Of the targets of an image at most `max_targets` count, drawn at random.
 
         Returns:
             `loss_class`, `loss_mask` and `loss_dice`, sums over the decoder's layers, and `loss_ancestor`.
@@ -183,7 +175,7 @@ class Mask2Former(Detector):
             masks = masks.float()
             classes = self.class_head(layer).float()
             matched = self._match(classes, masks, cells if everywhere else truth)
-            terms = {"loss_class": self._class_loss(classes, masks, cells, matched, drop_loss_iou)}
+            terms = {"loss_class": self._class_loss(classes, masks, cells, matched, options.drop_loss_iou)}
             count = sum(len(found) for found, _ in matched)
             if count and everywhere:
                 terms |= mask_losses([each.flatten(1) for each in masks], cells, matched)
@@ -200,8 +192,8 @@ class Mask2Former(Detector):
         config = self.config
         return {
             "loss_class": losses["loss_class"] * config.class_weight,
-            "loss_mask": losses["loss_mask"] * config.mask_loss_weight * mask_weight,
-            "loss_dice": losses["loss_dice"] * config.dice_weight * mask_weight,
+            "loss_mask": losses["loss_mask"] * config.mask_loss_weight * options.mask_weight,
+            "loss_dice": losses["loss_dice"] * config.dice_weight * options.mask_weight,
             "loss_ancestor": (ancestor_loss(pairs, wanted, config.ancestor_limit) + related.sum() * 0.0)
             * config.ancestor_weight,
         }

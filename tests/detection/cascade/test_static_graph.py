@@ -8,17 +8,14 @@ import pytest
 import torch
 from torchvision.ops import nms, roi_align
 
-from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.mask_head import MaskHead
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.cascade.roi_heads import pool_features
 from hassod_ros.detection.cascade.static_graph import StaticDetector, SubpixelMaskHead, suppress, with_limits
 from hassod_ros.errors import InputError
+from tests.tiny_network import narrow_cascade
 
-SMALL = DetectorConfig(
-    backbone="resnet18", fpn_channels=16, mask_channels=16, mask_layers=1, box_width=32, rpn_post_nms=(100, 60),
-    rpn_pre_nms=(100, 80), detections=25,
-)  # fmt: skip
+SMALL = narrow_cascade(rpn_post_nms=(100, 60), rpn_pre_nms=(100, 80), detections=25)
 
 
 def spread(model: CascadeMaskRCNN) -> CascadeMaskRCNN:

@@ -6,23 +6,14 @@ import torch
 from hassod_ros.detection.base import Targets
 from hassod_ros.detection.mask2former.config import Mask2FormerConfig
 from hassod_ros.detection.mask2former.model import Mask2Former
+from tests.tiny_network import tiny_mask2former
 
 SIZE = (60, 90)
 
 
 @pytest.fixture(scope="session")
 def small_query_config() -> Mask2FormerConfig:
-    return Mask2FormerConfig(
-        backbone="resnet18",
-        backbone_width=0.25,
-        queries=12,
-        width=32,
-        heads=4,
-        encoder_layers=1,
-        decoder_layers=2,
-        feedforward=64,
-        points=256,
-    )
+    return tiny_mask2former(queries=12, decoder_layers=2, feedforward=64, points=256)
 
 
 @pytest.fixture(scope="session")

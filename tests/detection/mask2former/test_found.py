@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hassod_ros.detection.base import InstanceOptions
 from hassod_ros.detection.mask2former.found import Found
 from hassod_ros.errors import InputError
 from hassod_ros.masks import place_maps
@@ -81,9 +82,11 @@ def test_nothing_found_is_nothing():
 
 
 def test_scores_decide_who_counts():
-    assert nested([(3, 1)]).to_instances((64, 64), score_threshold=0.75).scores.tolist() == pytest.approx([0.9, 0.8])
+    assert nested([(3, 1)]).to_instances(
+        (64, 64), InstanceOptions(score_threshold=0.75)
+    ).scores.tolist() == pytest.approx([0.9, 0.8])
 
 
 def test_outlines_do_not_follow_colours():
     with pytest.raises(InputError, match="set color_weight to 0"):
-        nested([]).to_instances((64, 64), color_weight=1.0)
+        nested([]).to_instances((64, 64), InstanceOptions(color_weight=1.0))

@@ -6,15 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from hassod_ros.detection.mask2former.config import Mask2FormerConfig
 from hassod_ros.detection.mask2former.model import Mask2Former
+from tests.tiny_network import tiny_mask2former
 
 
 @pytest.fixture(scope="module")
 def fresh() -> Mask2Former:
     torch.manual_seed(0)
-    small = {"width": 64, "heads": 4, "feedforward": 128, "encoder_layers": 1, "decoder_layers": 2, "queries": 50}
-    return Mask2Former(Mask2FormerConfig(backbone="resnet18", backbone_width=0.25, **small))
+    return Mask2Former(tiny_mask2former(width=64, feedforward=128, decoder_layers=2, queries=50, points=12544))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 
-from hassod_ros.detection.base import Detector, Targets
+from hassod_ros.detection.base import Detector, InstanceOptions, LossOptions, Targets
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.checkpoints import (
     build_detector,
@@ -52,7 +52,7 @@ def test_detections_come_by_score_and_without_padding(mask2former):
 def test_every_parameter_learns_whatever_there_is_to_find(mask2former, nested, empty, kinds, drop):
     model = copy.deepcopy(mask2former).train()
     first, second = ({"nested": nested, "empty": empty}[kind] for kind in kinds.split())
-    losses = model.losses(images(), SIZES, [first, cut(second)], drop_loss_iou=drop)
+    losses = model.losses(images(), SIZES, [first, cut(second)], LossOptions(drop_loss_iou=drop))
     assert set(losses) == {"loss_class", "loss_mask", "loss_dice", "loss_ancestor"}
     assert (float(losses["loss_mask"].detach()) > 0) == ("nested" in kinds)
     torch.stack(list(losses.values())).sum().backward()
@@ -87,7 +87,10 @@ def test_weights_weigh(mask2former, nested):
         model.config = dataclasses.replace(model.config, **values)
         torch.manual_seed(0)
         with torch.no_grad():
-            return {k: float(v) for k, v in model.losses(images()[:1], SIZES[:1], [nested], mask_weight=weight).items()}
+            return {
+                k: float(v)
+                for k, v in model.losses(images()[:1], SIZES[:1], [nested], LossOptions(mask_weight=weight)).items()
+            }
 
     base, halved = losses(), losses(0.5)
     assert halved["loss_mask"] == pytest.approx(base["loss_mask"] / 2)
@@ -125,7 +128,7 @@ def test_it_learns_a_picture_by_heart(small_query_config, nested):
         (found,) = model(image, SIZES[:1])  # with the batch's own statistics, as it has learned
     found = found.select(slice(3))
     assert float(found.scores.min()) > 0.5
-    learned = found.to_instances(SIZES[0], cover=0.0)
+    learned = found.to_instances(SIZES[0], InstanceOptions(cover=0.0))
     masks, wanted = torch.from_numpy(learned.dense()).flatten(1).float(), nested.masks.flatten(1).float()
     common = masks @ wanted.T
     overlap = (common / (masks.sum(1)[:, None] + wanted.sum(1) - common)).tolist()
