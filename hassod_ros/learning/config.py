@@ -100,10 +100,8 @@ class MeanTeacherConfig(StageConfig):
         ema_decay: Share of the teacher's parameters and buffers that stays in every iteration, in [0, 1].
         score_threshold: Least score of the teacher's detections that teach, in [0, 1].
         threshold: fixed: `score_threshold` for all; dynamic: small, medium and large things have their own (SOHES).
-        threshold_quantile: Share of the scores of a size that stay below its dynamic threshold, in [0, 1].
         threshold_bounds: Lowest and highest dynamic threshold, in [0, 1].
         teacher_mode: train: batch norm of the batch and training limits of proposals; eval: as at test time.
-        level_cover: Share of a mask that another must cover to be its parent, for the teacher's masks, in [0, 1].
         teacher_mask_weight: Weight of the mask loss on the teacher's masks.
         label_weights: Weight of the losses on labels, at the start and the end of half a cosine.
         teacher_weights: Weight of the losses on what the teacher finds, likewise.
@@ -123,10 +121,8 @@ class MeanTeacherConfig(StageConfig):
     ema_decay: float = 0.9996
     score_threshold: float = 0.7
     threshold: Literal["fixed", "dynamic"] = "fixed"
-    threshold_quantile: float = 0.5
     threshold_bounds: tuple[float, float] = (0.3, 0.7)
     teacher_mode: Literal["train", "eval"] = "train"
-    level_cover: float = 0.75
     teacher_mask_weight: float = 0.0
     label_weights: tuple[float, float] = (1.0, 0.0)
     teacher_weights: tuple[float, float] = (2.0, 3.0)
@@ -244,8 +240,6 @@ class Recipe:
             "mean_teacher.copy_paste": self.mean_teacher.copy_paste,
             "mean_teacher.ema_decay": self.mean_teacher.ema_decay,
             "mean_teacher.score_threshold": self.mean_teacher.score_threshold,
-            "mean_teacher.level_cover": self.mean_teacher.level_cover,
-            "mean_teacher.threshold_quantile": self.mean_teacher.threshold_quantile,
         }
         for name, value in shares.items():
             if not 0 <= value <= 1:

@@ -42,9 +42,7 @@ class MeanTeacher:
         self.teacher.requires_grad_(False)
         self.teacher.train(stage.teacher_mode == "train")
         self.thresholds = (
-            SizeThresholds(stage.score_threshold, stage.threshold_bounds, stage.threshold_quantile)
-            if stage.threshold == "dynamic"
-            else None
+            SizeThresholds(stage.score_threshold, stage.threshold_bounds) if stage.threshold == "dynamic" else None
         )
 
     def supervise(self, batches: Sequence[Batch], iteration: int) -> tuple[list[SupervisedBatch], dict[str, float]]:
@@ -60,7 +58,6 @@ class MeanTeacher:
             teacher_targets(
                 detections,
                 threshold=stage.score_threshold,
-                cover=stage.level_cover,
                 masks=stage.teacher_mask_weight > 0,
                 by_size=self.thresholds,
             )
@@ -117,8 +114,8 @@ def teacher_targets(
     detections: Predictions,
     *,
     threshold: float,
-    cover: float,
     masks: bool,
+    cover: float = 0.75,
     by_size: SizeThresholds | None = None,
 ) -> Targets:
     """What the student learns from the teacher's detections in one picture.
@@ -126,8 +123,8 @@ def teacher_targets(
     Args:
         detections: Everything the teacher found.
         threshold: Scores must be strictly greater.
-        cover: Coverage threshold between the teacher's masks, whose forest tells the levels, not the level head.
         masks: Give the masks, too; without a mask loss they are not needed.
+        cover: Coverage threshold between the teacher's masks, whose forest tells the levels, not the level head.
         by_size: Thresholds that follow the teacher's scores, instead of `threshold`; they take note of these.
 
     Returns:

@@ -16,20 +16,19 @@ _MOMENTUM = 0.95  # of a threshold at each picture that has a thing of its size
 
 
 class SizeThresholds(nn.Module):
-    """For small, medium and large things a running quantile of the teacher's scores, within bounds.
+    """For small, medium and large things a running median of the teacher's scores, within bounds.
 
     Args:
         start: Threshold of all sizes before anything is seen.
         bounds: Lowest and highest threshold.
-        quantile: Share of the scores of a size that stay below its threshold.
 
     """
 
     values: Tensor
 
-    def __init__(self, start: float, bounds: tuple[float, float], quantile: float) -> None:
+    def __init__(self, start: float, bounds: tuple[float, float]) -> None:
         super().__init__()
-        self._bounds, self._quantile = bounds, quantile
+        self._bounds = bounds
         self.register_buffer("values", torch.full((len(_NAMES),), float(np.clip(start, *bounds)), dtype=torch.float64))
 
     @property
@@ -38,7 +37,7 @@ class SizeThresholds(nn.Module):
         return self._bounds[0]
 
     def observe(self, areas: np.ndarray, scores: np.ndarray) -> None:
-        """Move the thresholds towards the quantiles of one picture's N detections.
+        """Move the thresholds towards the medians of one picture's N detections.
 
         Args:
             areas: (N,) in pixels of the network's input.
@@ -47,7 +46,7 @@ class SizeThresholds(nn.Module):
         """
         kinds = np.digitize(areas, LIMITS)
         for kind in np.unique(kinds).tolist():
-            seen = float(np.clip(np.quantile(scores[kinds == kind], self._quantile), *self._bounds))
+            seen = float(np.clip(np.median(scores[kinds == kind]), *self._bounds))
             self.values[kind] = _MOMENTUM * self.values[kind] + (1 - _MOMENTUM) * seen
 
     def of(self, areas: np.ndarray) -> np.ndarray:

@@ -70,7 +70,7 @@ def test_the_paper_recipe_holds_the_published_values():
     assert (teacher.iterations, teacher.batch_size, teacher.unlabelled_batch, teacher.schedule) == (
         2000, 8, 8, "cosine",
     )  # fmt: skip
-    assert (teacher.ema_decay, teacher.score_threshold, teacher.level_cover) == (0.9996, 0.7, 0.75)
+    assert (teacher.ema_decay, teacher.score_threshold) == (0.9996, 0.7)
     assert (teacher.label_weights, teacher.teacher_weights) == ((1.0, 0.0), (2.0, 3.0))
     assert (teacher.teacher_mask_weight, teacher.drop_loss_iou, teacher.copy_paste) == (0.0, None, 0.0)
 

@@ -102,7 +102,7 @@ def test_the_teacher_moves_the_thresholds_and_they_decide_what_it_teaches():
     masks = torch.zeros(2, 32, 32)
     masks[0, :4, :4] = masks[1, 4:, 4:] = 1  # 16 and 112 pixels wide
     found = Found(torch.tensor([0.9, 0.4]), masks, torch.zeros(2, 2), (128, 128))
-    thresholds = SizeThresholds(0.5, (0.2, 0.8), 0.5)
+    thresholds = SizeThresholds(0.5, (0.2, 0.8))
 
     def taught() -> list[float]:
         targets = teacher_targets(found, threshold=0.9, cover=0.5, masks=True, by_size=thresholds)
