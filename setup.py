@@ -36,6 +36,7 @@ TRAIN = [
     "scikit-image>=0.24",
     "scikit-learn>=1.4",  # mini-batch k-means
     "tqdm>=4.60",
+    "matplotlib>=3.8",  # charts of reports
     "onnx>=1.16",
     "onnxscript>=0.3",
     "gdown>=5.2",  # published weights on Google Drive

@@ -6,19 +6,21 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-_STYLE = {
+_STYLE: Any = {
     "axes.edgecolor": "#c9d0d7",
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
     "axes.labelcolor": "#39424b",
-    "axes.prop_cycle": mpl.cycler(color=["#2563a8", "#c2571a", "#2e7d4f", "#7a4fa3", "#b03052", "#5b6470"]),
+    "axes.prop_cycle": cycler(color=["#2563a8", "#c2571a", "#2e7d4f", "#7a4fa3", "#b03052", "#5b6470"]),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "font.size": 9,

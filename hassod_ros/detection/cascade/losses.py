@@ -114,8 +114,8 @@ def label_proposals(
     row = torch.arange(len(places), device=places.device)[:, None].expand_as(places)
     rois = torch.cat([row[..., None].float(), boxes[row, places]], dim=2)
     positive = drawn & (label.gather(1, places) == POSITIVE)
-    flat = (each.flatten(0, 1) for each in (rois, drawn, positive, index.gather(1, places)))
-    return _labelled(*flat, objects)
+    index = index.gather(1, places)
+    return _labelled(rois.flatten(0, 1), drawn.flatten(), positive.flatten(), index.flatten(), objects)
 
 
 @torch.no_grad()
