@@ -1,9 +1,11 @@
 """Training throughput: this detector and torchvision's reference Mask R-CNN on the same pictures.
 
-Each row runs in a process of its own, so that its peak memory is its own. Both learn from the same batches, in the
-order of the recipe, with SGD; torchvision's model sees them at the same size.
+Each row runs in a process of its own, so that its peak memory is its own. All learn from the same batches, in the order
+of the recipe, with SGD and gradients clipped each by itself; torchvision's model sees them at the same size. "Plainly"
+does the same step as one would write it first: a plane for every box that shows an object, clipping and SGD one
+parameter after the other, every term of the loss asked for.
 
-python benchmarks/training.py --images photos --annotations labels.json --size 480 --batch 4 --steps 10 --compile
+python benchmarks/training.py --images photos --annotations labels.json --size 480 --batch 4 --steps 10
 python benchmarks/training.py --parts
 """
 
@@ -24,14 +26,14 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 from torchvision.ops import roi_align
 
 from hassod_ros.detection.base import Targets
+from hassod_ros.detection.cascade import losses as cascade_losses
 from hassod_ros.detection.cascade.config import DetectorConfig
-from hassod_ros.detection.cascade.losses import object_crops
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.errors import InputError
 from hassod_ros.learning.annotations import load_annotations
 from hassod_ros.learning.config import DataConfig, StageConfig
 from hassod_ros.learning.dataset import Batch, TrainingBatches, iterate
-from hassod_ros.learning.loop import autocast, clip_gradients
+from hassod_ros.learning.loop import autocast, clip_gradients, make_optimizer
 from hassod_ros.learning.monitor import memory
 
 _WARM_UP = 2  # steps that are not counted
@@ -49,7 +51,7 @@ def main() -> int:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=2, help="repetitions; the fastest counts (%(default)s)")
     parser.add_argument("--parts", action="store_true", help="parts of a step alone: plainly, and as they are done")
-    parser.add_argument("--compile", action="store_true", help="a row with trunk and pyramid by torch.compile as well")
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="(default: all)")
     parser.add_argument("--row", choices=sorted(ROWS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.parts:
@@ -60,10 +62,9 @@ def main() -> int:
     if options.row:
         print(json.dumps(measure(options)))
         return 0
-    rows = [name for name in ROWS if options.compile or name != "compiled"]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in options.rows}
     for _ in range(options.rounds):  # rows take turns: whatever else the machine does meets all of them
-        for name in rows:
+        for name in options.rows:
             command = [sys.executable, __file__, *sys.argv[1:], "--row", name]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
@@ -72,7 +73,7 @@ def main() -> int:
             found[name].append(json.loads(done.stdout))
     print(f"{'':34} pictures/s   ratio   peak GB   waiting for data   CPU s/picture")
     best = {name: max(rows, key=lambda row: row["pictures_per_second"]) for name, rows in found.items()}
-    reference = best["torchvision"]["pictures_per_second"]
+    reference = best[list(best)[-1]]["pictures_per_second"]
     for name, row in best.items():
         rate = row["pictures_per_second"]
         line = f"{TITLES[name]:34} {rate:10.2f} {rate / reference:7.2f} {row['memory']:9.2f}"
@@ -90,15 +91,8 @@ def parts() -> None:
     boxes = torch.cat([corner, corner + 20 + torch.rand(256, 2, generator=random) * 180], dim=1).to(device)
     rois = torch.cat([torch.zeros(256, 1, device=device), boxes], dim=1)
 
-    def gathered() -> Tensor:
-        index = torch.arange(256, device=device)[:, None]
-        planes = masks[objects].float()[:, None]
-        return roi_align(planes, torch.cat([index, boxes], dim=1), 28, 1.0, sampling_ratio=0, aligned=True)[:, 0] >= 0.5
-
-    def indexed() -> Tensor:
-        return object_crops(0, Targets(boxes, objects, masks), rois, objects, 28)
-
-    assert torch.equal(gathered(), indexed())
+    crop = 0, Targets(boxes, objects, masks), rois, objects, 28
+    assert torch.equal(plane_crops(*crop), cascade_losses.object_crops(*crop))
     detector = CascadeMaskRCNN(DetectorConfig()).to(device)
     for parameter in detector.parameters():
         parameter.grad = torch.full_like(parameter, 1e-9)
@@ -111,24 +105,23 @@ def parts() -> None:
     teacher, student = (list(side) for side in zip(*pairs, strict=True))
     terms = list(torch.rand(24, generator=random).to(device))
 
-    def one_by_one() -> None:
-        for parameter in detector.parameters():
-            torch.nn.utils.clip_grad_norm_(parameter, 1.0)
-
     def averaged() -> None:
         for one, other in pairs:
             one.mul_(0.9996).add_(other, alpha=1 - 0.9996)
 
     rows = {
-        "mask targets, a plane for every box": (gathered, 256 * masks[0].numel() * 4),
-        "mask targets, the object as RoIAlign's batch index": (indexed, masks.numel() * 4),
-        "clipping, one parameter after the other": (one_by_one, 0),
+        "mask targets, a plane for every box": (lambda: plane_crops(*crop), 256 * masks[0].numel() * 4),
+        "mask targets, the object as RoIAlign's batch index": (
+            lambda: cascade_losses.object_crops(*crop),
+            masks.numel() * 4,
+        ),
+        "clipping, one parameter after the other": (lambda: _one_by_one(detector), 0),
         "clipping, all parameters in one go": (lambda: clip_gradients(detector, StageConfig()), 0),
         "SGD, one parameter after the other": (plain.step, 0),
         "SGD, fused": (fused.step, 0),
         "the teacher's average, one parameter after the other": (averaged, 0),
         "the teacher's average, all in one go": (lambda: decay(teacher, student, torch.tensor(1)), 0),
-        "24 terms of the loss, each asked for": (lambda: [float(term) for term in terms], 0),
+        "24 terms of the loss, each asked for": (lambda: _each_asked_for(terms), 0),
         "24 terms of the loss, added up where they are": (lambda: [term + term for term in terms], 0),
     }
     print(f"{'':54}{'CPU s' if device.type == 'cpu' else 's':>8}{'planes, MB':>12}")
@@ -144,6 +137,24 @@ def parts() -> None:
         print(f"{name:54}{(clock() - start) / 3:8.4f}{planes}")
 
 
+def plane_crops(image: int, target: Targets, rois: Tensor, objects: Tensor, side: int) -> Tensor:
+    """What `object_crops` gives, from a copy of the object's plane for every box."""
+    if target.masks is None or not len(objects):
+        return torch.zeros((0, side, side), dtype=torch.bool, device=rois.device)
+    regions = torch.cat([torch.arange(len(rois), device=rois.device)[:, None].float(), rois[:, 1:]], dim=1)
+    planes = target.masks[objects].float()[:, None]
+    return roi_align(planes, regions, side, 1.0, sampling_ratio=0, aligned=True)[:, 0] >= 0.5
+
+
+def _one_by_one(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        torch.nn.utils.clip_grad_norm_(parameter, 1.0)
+
+
+def _each_asked_for(terms: list[Tensor]) -> list[float]:
+    return [float(term) for term in terms]
+
+
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Rate, memory and waiting share of one row."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -152,7 +163,11 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(0)
     model, losses = ROWS[options.row](options)
     model.to(device).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    plainly, stage = options.row == "plain", StageConfig(learning_rate=1e-4)
+    optimizer = make_optimizer(model, stage)
+    if plainly:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, foreach=False)
+        cascade_losses.object_crops = plane_crops
     source = iterate(batches, range(_WARM_UP + options.steps), workers=options.workers, pin=device.type == "cuda")
     waited = start = cpu = 0.0
     for step in range(_WARM_UP + options.steps):
@@ -164,8 +179,14 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         waited += time.perf_counter() - begin
         batch = batch.to(device)
         with autocast(device, options.precision):
-            total = torch.stack([loss.float() for loss in losses(model, batch).values()]).sum()
+            terms = [loss.float() for loss in losses(model, batch).values()]
+            total = torch.stack(terms).sum()
         total.backward()
+        if plainly:
+            _each_asked_for(terms)
+            _one_by_one(model)
+        else:
+            clip_gradients(model, stage)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     _settle(device)
@@ -226,12 +247,14 @@ _SAME_WORK = DetectorConfig(
     box_positive=0.25,
 )
 TITLES = {
+    "plain": "HASSOD, its step plainly",
     "cascade": "HASSOD: three stages, levels",
-    "compiled": "the same, trunk by torch.compile",
+    "compiled": "HASSOD, trunk by torch.compile",
     "one_stage": "ours with torchvision's work",
     "torchvision": "torchvision maskrcnn_resnet50_fpn",
 }
 ROWS: dict[str, Callable[[argparse.Namespace], tuple[nn.Module, Callable]]] = {
+    "plain": lambda options: _ours(DetectorConfig()),
     "cascade": lambda options: _ours(DetectorConfig()),
     "compiled": lambda options: _compiled(),
     "one_stage": lambda options: _ours(_SAME_WORK),
