@@ -1,11 +1,6 @@
 """Pre-training of the small ViT: its views, and whole runs that learn, survive kill -9 and refuse what cannot go on."""
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +17,10 @@ from hassod_ros.learning.pretraining import views
 from hassod_ros.learning.pretraining.config import PretrainConfig
 from hassod_ros.learning.pretraining.run import drawn, load_pictures, pretrain
 from hassod_ros.train import pretrain_features as script
+from tests.learning.killing import kill_after_the_first_checkpoint
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("one_thread")]
 
-REPO = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
@@ -130,24 +125,17 @@ def stop_after(config: PretrainConfig, steps: int) -> None:
         module.update_momentum = original
 
 
-def test_a_killed_run_goes_on_to_the_same_file(config, tmp_path):
-    config = dataclasses.replace(config, iterations=60, checkpoint_every=1)
+def test_a_killed_run_goes_on_to_the_same_file(config, tmp_path, capsys):
     whole = pretrain(dataclasses.replace(config, output=str(tmp_path / "whole")))
     save_recipe(config, tmp_path / "recipe.yaml")
-    command = [sys.executable, str(REPO / "train" / "pretrain_features.py"), "--config", str(tmp_path / "recipe.yaml")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoint, deadline = Path(config.output) / "checkpoint.pt", time.monotonic() + 300
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert process.returncode == -signal.SIGKILL
-    reached = torch.load(checkpoint, weights_only=True)["iteration"]
-    assert 1 <= reached < 60
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert finished.stdout.splitlines()[-1] == str(Path(config.output) / "features.safetensors")
-    assert (Path(config.output) / "features.safetensors").read_bytes() == whole.read_bytes()
+    words, folder = ["--config", str(tmp_path / "recipe.yaml")], Path(config.output)
+    checkpoint = folder / "checkpoint.pt"
+    kill_after_the_first_checkpoint("hassod_ros.learning.pretraining.run", "pretrain_features", words, checkpoint)
+    assert torch.load(checkpoint, weights_only=True)["iteration"] == 2
+    assert not (folder / "features.safetensors").exists()
+    assert script.main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(folder / "features.safetensors")
+    assert (folder / "features.safetensors").read_bytes() == whole.read_bytes()
 
 
 def test_a_checkpoint_of_other_settings_or_photographs_is_refused(config, photographs):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from hassod_ros.images import read_image
 from hassod_ros.learning import stages
 from hassod_ros.learning.config import DataConfig, MeanTeacherConfig, Recipe, RunConfig, StageConfig, save_recipe
 from hassod_ros.learning.stages import burn_in, mean_teacher
+from tests.learning.killing import kill_after_the_first_checkpoint
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("one_thread")]
 
@@ -127,20 +127,15 @@ def test_a_killed_run_goes_on_to_the_same_weights(recipe, tmp_path, script):
     if stage == "mean_teacher":
         initial = burn_in(_with(recipe, burn_in={"iterations": 1}))
         recipe = _with(recipe, mean_teacher={"initial": str(initial), "final": "teacher"})
-    recipe = _with(recipe, **{stage: {"iterations": 30}})
+    recipe = _with(recipe, **{stage: {"iterations": 8}})
     folder = tmp_path / "killed" / stage
-    killed = _with(recipe, run={"output": str(tmp_path / "killed"), "workers": 1, "checkpoint_every": 4})
+    killed = _with(recipe, run={"output": str(tmp_path / "killed"), "workers": 1, "checkpoint_every": 3})
 
-    process = _start(killed, script, tmp_path)
-    deadline = time.monotonic() + 400  # it takes seconds, and minutes on a machine that is busy
-    while not (folder / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    save_recipe(killed, tmp_path / "killed.yaml")
+    words = ["--config", str(tmp_path / "killed.yaml")]
+    kill_after_the_first_checkpoint("hassod_ros.learning.loop", script, words, folder / "checkpoint.pt")
     assert not (folder / "model.pth").exists()
-    stood = torch.load(folder / "checkpoint.pt", weights_only=True)["iteration"]
-    assert 0 < stood < 30
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["iteration"] == 3
 
     train = burn_in if stage == "burn_in" else mean_teacher
     straight = _with(recipe, run={"output": str(tmp_path / "straight")})
