@@ -18,7 +18,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-_SIDES = (224, 448, 640)  # pixels of the longer side that keypoints are sought at; each where those before are too few
+# Pixels of the longer side that keypoints are sought at, 0 where pictures are correlated instead; each is tried where
+# those before are not sure.
+_STAGES = (160, 320, 0, 640)
 _SMALL_SIDE = 128  # ... that pictures are correlated at
 _FINE_SIDE = 200  # ... and where it matters
 _NEIGHBOURS = 3  # best matches of a keypoint that vote; patterns repeat
@@ -29,7 +31,8 @@ _PEAKS = 3  # of the votes, that are followed up
 _INLIER = 2.5  # pixels at the side that keypoints are sought at
 _LEAST_INLIERS = 6  # below it a placement is not even tried
 _MOST = 600  # keypoints
-_SURE = 25  # inliers from which no other placement is sought
+_SURE = 15  # inliers from which no other placement is sought
+_SAME = 0.01  # of the longer side, by which two placements that are the same may differ
 _SHORT = 0.03  # trust that may lack to what is usual; if more does, finer keypoints are sought
 _LOCAL = 4.0  # standard deviation, in pixels at _SMALL_SIDE, of the places that agree or not
 _NOISE, _STRONG = 2.0, 20.0  # grey levels of contrast below which a place says nothing, and above which no more
@@ -44,6 +47,9 @@ _GRID = 6  # blocks along the longer side
 _ALIKE = 0.6  # correlation from which a block counts
 _LEAST_BLOCKS = 6
 _BLOCK_INLIER = 1.0  # pixels
+_SOFT = np.geomspace(4.0, _BLOCK_INLIER, 8)  # likewise, in each round: more and more blocks are left out
+_FIRM = 0.01  # of what one block says, that a placement stays where nothing tells where it lies
+_FRACTION = 4  # bits of the fractions of pixels that corners are given in
 
 
 @dataclass(frozen=True)
@@ -154,8 +160,8 @@ class Aligner:
         count = np.maximum(_local(seen), 1e-3)
         mean = _local(self.reference.small * seen) / count
         spread = np.maximum(_local(self.reference.small**2 * seen) / count - mean**2, 0)
-        self._contrast = np.minimum(np.sqrt(spread), _STRONG) * seen
-        self._corners = _blocks(self.reference.grey, mask)
+        self._contrast = np.minimum(np.sqrt(spread), _STRONG) * _half(seen)
+        self._blocks = _blocks(self.reference.grey, mask)
 
     def __call__(self, picture: np.ndarray) -> Alignment:
         """The best placement of (H, W, 3) uint8 RGB; `trust` tells whether it is one."""
@@ -163,16 +169,31 @@ class Aligner:
 
     def place(self, picture: Keypoints) -> Alignment:
         """The best placement of a picture whose keypoints are known."""
-        tried = [self._describe(picture, np.eye(2, 3), 0)]
-        for side in (*_SIDES, None):
-            found = self._by_keypoints(picture, side) if side else self._by_correlation(picture)
-            tried += [self._describe(picture, *each) for each in found]
-            best = max(tried, key=lambda each: each.trust)
-            if best.inliers >= _SURE or best.trust >= self._usual - _SHORT:
+        best, before = self._describe(picture, np.eye(2, 3), 0), None
+        for side in _STAGES:
+            rough = self._by_keypoints(picture, side) if side else self._by_correlation(picture)
+            tried = [self._describe(picture, *each) for each in rough]
+            if not tried:
+                continue
+            found = self._finer(picture, max(tried, key=lambda each: each.trust))
+            best = max(best, found, key=lambda each: each.trust)
+            if found.inliers >= _SURE or best.trust >= self._usual - _SHORT or self._same(found, before):
                 break
-        finer = self._describe(picture, self._refine(picture, best.matrix), best.inliers)
-        best = finer if finer.agreement > best.agreement - 0.02 else best
+            before = found
         return replace(best, correlation=self._correlate(picture, best.matrix))
+
+    def _same(self, first: Alignment, second: Alignment | None) -> bool:
+        """Whether two placements are one, at every corner of the reference."""
+        if second is None:
+            return False
+        height, width = self.reference.grey.shape
+        corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]])
+        apart = float(np.abs(corners @ (first.matrix - second.matrix).T).max())
+        return apart < _SAME * max(height, width)
+
+    def _finer(self, picture: Keypoints, rough: Alignment) -> Alignment:
+        finer = self._describe(picture, self._refine(picture, rough.matrix), rough.inliers)
+        return finer if finer.agreement > rough.agreement - 0.02 else rough
 
     def _by_keypoints(self, picture: Keypoints, side: int) -> Iterator[tuple[np.ndarray, int]]:
         """Placements for which most keypoints vote, with how many agree on each."""
@@ -251,8 +272,8 @@ class Aligner:
         grey = self.reference.grey
         moved = cv2.warpAffine(picture.grey, matrix, grey.shape[::-1], flags=cv2.INTER_LINEAR)
         known = cv2.warpAffine(np.full(picture.grey.shape, 255, np.uint8), matrix, grey.shape[::-1])
-        source, target = [], []
-        for x, y in self._corners:
+        places, offsets, tensors = [], [], []
+        for (x, y), tensor in self._blocks:
             around = slice(y - _SEARCH, y + _BLOCK + _SEARCH), slice(x - _SEARCH, x + _BLOCK + _SEARCH)
             if known[around].min() < 255:
                 continue
@@ -260,18 +281,16 @@ class Aligner:
             _, value, _, (column, row) = cv2.minMaxLoc(likeness)
             if value < _ALIKE or not (0 < column < 2 * _SEARCH and 0 < row < 2 * _SEARCH):
                 continue
-            at = np.array([x, y]) + _BLOCK / 2
-            off = np.array([_peak(likeness[row, column - 1 : column + 2]), _peak(likeness[row - 1 : row + 2, column])])
-            source.append(at + off + (column - _SEARCH, row - _SEARCH))
-            target.append(at)
-        if len(source) < _LEAST_BLOCKS:
+            x_off, y_off = _peak(likeness[row, column - 1 : column + 2]), _peak(likeness[row - 1 : row + 2, column])
+            places.append((x + _BLOCK / 2, y + _BLOCK / 2))
+            offsets.append((column - _SEARCH + x_off, row - _SEARCH + y_off))
+            tensors.append(tensor)
+        if len(places) < _LEAST_BLOCKS:
             return self._refine_by_ecc(picture, matrix)
-        step, inliers = cv2.estimateAffinePartial2D(
-            np.array(source, np.float32), np.array(target, np.float32), ransacReprojThreshold=_BLOCK_INLIER
-        )
-        if step is None or inliers.sum() < _LEAST_BLOCKS:
+        step, inliers = _fit(np.array(places), np.array(offsets), np.array(tensors))
+        if inliers < _LEAST_BLOCKS:
             return self._refine_by_ecc(picture, matrix)
-        finer: np.ndarray = (np.vstack([step, (0, 0, 1)]) @ np.vstack([matrix, (0, 0, 1)]))[:2]
+        finer: np.ndarray = (step @ np.vstack([matrix, (0, 0, 1)]))[:2]
         return finer
 
     def _describe(self, picture: Keypoints, matrix: np.ndarray, inliers: int) -> Alignment:
@@ -321,8 +340,9 @@ class Aligner:
         spread_b = np.maximum(_local(b * b) / count - mean_b * mean_b, 0)
         both = _local(a * b) / count - mean_a * mean_b
         likeness = both / np.sqrt((spread_a + _NOISE**2) * (spread_b + _NOISE**2))
-        weight = np.minimum(np.sqrt(np.maximum(spread_a, spread_b)), _STRONG) * valid
-        lacking = self._contrast * (1 - valid)
+        shown = _half(valid)
+        weight = np.minimum(np.sqrt(np.maximum(spread_a, spread_b)), _STRONG) * shown
+        lacking = self._contrast * (1 - shown)
         return float((weight * np.maximum(likeness, 0)).sum() / max(1e-6, float(weight.sum() + lacking.sum() / 2)))
 
     def _refine_by_ecc(self, picture: Keypoints, matrix: np.ndarray) -> np.ndarray:
@@ -365,7 +385,13 @@ def _peaks(bins: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _local(values: np.ndarray) -> np.ndarray:
-    return cv2.GaussianBlur(values, (0, 0), _LOCAL, borderType=cv2.BORDER_CONSTANT)
+    """Means around each place, at half the size: (h, w) -> (h / 2, w / 2)."""
+    return cv2.GaussianBlur(_half(values), (0, 0), _LOCAL / 2, borderType=cv2.BORDER_CONSTANT)
+
+
+def _half(values: np.ndarray) -> np.ndarray:
+    size = max(1, values.shape[1] // 2), max(1, values.shape[0] // 2)
+    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _by_ecc(source: np.ndarray, target: np.ndarray, start: np.ndarray) -> np.ndarray | None:
@@ -380,20 +406,66 @@ def _by_ecc(source: np.ndarray, target: np.ndarray, start: np.ndarray) -> np.nda
     return np.array(cv2.invertAffineTransform(found.astype(np.float64)), np.float64)
 
 
-def _blocks(grey: np.ndarray, mask: np.ndarray) -> list[tuple[int, int]]:
-    """Upper left corners x y of the blocks that have contrast enough, on a grid, away from the border."""
+def _blocks(grey: np.ndarray, mask: np.ndarray) -> list[tuple[tuple[int, int], np.ndarray]]:
+    """Blocks that have contrast enough, on a grid, away from the border.
+
+    Returns:
+        Upper left corner x y of each, and (2, 2) how firmly it tells where it lies, along x and y, 1 where it does.
+
+    """
     height, width = grey.shape
     rim = _SEARCH
     across, down = ((each - 2 * rim - _BLOCK) for each in (width, height))
     if min(across, down) < 0:
         return []
     step = max(1, round(max(across, down) / (_GRID - 1)))
-    places = [(x, y) for y in range(rim, rim + down + 1, step) for x in range(rim, rim + across + 1, step)]
-    return [
-        (x, y)
-        for x, y in places
-        if mask[y : y + _BLOCK, x : x + _BLOCK].all() and grey[y : y + _BLOCK, x : x + _BLOCK].std() > 4
-    ]
+    blocks = []
+    for y in range(rim, rim + down + 1, step):
+        for x in range(rim, rim + across + 1, step):
+            window = np.s_[y : y + _BLOCK, x : x + _BLOCK]
+            if mask[window].all() and grey[window].std() > 4:
+                slopes = np.stack([cv2.Sobel(grey[window], cv2.CV_32F, *order).ravel() for order in ((1, 0), (0, 1))])
+                tensor = slopes @ slopes.T
+                blocks.append(((x, y), tensor / np.linalg.norm(tensor, 2)))
+    return blocks
+
+
+def _fit(places: np.ndarray, offsets: np.ndarray, tensors: np.ndarray) -> tuple[np.ndarray, int]:
+    """The movement, turn and scale by which most blocks lie off, and how many agree.
+
+    A block that holds edges of one direction tells nothing of where it lies along them: it counts across them only.
+
+    Args:
+        places: (N, 2) x y of the blocks' middles in the reference.
+        offsets: (N, 2) pixels by which they are found off.
+        tensors: (N, 2, 2), see `_blocks`.
+
+    Returns:
+        (3, 3) what undoes it.
+
+    """
+    middle = places.mean(axis=0)
+    size = max(1.0, float(np.abs(places - middle).max()))
+    x, y = ((places - middle) / size).T
+    zeros, ones = np.zeros_like(x), np.ones_like(x)
+    # offset = shift + (scale, -turn; turn, scale) @ place
+    rows = np.stack([np.stack([ones, zeros, x, -y], axis=1), np.stack([zeros, ones, y, x], axis=1)], axis=1)
+    solution = np.zeros(4)
+    for soft in (np.inf, *_SOFT):
+        off = offsets - rows @ solution
+        squares = np.einsum("ni,nij,nj->n", off, tensors, off)
+        weights = 1 / (1 + squares / soft**2) ** 2  # Geman and McClure
+        held = np.einsum("nik,nij->nkj", rows, tensors * weights[:, None, None])
+        solution = np.linalg.solve(
+            np.einsum("nkj,njl->kl", held, rows) + _FIRM * np.eye(4), np.einsum("nkj,nj->k", held, offsets)
+        )
+    shift, (grown, turned) = solution[:2], solution[2:] / size
+    step = np.eye(3)
+    step[:2, :2] += [[grown, -turned], [turned, grown]]
+    step[:2, 2] = shift - (step[:2, :2] - np.eye(2)) @ middle
+    off = offsets - rows @ solution
+    inliers = np.count_nonzero(np.einsum("ni,nij,nj->n", off, tensors, off) < _BLOCK_INLIER**2)
+    return np.linalg.inv(step), int(inliers)
 
 
 def _peak(three: np.ndarray) -> float:
@@ -407,10 +479,12 @@ def lay_over(picture: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> 
 
     Beyond its border the picture goes on as its edge, so that nothing stands out there.
     """
-    shape = (size[1], size[0])
-    moved = cv2.warpAffine(picture, matrix, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    full = np.full(picture.shape[:2], 255, np.uint8)
-    return moved, cv2.warpAffine(full, matrix, shape, flags=cv2.INTER_NEAREST, borderValue=0)
+    moved = cv2.warpAffine(picture, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x, y = picture.shape[1] - 1, picture.shape[0] - 1
+    corners = np.array([[0, 0], [x, 0], [x, y], [0, y]]) @ matrix[:, :2].T + matrix[:, 2]
+    covers = np.zeros(size, np.uint8)
+    cv2.fillConvexPoly(covers, np.round(corners * 2**_FRACTION).astype(np.int32), 255, shift=_FRACTION)
+    return moved, covers
 
 
 def _shrunk(picture: np.ndarray, scale: float) -> np.ndarray:

@@ -54,7 +54,7 @@ class PixelBand:
         for k, each in enumerate(good):
             low = np.minimum.reduce(lows[:k] + lows[k + 1 :])
             high = np.maximum.reduce(highs[:k] + highs[k + 1 :])
-            excesses.append(_excess(each, low, high) * (covered[k] & told))
+            excesses.append(_excess(each, low, high).astype(np.float32) * (covered[k] & told))
         wide = [cv2.GaussianBlur(cv2.dilate(each, np.ones((5, 5))), (0, 0), 2) for each in excesses]
         scores = []
         for k, excess in enumerate(excesses):
@@ -68,8 +68,13 @@ class PixelBand:
         return self._measure(pixels, np.s_[:, :]) * covered
 
     def _measure(self, pixels: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
-        measured: np.ndarray = _excess(pixels, self.low[window], self.high[window]) / (_FLOOR + self.scale[window])
-        return measured
+        outside = _excess(pixels, self.low[window], self.high[window])
+        return np.asarray(cv2.multiply(outside, self._per_level[window], dtype=cv2.CV_32F))
+
+    @cached_property
+    def _per_level(self) -> np.ndarray:
+        """(H, W) float32: what a grey level outside the band counts."""
+        return np.float32(1) / (np.float32(_FLOOR) + self.scale)
 
     def allow_shifts(
         self, measured: np.ndarray, limit: float, pixels: np.ndarray, ideal: np.ndarray, reach: int
@@ -89,6 +94,8 @@ class PixelBand:
         """
         height, width = measured.shape
         off = (measured >= limit).view(np.uint8)
+        if not off.any():
+            return measured
         count, labels, boxes, _ = cv2.connectedComponentsWithStats(cv2.dilate(off, np.ones((_SPOT, _SPOT), np.uint8)))
         left = measured.copy()
         for i in range(1, min(count, _MOST + 1)):
@@ -115,10 +122,10 @@ def _where(values: np.ndarray, here: np.ndarray, otherwise: int) -> np.ndarray:
 
 
 def _excess(pixels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """(H, W) float32 grey levels outside the band; single pixels and lines one pixel wide do not count."""
+    """(H, W) uint8 grey levels outside the band; single pixels and lines one pixel wide do not count."""
     red, green, blue = cv2.split(cv2.max(cv2.subtract(pixels, high), cv2.subtract(low, pixels)))
     outside = cv2.max(cv2.max(red, green), blue)
-    return cv2.morphologyEx(outside, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)).astype(np.float32)
+    return cv2.morphologyEx(outside, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
 
 
 @dataclass(frozen=True)
@@ -196,12 +203,11 @@ class _Near:
         own = np.ascontiguousarray(cells.transpose(1, 2, 0))
         height, width = own.shape[:2]
         best = np.full((height, width), np.inf, np.float32)
-        for known, squares in zip(self._bank, self._squares, strict=True):
-            for y in range(2 * _REACH + 1):
-                for x in range(2 * _REACH + 1):
-                    there = np.s_[y : y + height, x : x + width]
-                    both = np.einsum("hwc,hwc->hw", own, known[there])
-                    np.fmin(best, squares[there] - 2 * both, out=best)
+        for y in range(2 * _REACH + 1):
+            for x in range(2 * _REACH + 1):
+                there = np.s_[:, y : y + height, x : x + width]
+                both = np.einsum("hwc,khwc->khw", own, self._bank[there])
+                np.fmin(best, np.fmin.reduce(self._squares[there] - 2 * both, axis=0), out=best)
         best += np.einsum("hwc,hwc->hw", own, own)
         return np.sqrt(np.where(np.isfinite(best), np.maximum(best, 0), 0))
 

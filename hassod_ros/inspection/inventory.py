@@ -180,7 +180,7 @@ def _iou(first: np.ndarray, second: np.ndarray) -> float:
 
 def surroundings(mask: np.ndarray, width: float) -> np.ndarray:
     """(H, W) bool: pixels outside a mask (H, W) bool, at most `width` away."""
-    away = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    away = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     near: np.ndarray = (away > 0) & (away <= width)
     return near
 
@@ -290,8 +290,8 @@ def compare_surroundings(
     """Votes of the pixels of a place.
 
     Args:
-        lab: (H, W, 3) float32 L*a*b* of the picture.
-        ideal: (H, W, 3) float32 L*a*b* of the reference.
+        lab: (H, W, 3) uint8 L*a*b* of the picture.
+        ideal: (H, W, 3) uint8 L*a*b* of the reference.
         place: (H, W) bool.
         usable: (H, W) bool, where nothing is wrong, to tell the surroundings by.
         component: (H, W) bool, what the place is a piece of: no surroundings of it, unless it surrounds the place.
@@ -310,18 +310,23 @@ def compare_surroundings(
     rings = [ring if np.count_nonzero(ring) >= 10 else around]
     if component is not None and np.count_nonzero(ring & ~component[window]) > 0.15 * np.count_nonzero(around):
         rings.append(ring & ~component[window])
-    now, before = lab[window], ideal[window]
-    change = np.linalg.norm(now[inner] - before[inner], axis=1)
+    now, before = (each[window].astype(np.float32) for each in (lab, ideal))
+    change = _length(now[inner] - before[inner])
     differing = change > _VISIBLE
     differs = np.zeros(place.shape, bool)
     differs[window][inner] = differing
     gone = new = 0.0
+    now, change, then = now[inner][differing], change[differing], before[inner][differing]
     for each in rings:
-        if not differing.any() or not each.any():
+        if not len(change) or not each.any():
             continue
         surface = np.median(before[each], axis=0)
-        far_now = np.linalg.norm(now[inner] - surface, axis=1)
-        far_before = np.linalg.norm(before[inner] - surface, axis=1)
-        gone = max(gone, float(((far_before > _VISIBLE) & (far_now < 0.6 * change))[differing].mean()))
-        new = max(new, float(((far_now > _VISIBLE) & (far_before < 0.6 * change))[differing].mean()))
-    return Surroundings(gone, new, differs if differing.any() else place)
+        far_now, far_then = _length(now - surface), _length(then - surface)
+        gone = max(gone, float(((far_then > _VISIBLE) & (far_now < 0.6 * change)).mean()))
+        new = max(new, float(((far_now > _VISIBLE) & (far_then < 0.6 * change)).mean()))
+    return Surroundings(gone, new, differs if len(change) else place)
+
+
+def _length(vectors: np.ndarray) -> np.ndarray:
+    """(N,) of (N, D)."""
+    return np.sqrt(np.einsum("nd,nd->n", vectors, vectors))

@@ -37,7 +37,7 @@ class Known:
 
     Attributes:
         ideal: (H, W, 3) uint8 RGB of the reference, smoothed like a view's pixels.
-        lab: (H, W, 3) float32, the same in L*a*b*.
+        lab: (H, W, 3) uint8, the same in L*a*b*.
         masks: N of (H, W) bool, of the components.
         components: See `take_inventory`.
         seen: (H, W) float32, share of the good pictures in which the detector sees a thing at each pixel.
@@ -61,13 +61,8 @@ class Known:
             allowed(each, float(wander), settings.margin, settings.position)
             for each, wander in zip(reference.components, reference.wander, strict=True)
         ]
-        return cls(smooth, to_lab(smooth), reference.components, masks, reference.seen, far)
-
-
-def to_lab(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 RGB as float32 L*a*b*, 0 to 255 each."""
-    lab: np.ndarray = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB).astype(np.float32)
-    return lab
+        lab = np.asarray(cv2.cvtColor(smooth, cv2.COLOR_RGB2LAB))
+        return cls(smooth, lab, reference.components, masks, reference.seen, far)
 
 
 class _Told(NamedTuple):
@@ -111,7 +106,7 @@ def find(
     if not spots and (looks < 1).all():
         return []
     size = (heat.shape[0], heat.shape[1])
-    lab, ideal = to_lab(view.pixels), known.lab
+    lab, ideal = cv2.cvtColor(view.pixels, cv2.COLOR_RGB2LAB), known.lab
     usable = view.covered & (heat < 1)
     detector = view.detector
     masks = known.masks
@@ -206,7 +201,9 @@ def _tell(
 
 def _spots(pixels: np.ndarray, cells: np.ndarray, least_area: int) -> list[np.ndarray]:
     """(H, W) bool masks of what is off, the worst first; where pixels tell where, they do, else the cells."""
-    sharp = (pixels >= 1).view(np.uint8)
+    sharp, soft = (pixels >= 1).view(np.uint8), (cells >= 1).view(np.uint8)
+    if not (sharp.any() or soft.any()):
+        return []
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_NEAR, _NEAR))
     count, labels = cv2.connectedComponents(cv2.morphologyEx(sharp, cv2.MORPH_CLOSE, kernel))
     off = np.flatnonzero(sharp)
@@ -219,7 +216,7 @@ def _spots(pixels: np.ndarray, cells: np.ndarray, least_area: int) -> list[np.nd
     is_told = np.zeros(count, bool)
     is_told[keep] = True
     told = is_told[labels]
-    count, labels = cv2.connectedComponents((cells >= 1).view(np.uint8))
+    count, labels = cv2.connectedComponents(soft)
     known = np.bincount(labels[told], minlength=count)
     for i in range(1, count):
         place = labels == i
@@ -234,7 +231,7 @@ def _same_shape(lab: np.ndarray, ideal: np.ndarray, mask: np.ndarray) -> bool:
     window = np.s_[max(0, y0 - _CONTOUR) : y1 + _CONTOUR, max(0, x0 - _CONTOUR) : x1 + _CONTOUR]
     near = cv2.dilate(mask[window].view(np.uint8), np.ones((2 * _CONTOUR + 1,) * 2, np.uint8)) > 0
     a, b = (each[window][..., 0][near] for each in (lab, ideal))
-    a, b = a - a.mean(), b - b.mean()
+    a, b = (each - each.mean() for each in (a, b))
     spread = math.sqrt(float(a @ a) * float(b @ b))
     return spread > 0 and float(a @ b) > _SHAPE * spread
 

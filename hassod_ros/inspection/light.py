@@ -30,13 +30,15 @@ class Light:
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
         """The (H, W, 3) uint8 picture under the reference's light."""
-        v, u = (np.linspace(-1, 1, side, dtype=np.float32) for side in picture.shape[:2])
-        lit = []
-        for colour, gain, offset in zip(cv2.split(picture), self.gain, self.offset, strict=True):
-            factor, added = (np.add.outer(c + y * v, x * u) for c, x, y in (gain, offset))
-            bright = cv2.multiply(colour, factor, dtype=cv2.CV_32F)
-            lit.append(cv2.add(bright, added, dtype=cv2.CV_8U))  # rounded and cut off at 0 and 255
-        return np.asarray(cv2.merge(lit), np.uint8)
+        height, width = picture.shape[:2]
+        down = np.stack([np.ones(height, np.float32), np.linspace(-1, 1, height, dtype=np.float32)], axis=1)
+        u = np.linspace(-1, 1, width, dtype=np.float32)
+        factor, added = (
+            (down @ np.stack([c + np.outer(u, x), np.tile(y, (width, 1))]).reshape(2, -1)).reshape(picture.shape)
+            for c, x, y in (self.gain.T, self.offset.T)
+        )
+        # rounded and cut off at 0 and 255
+        return np.asarray(cv2.add(cv2.multiply(picture, factor, dtype=cv2.CV_32F), added, dtype=cv2.CV_8U))
 
 
 def match_light(picture: np.ndarray, reference: np.ndarray, valid: np.ndarray) -> Light:
@@ -59,19 +61,20 @@ def match_light(picture: np.ndarray, reference: np.ndarray, valid: np.ndarray) -
     offset = np.zeros((3, 3), np.float32)
     if np.count_nonzero(use) < 12:
         return Light(gain, offset, 0.0)
-    ones = np.ones_like(u)
-    for i in range(3):
-        x, y = a[..., i].ravel()[use], b[..., i].ravel()[use]
-        columns = np.stack([ones, u, v, x / 64, u * x / 64, v * x / 64], axis=1)
-        tie = np.diag([0.05, 1, 1, 1, 4, 4]) * _TIED * len(x)
-        wanted = np.array([0, 0, 0, 64, 0, 0], np.float64)
-        weights = np.ones(len(x))
-        for _ in range(_ROUNDS):
-            weighted = columns * weights[:, None]
-            solution = np.linalg.solve(columns.T @ weighted + tie, weighted.T @ y + tie @ wanted)
-            error = np.abs(columns @ solution - y)
-            weights = np.minimum(1, _SOFT / np.maximum(error, 1e-6)) ** 2
-        offset[i], gain[i] = solution[:3], solution[3:] / 64
+    x, y = (each.reshape(-1, 3)[use].T.astype(np.float64) for each in (a, b))  # (3, N)
+    ones = np.ones_like(x)
+    columns = np.stack([ones, ones * u, ones * v, x / 64, u * x / 64, v * x / 64], axis=1)  # (3, 6, N)
+    tie = np.diag([0.05, 1, 1, 1, 4, 4]) * _TIED * x.shape[1]
+    wanted = tie @ np.array([0, 0, 0, 64, 0, 0], np.float64)
+    weights = np.ones_like(x)
+    for _ in range(_ROUNDS):
+        weighted = columns * weights[:, None]
+        solution = np.linalg.solve(
+            weighted @ columns.transpose(0, 2, 1) + tie, (weighted @ y[..., None]) + wanted[:, None]
+        )[..., 0]
+        error = np.abs(np.einsum("cin,ci->cn", columns, solution) - y)
+        weights = np.minimum(1, _SOFT / np.maximum(error, 1e-6)) ** 2
+    offset, gain = solution[:, :3].astype(np.float32), (solution[:, 3:] / 64).astype(np.float32)
     light = Light(gain, offset, 0.0)
-    change = np.abs(light.apply(cv2.resize(picture, size)).astype(np.float32) - cv2.resize(picture, size)).mean()
-    return Light(gain, offset, float(change) / 2.55)
+    small = cv2.resize(picture, size)
+    return Light(gain, offset, float(cv2.absdiff(light.apply(small), small).mean()) / 2.55)

@@ -16,7 +16,7 @@ _AROUND = 0.5  # of its size, that it is sought around in good pictures
 _SHARE = 3.0  # of the margin: few good pictures rarely show how far components lie off
 _SIZES = (0.6, 1.6)  # of a component, that a thing may have which is taken for it
 _ALIKE = 0.8  # of the overlap that is usual, of such a thing
-_WORK = 48.0  # pixels, the size that components are sought at
+_WORK = 32.0  # pixels, the size that components are sought at
 
 
 def find_moved(

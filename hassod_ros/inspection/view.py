@@ -133,13 +133,19 @@ def colour_cells(pixels: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
 
 
 def fine_colours(pixels: np.ndarray) -> np.ndarray:
-    """(H / FINE, W / FINE, 4) float32: means of L*, a*, b* (0 to 255 each) and of the square of L*."""
-    lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)
-    light = lab[..., 0]
-    four = cv2.merge([lab.astype(np.float32), cv2.multiply(light, light, dtype=cv2.CV_32F)])
+    """(H / FINE, W / FINE, 4) float32: mean L*, a*, b* (0 to 255 each), and the mean square of the light."""
     height, width = pixels.shape[:2]
     size = (max(1, round(width / FINE)), max(1, round(height / FINE)))
-    return np.asarray(cv2.resize(four, size, interpolation=cv2.INTER_AREA), np.float32)
+    lab = cv2.cvtColor(_means(pixels, size).astype(np.float32) / np.float32(255), cv2.COLOR_RGB2LAB)
+    light, a, b = cv2.split(lab)
+    light *= np.float32(2.55)
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    spread = _means(cv2.multiply(grey, grey), size) - _means(grey, size) ** 2
+    return np.asarray(cv2.merge([light, a + 128, b + 128, light**2 + np.maximum(spread, 0)]), np.float32)
+
+
+def _means(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
 
 
 def to_cells(fine: np.ndarray, cells: tuple[int, int], shift: tuple[float, float] = (0, 0)) -> np.ndarray:
