@@ -1,7 +1,8 @@
 """Mask2Former learns: some photographs and SOHES' labels of them by heart, from random weights, on the CPU.
 
-Figures are of the masks against these labels. The last rows arrange the same masks in other ways: by the ancestor head,
-by the head where masks cover each other too, and by coverage alone.
+Figures are of the masks against these labels. The rows arrange the same masks in several ways: by the ancestor head, by
+the head where masks cover each other too, and by coverage alone. The last one is of the labels against themselves: a
+mask may overlap several labels by half, so that not even they reach 100.
 
 Example:
     python benchmarks/by_heart.py --images photos --count 20 --out /tmp/by_heart
@@ -45,9 +46,11 @@ from hassod_ros.images import list_images, read_image
 from hassod_ros.instances import Instances
 from hassod_ros.learning.config import DataConfig, Recipe, RunConfig, StageConfig
 from hassod_ros.learning.stages import burn_in
+from hassod_ros.spanning import as_sure
 
 COLUMNS = ("AR@10", "AR@100", "AP", "pair_precision", "pair_recall", "pair_F1", "pairs")
 COVERS = (0.5, 0.75, 0.9)  # the first is the default
+THEMSELVES = "the labels themselves"
 SHOWN = 4  # pictures drawn
 LEAST = 0.01  # share of a picture that a label covers: 35 a picture, so that 100 detections can reach them all
 
@@ -181,11 +184,12 @@ def measure(detector: Detector, labels: Path, recipe: Recipe, out: Path) -> dict
             for cover in COVERS
         }
         ways |= {f"coverage {cover}": _by_coverage(ways["ancestor head"], cover) for cover in COVERS[1:]}
+        own = from_coco([each for each in entries if each["image_id"] == picture.image_id], size)
+        ways[THEMSELVES] = own
         for name, instances in ways.items():
             results = found.setdefault(name, [])
             results += to_coco(instances, picture.image_id, first_id=len(results) + 1)
         if number < SHOWN:
-            own = from_coco([each for each in entries if each["image_id"] == picture.image_id], size)
             best = ways[f"head and coverage {COVERS[0]}"]
             best = best.select(np.flatnonzero(best.scores > 0.5))
             Image.fromarray(np.hstack([image, draw(image, own), draw(image, best)])).save(out / f"drawn_{number}.png")
@@ -197,7 +201,8 @@ def measure(detector: Detector, labels: Path, recipe: Recipe, out: Path) -> dict
 
 
 def _by_coverage(instances: Instances, cover: float) -> Instances:
-    parents, levels = coverage_forest(instances.regions, instances.masks, cover=cover)
+    allowed = as_sure(instances.scores)
+    parents, levels = coverage_forest(instances.regions, instances.masks, cover=cover, allowed=allowed)
     return replace(instances, levels=levels, parents=parents)
 
 

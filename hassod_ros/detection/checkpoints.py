@@ -67,7 +67,12 @@ def build_detector(config: DetectorConfig | Mask2FormerConfig) -> Detector:
 
 
 def load_weights(
-    model: Detector, path: str | os.PathLike, *, network: str = "student", allow: Collection[str] = ()
+    model: Detector,
+    path: str | os.PathLike,
+    *,
+    network: str = "student",
+    allow: Collection[str] = (),
+    trunk_of_others: bool = False,
 ) -> LoadReport:
     """Put a file's weights into `model`: a whole detector's, or a trunk's alone.
 
@@ -80,6 +85,7 @@ def load_weights(
         network: "student" or "teacher", where the file holds both.
         allow: Which of `FAULTS` to accept. Counters of batches (`num_batches_tracked`) are listed but never an error:
             nothing depends on them.
+        trunk_of_others: A detector of another kind gives its trunk instead of an error.
 
     Raises:
         InputError: The file cannot be read, holds a detector of another kind, expects other pixel statistics or
@@ -90,11 +96,14 @@ def load_weights(
     exported = Path(path).suffix == ".onnx"
     content = {} if exported else _read(Path(path))
     kind = CASCADE if exported else _kind_of(content)
-    if kind not in (None, _kind(model.config)):
+    other = kind not in (None, _kind(model.config))
+    if other and not trunk_of_others:
         raise InputError(f"{path} holds a {kind} detector, wanted is a {_kind(model.config)}; give one of that kind")
-    found = tensors_of(path, model) if isinstance(model, CascadeMaskRCNN) and exported else _tensors(content, path)
+    found = tensors_of(path, model) if exported else _tensors(content, path)
     tensors = _pick_network(found, network)
     tensors = {_inner_name(model, own, name): value for name, value in tensors.items()}
+    if other:
+        tensors = {name: value for name, value in tensors.items() if name.startswith(_TRUNK)}
     _check_constants(model, path, tensors)
     fitting, unknown, misshapen = {}, [], []
     for name, value in tensors.items():
@@ -105,7 +114,7 @@ def load_weights(
         else:
             fitting[name] = value
     missing = [name for name in own if name not in tensors]
-    trunk_alone = bool(fitting) and all(name.startswith(_TRUNK) for name in fitting)
+    trunk_alone = other or (bool(fitting) and all(name.startswith(_TRUNK) for name in fitting))
     wanted = [name for name in missing if name.startswith(_TRUNK) or not trunk_alone]
     for fault, names in zip(FAULTS, (wanted, unknown, misshapen), strict=True):
         if fault not in allow:

@@ -53,7 +53,8 @@ class StageConfig:
 
     Attributes:
         initial: Weights to start from: default (the shipped model), an export (.onnx), a checkpoint of ours, of
-            Detectron2 or DINO; empty: random ones, or for mean_teacher those of burn_in in the same run.output.
+            Detectron2 or DINO; empty: random ones, or for mean_teacher those of burn_in in the same run.output. A
+            detector of another kind gives burn_in its trunk.
         iterations: Optimiser steps.
         batch_size: Labelled pictures of an optimiser step, over all processes.
         accumulate: Parts that a batch is computed in, one after the other, to save memory.

@@ -12,7 +12,6 @@ from torch.optim.swa_utils import update_bn
 
 from hassod_ros.default_model import DEFAULT, default_model
 from hassod_ros.detection.base import Detector
-from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.cascade.onnx_weights import recover_norms
 from hassod_ros.detection.checkpoints import MASK2FORMER, build_detector, load_weights, save_weights
 from hassod_ros.errors import InputError
@@ -51,7 +50,7 @@ def burn_in(recipe: Recipe, score: Score | None = None) -> Path:
         batch_size = share_of(stage.batch_size, "burn_in.batch_size", stage.accumulate, world)
         annotations = _labels(recipe, world)
         initial = _weights_of(stage.initial)
-        detector = new_detector(recipe, initial, world)
+        detector = new_detector(recipe, initial, world, trunk_of_others=True)
         stream = TrainingBatches(
             annotations,
             recipe.data,
@@ -140,7 +139,7 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
         return _finish(final, labelled_stream, stage, recipe, folder, world)
 
 
-def new_detector(recipe: Recipe, initial: str, world: World) -> Detector:
+def new_detector(recipe: Recipe, initial: str, world: World, *, trunk_of_others: bool = False) -> Detector:
     """The recipe's detector on this process's device, with the weights of `initial` where it is given.
 
     Batch norm over all processes needs GPUs: on CPUs every process keeps its own statistics.
@@ -152,7 +151,7 @@ def new_detector(recipe: Recipe, initial: str, world: World) -> Detector:
     torch.manual_seed(seed_of(recipe.run.seed))
     detector = build_detector(config)
     if initial:
-        load_weights(detector, initial)
+        load_weights(detector, initial, trunk_of_others=trunk_of_others)
     # Channels side by side suit convolutions in half precision on GPUs, and all on CPUs (measured there: 1.2 to 1.5x).
     return detector.to(world.device).to(memory_format=torch.channels_last)
 
@@ -164,7 +163,7 @@ def _weights_of(initial: str) -> str:
 
 def _recover(detector: Detector, initial: str, stream: TrainingBatches) -> None:
     """An export has no batch norm statistics: they are measured on the first pictures, before training changes them."""
-    if Path(initial).suffix == ".onnx" and isinstance(detector, CascadeMaskRCNN):
+    if Path(initial).suffix == ".onnx":
         device = next(detector.parameters()).device
         count = max(1, _RECOVERY_PICTURES // stream.batch_size)
         recover_norms(detector, (stream[k].images.to(device) for k in range(count)))

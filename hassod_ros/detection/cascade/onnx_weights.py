@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from hassod_ros.detection.cascade.layers import Conv
-from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.errors import InputError
 
 _PREFIXES = {
@@ -31,8 +30,12 @@ _HALF = "_half"  # ending of weights that are stored as float16
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
-def tensors_of(path: str | os.PathLike, model: CascadeMaskRCNN) -> dict[str, Tensor]:
+def tensors_of(path: str | os.PathLike, model: nn.Module) -> dict[str, Tensor]:
     """The file's weights under the names of `model`, float32, with normalisations that change nothing.
+
+    Args:
+        path: An exported cascade.
+        model: A detector; of another kind than a cascade, it has the names of the trunk in common with the file.
 
     Raises:
         InputError: It is no ONNX file, or is int8, whose weights are rounded.
@@ -88,7 +91,7 @@ def _mask_head(found: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _unfolded(model: CascadeMaskRCNN, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unfolded(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for conv, norm, layer in _normalised(model):
         if f"{conv}.bias" not in tensors:
             continue
@@ -114,7 +117,7 @@ def _normalised(model: nn.Module) -> Iterator[tuple[str, str, Any]]:
 
 
 @torch.no_grad()
-def recover_norms(model: CascadeMaskRCNN, batches: Iterable[Tensor]) -> None:
+def recover_norms(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Give normalisations the statistics of (B, 3, H, W) uint8 pictures; in evaluation the outputs stay as they are."""
     norms: list[Any] = [norm for norm in model.modules() if isinstance(norm, _NORMS)]
     sums: dict[nn.Module, list[Tensor]] = {}

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,12 @@ def test_coverage_may_overrule_the_head(cover, parent):
     masks[1, :8, 3:] = 1  # a quarter of the first
     found = Found(torch.tensor([0.9, 0.8]), masks, torch.tensor([[0.0, 0.9], [0.0, 0.0]]), (64, 64), cover=cover)
     assert found.to_instances((64, 64)).parents.tolist() == [parent, -1]
+
+
+def test_what_hardly_counts_as_a_thing_is_no_ancestor_of_what_does():
+    """The second square is unsure: it hangs on the first, and the third, which says it hangs on it, does not."""
+    found = dataclasses.replace(nested([(1, 0), (2, 1), (3, 1)]), scores=torch.tensor([0.9, 0.3, 0.7, 0.5]))
+    assert found.to_instances((64, 64)).parents.tolist() == [-1, 0, -1, 1]
 
 
 def test_whatever_the_head_says_the_instances_are_valid():

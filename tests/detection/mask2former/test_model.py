@@ -1,10 +1,12 @@
 import copy
 import dataclasses
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
 
+from hassod_ros.default_model import default_model
 from hassod_ros.detection.base import Detector, InstanceOptions, LossOptions, Targets
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.checkpoints import (
@@ -18,7 +20,9 @@ from hassod_ros.detection.checkpoints import (
 from hassod_ros.detection.mask2former.config import Mask2FormerConfig
 from hassod_ros.detection.mask2former.model import Mask2Former, best_overlap
 from hassod_ros.errors import InputError
+from hassod_ros.learning.config import read_recipe
 
+RECIPE = Path(__file__).parents[3] / "config" / "recipes" / "default_model.yaml"
 SIZES = [(60, 90), (50, 80)]
 
 
@@ -163,6 +167,31 @@ def test_checkpoints_of_the_other_detector_are_refused(mask2former, small_config
     save_weights(mask2former, tmp_path / "queries.pth")
     with pytest.raises(InputError, match="holds a mask2former detector, wanted is a cascade"):
         load_weights(cascade, tmp_path / "queries.pth")
+
+
+def test_a_cascade_gives_its_trunk_where_that_is_asked_for(mask2former, small_query_config, tmp_path):
+    """Of a checkpoint as it is; of an export with normalisations that change nothing."""
+    torch.manual_seed(1)
+    cascade = build_detector(DetectorConfig(backbone="resnet18", backbone_width=0.25, fpn_channels=16, box_width=32))
+    save_weights(cascade, tmp_path / "cascade.pth")
+    model = copy.deepcopy(mask2former)
+    before = copy.deepcopy(model.state_dict())
+    report = load_weights(model, tmp_path / "cascade.pth", trunk_of_others=True)
+    assert {name.split(".")[0] for name in report.loaded} == {"backbone"}
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, cascade.state_dict()[name] if name in report.loaded else before[name]), name
+
+    half = Mask2Former(small_query_config.changed(backbone_width=0.5))
+    load_weights(half, default_model(), trunk_of_others=True)
+    shipped = build_detector(read_recipe(["--config", str(RECIPE)], prog="detector", description="").model)
+    load_weights(shipped, default_model())
+    pixels = images()[:, :, :32, :64]
+    with torch.no_grad():
+        wanted = shipped.eval().backbone.bottom_up(pixels)
+        for one, other in zip(half.eval().backbone(pixels), wanted, strict=True):
+            torch.testing.assert_close(one, other)
+    with pytest.raises(InputError, match=r"does not fit the model: \d+ misshapen tensors"):
+        load_weights(model, default_model(), trunk_of_others=True)
 
 
 @pytest.mark.parametrize(
