@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hassod_ros.detection.checkpoints import open_detector, save_weights
+from hassod_ros.detection.cascade.config import DetectorConfig
+from hassod_ros.detection.checkpoints import build_detector, open_detector, save_weights
 from hassod_ros.detection.mask2former.found import Found
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation.predict import open_checkpoint
@@ -19,7 +20,7 @@ from hassod_ros.learning.mean_teacher import teacher_targets
 from hassod_ros.learning.relabel import label
 from hassod_ros.learning.stages import burn_in, mean_teacher
 from hassod_ros.learning.thresholds import SizeThresholds
-from tests.tiny_network import tiny_mask2former
+from tests.tiny_network import TINY, tiny_mask2former
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("one_thread")]
 
@@ -90,6 +91,17 @@ def test_both_stages_and_what_follows(recipe, toy_set):
     assert labels.image_size == found.image_size
     with pytest.raises(InputError, match="Mask2Former has no nms"):
         open_checkpoint(resumed, nms=0.5)
+
+
+def test_it_begins_with_a_cascades_trunk_but_does_not_go_on_from_it(recipe, tmp_path):
+    trunk = {"backbone": recipe.mask2former.backbone, "backbone_width": recipe.mask2former.backbone_width}
+    cascade, path = build_detector(DetectorConfig(**trunk, **TINY)), str(tmp_path / "cascade.pth")
+    save_weights(cascade, path)
+    begun = open_detector(burn_in(_with(recipe, burn_in={"initial": path, "iterations": 1, "learning_rate": 1e-9})))
+    name = "backbone.bottom_up.res3.0.conv1.weight"
+    torch.testing.assert_close(begun.state_dict()[name], cascade.state_dict()[name])
+    with pytest.raises(InputError, match="holds a cascade detector, wanted is a mask2former"):
+        mean_teacher(_with(recipe, mean_teacher={"initial": path}))
 
 
 def test_a_teacher_without_masks_is_refused_at_once(recipe):
