@@ -12,44 +12,43 @@ Example:
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms.v2 import functional
 
-from hassod_ros.coco import from_coco, read_json, to_coco
-from hassod_ros.commands import run, script_parser
-from hassod_ros.cores import usable_cores
-from hassod_ros.detection.base import Detector, InstanceOptions
-from hassod_ros.detection.checkpoints import open_detector
-from hassod_ros.detection.input_size import input_size
-from hassod_ros.detection.mask2former.config import Mask2FormerConfig
-from hassod_ros.discovery.features import load_features, suited_options
-from hassod_ros.discovery.features.base import HANDCRAFTED
-from hassod_ros.discovery.method import make_method
-from hassod_ros.discovery.pseudo_label import warm_up
-from hassod_ros.drawing import draw
-from hassod_ros.errors import InputError
-from hassod_ros.evaluation.annotations import load_annotations, parse_predictions
-from hassod_ros.evaluation.evaluate import evaluate
-from hassod_ros.evaluation.tables import format_table
-from hassod_ros.files import write_json
-from hassod_ros.hierarchy import coverage_forest
-from hassod_ros.images import list_images, read_image
-from hassod_ros.instances import Instances
-from hassod_ros.learning.config import DataConfig, Recipe, RunConfig, StageConfig
-from hassod_ros.learning.stages import burn_in
-from hassod_ros.spanning import as_sure
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import arrangements  # noqa: E402
+from benchmarks.arrangements import COVERS, ways  # noqa: E402
+from hassod_ros.coco import from_coco, read_json, to_coco  # noqa: E402
+from hassod_ros.commands import run, script_parser  # noqa: E402
+from hassod_ros.cores import usable_cores  # noqa: E402
+from hassod_ros.detection.base import Detector  # noqa: E402
+from hassod_ros.detection.checkpoints import open_detector  # noqa: E402
+from hassod_ros.detection.mask2former.config import Mask2FormerConfig  # noqa: E402
+from hassod_ros.discovery.features import load_features, suited_options  # noqa: E402
+from hassod_ros.discovery.features.base import HANDCRAFTED  # noqa: E402
+from hassod_ros.discovery.method import make_method  # noqa: E402
+from hassod_ros.discovery.pseudo_label import warm_up  # noqa: E402
+from hassod_ros.drawing import draw  # noqa: E402
+from hassod_ros.errors import InputError  # noqa: E402
+from hassod_ros.evaluation.annotations import load_annotations  # noqa: E402
+from hassod_ros.evaluation.tables import format_table  # noqa: E402
+from hassod_ros.files import write_json  # noqa: E402
+from hassod_ros.images import list_images, read_image  # noqa: E402
+from hassod_ros.instances import Instances  # noqa: E402
+from hassod_ros.learning.config import DataConfig, Recipe, RunConfig, StageConfig  # noqa: E402
+from hassod_ros.learning.stages import burn_in  # noqa: E402
 
 COLUMNS = ("AR@10", "AR@100", "AP", "pair_precision", "pair_recall", "pair_F1", "pairs")
-COVERS = (0.5, 0.75, 0.9)  # the first is the default
 THEMSELVES = "the labels themselves"
 SHOWN = 4  # pictures drawn
 LEAST = 0.01  # share of a picture that a label covers: 35 a picture, so that 100 detections can reach them all
@@ -166,44 +165,26 @@ def make_recipe(out: Path, given: Any) -> Recipe:
     )
 
 
-@torch.no_grad()
 def measure(detector: Detector, labels: Path, recipe: Recipe, out: Path) -> dict[str, dict[str, Any]]:
     """Figures of the detector's masks, arranged in several ways; the first pictures are drawn, labels at the left."""
     annotated = load_annotations(labels)
-    entries = read_json(labels)["annotations"]
-    found: dict[str, list[dict[str, Any]]] = {}
-    for number, picture in enumerate(annotated.pictures):
-        image = read_image(out / "images" / picture.file_name)
-        size = image.shape[0], image.shape[1]
-        view = input_size(size, recipe.data.short_sides[0], recipe.data.max_side)
-        pixels = functional.resize(torch.from_numpy(image).permute(2, 0, 1), list(view))
-        (predictions,) = detector(pixels[None].float())
-        ways = {"ancestor head": predictions.to_instances(size, InstanceOptions(cover=0.0))}
-        ways |= {
-            f"head and coverage {cover}": predictions.to_instances(size, InstanceOptions(cover=cover))
-            for cover in COVERS
-        }
-        ways |= {f"coverage {cover}": _by_coverage(ways["ancestor head"], cover) for cover in COVERS[1:]}
-        own = from_coco([each for each in entries if each["image_id"] == picture.image_id], size)
-        ways[THEMSELVES] = own
-        for name, instances in ways.items():
-            results = found.setdefault(name, [])
-            results += to_coco(instances, picture.image_id, first_id=len(results) + 1)
-        if number < SHOWN:
-            best = ways[f"head and coverage {COVERS[0]}"]
+    entries: dict[int, list[dict[str, Any]]] = {}
+    for entry in read_json(labels)["annotations"]:
+        entries.setdefault(entry["image_id"], []).append(entry)
+    pictures = iter(annotated.pictures)
+
+    def find(image: np.ndarray) -> dict[str, Instances]:
+        picture = next(pictures)
+        own = from_coco(entries[picture.image_id], picture.size)
+        found = ways(detector, image, recipe.data.short_sides[0], recipe.data.max_side)
+        if picture.image_id <= SHOWN:
+            best = found[f"head and coverage {COVERS[0]}"]
             best = best.select(np.flatnonzero(best.scores > 0.5))
-            Image.fromarray(np.hstack([image, draw(image, own), draw(image, best)])).save(out / f"drawn_{number}.png")
-    return {
-        name: (scores := evaluate(annotated, parse_predictions(results, annotated))["mask"])
-        | {key: value for key, value in scores["parents"].items() if "pair" in key}
-        for name, results in found.items()
-    }
+            drawn = np.hstack([image, draw(image, own), draw(image, best)])
+            Image.fromarray(drawn).save(out / f"drawn_{picture.image_id - 1}.png")
+        return found | {THEMSELVES: own}
 
-
-def _by_coverage(instances: Instances, cover: float) -> Instances:
-    allowed = as_sure(instances.scores)
-    parents, levels = coverage_forest(instances.regions, instances.masks, cover=cover, allowed=allowed)
-    return replace(instances, levels=levels, parents=parents)
+    return arrangements.measure([find], annotated, out / "images")
 
 
 if __name__ == "__main__":
