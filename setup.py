@@ -102,6 +102,7 @@ setup(
             "learn_reference = hassod_ros.train.learn_reference:main",
             "inspect = hassod_ros.train.inspect_parts:main",
             "add_features = hassod_ros.export.add_features:main",
+            "quantize = hassod_ros.export.quantize:main",
             "to_onnx = hassod_ros.export.to_onnx:main",
             "to_tensorrt = hassod_ros.export.to_tensorrt:main",
             "camera_player = hassod_ros.nodes.camera_player:main",

@@ -54,6 +54,7 @@ VERBS = {
     "fit_evidence": Verb(f"{_TRAIN}.fit_evidence", "fit a model's scores, scene and parents to annotated pictures"),
     "fetch_model": Verb(f"{_EXPORT}.fetch_model", "fetch a published model by name and export it for robots"),
     "to_onnx": Verb(f"{_EXPORT}.to_onnx", "export a detector for robots"),
+    "quantize": Verb(f"{_EXPORT}.quantize", "an exported detector as int8, for processors without a GPU"),
     "to_tensorrt": Verb(f"{_EXPORT}.to_tensorrt", "build its TensorRT engine on this machine"),
     "gate": Verb(f"{_EXPORT}.gate", "judge a new model against the running one, without labels"),
     "registry": Verb(f"{_EXPORT}.registry", "list, show, name and prune registered models"),

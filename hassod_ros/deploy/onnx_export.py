@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from hassod_ros.images import list_images
 from hassod_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend, describe
 from hassod_ros.runtime.evidence import Evidence
-from hassod_ros.runtime.model_info import PRECISIONS, ModelInfo
+from hassod_ros.runtime.model_info import PRECISIONS, ModelInfo, read_model_info
 
 OPSET = 18
 CALIBRATION_IMAGES = 64
@@ -158,26 +158,73 @@ def export_onnx(
             if options.precision == "fp16":
                 detector = static_detector(model, batch=options.batch, input_size=options.input_size, half=True)
                 graph = trace(detector, info)
+                check_graph(graph, report)
+                onnx.save(graph, result)
             else:
-                used = paths[:: max(1, len(paths) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
-                report(f"calibrating int8 for {options.target} on {len(used)} images")
-                quantize(plain, result, load_batches(used, info), target=options.target)
-                graph = onnx.load(result)
-                set_info(graph, info)
-            # uint8 activations are for x86 alone; their float32 graph has passed the table above.
-            check_graph(graph, report, for_tensorrt=options.precision == "fp16" or options.target == "tensorrt")
-            onnx.save(graph, result)
-            check_recall(plain, result, options, report)
+                _quantize(plain, result, paths, info, options.target, report)
+            check_recall(plain, result, options.annotations, options.annotated_images, report, name=options.precision)
         elif options.store_half:
             result = Path(folder) / "half.onnx"
             store_half(graph)
             check_graph(graph, report)
             onnx.save(graph, result)
-            check_recall(plain, result, options, report)
+            check_recall(plain, result, options.annotations, options.annotated_images, report, name="stored as fp16")
         with atomic_path(destination) as temporary:
             shutil.copyfile(result, temporary)
     report(f"wrote {destination}")
     return info
+
+
+def quantize_exported(
+    source: str | os.PathLike,
+    destination: str | os.PathLike,
+    images: str | os.PathLike,
+    annotations: str | os.PathLike,
+    annotated_images: str | os.PathLike,
+    *,
+    target: str = TARGETS[0],
+    report: Callable[[str], None] = print,
+) -> ModelInfo:
+    """Write an exported float32 detector as int8, or write nothing.
+
+    Args:
+        source: A file of `export_onnx`.
+        destination: The int8 file.
+        images: Photographs that value ranges are taken from, see `list_images`.
+        annotations: COCO file of an annotated set that the loss of recall is measured on.
+        annotated_images: Folder of its images.
+        target: See `ExportOptions`.
+        report: Takes a line of progress at a time.
+
+    Raises:
+        InputError: The file is not float32, or a gate is not passed.
+
+    """
+    info = read_model_info(source)
+    if info.precision != "fp32":
+        raise InputError(f"{source} is {info.precision}; give the float32 file that it came from")
+    info = replace(info, precision="int8")
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "int8.onnx"
+        _quantize(Path(source), result, list_images(images), info, target, report)
+        check_recall(Path(source), result, annotations, annotated_images, report)
+        with atomic_path(destination) as temporary:
+            shutil.copyfile(result, temporary)
+    report(f"wrote {destination}")
+    return info
+
+
+def _quantize(
+    plain: Path, result: Path, paths: Sequence[Path], info: ModelInfo, target: str, report: Callable[[str], None]
+) -> None:
+    used = paths[:: max(1, len(paths) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
+    report(f"calibrating int8 for {target} on {len(used)} images")
+    quantize(plain, result, load_batches(used, info), target=target)
+    graph = onnx.load(result)
+    set_info(graph, info)
+    # uint8 activations are for x86 alone; their float32 graph has passed TensorRT's table.
+    check_graph(graph, report, for_tensorrt=target == "tensorrt")
+    onnx.save(graph, result)
 
 
 def _limited(model: Detector, options: ExportOptions) -> Detector:
@@ -257,19 +304,25 @@ def check_graph(graph: onnx.ModelProto, report: Callable[[str], None], *, for_te
 
 
 def check_recall(
-    plain: Path, result: Path, options: ExportOptions, report: Callable[[str], None], *, max_drop: float = MAX_DROP
+    plain: Path,
+    result: Path,
+    annotations: str | os.PathLike | None,
+    annotated_images: str | os.PathLike | None,
+    report: Callable[[str], None],
+    *,
+    name: str = "int8",
+    max_drop: float = MAX_DROP,
 ) -> None:
-    """Loss of average recall against float32.
+    """Loss of average recall of a result, called `name`, against float32.
 
     Raises:
         InputError: It is larger than `max_drop` points.
 
     """
-    if options.annotations is None or options.annotated_images is None:
+    if annotations is None or annotated_images is None:
         raise ValueError("an annotated set is needed")
-    before, after = (average_recall(path, options.annotations, options.annotated_images) for path in (plain, result))
+    before, after = (average_recall(path, annotations, annotated_images) for path in (plain, result))
     drop = 100 * (before - after)
-    name = "stored as fp16" if options.store_half else options.precision
     report(f"  AR@100 of masks: fp32 {100 * before:.2f}, {name} {100 * after:.2f}; at most {max_drop} less")
     if not drop <= max_drop:
         raise InputError(f"{name} loses {drop:.2f} points of AR, at most {max_drop} are allowed; nothing was written")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,14 @@ import onnx
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.calibrate import CalibrationDataReader
 
+from hassod_ros.deploy.gathered_pooling import gather_pooling
+from hassod_ros.deploy.half_storage import restore_float
+from hassod_ros.deploy.pixel_rows import normalize_rows
+
 TARGETS = ("x86", "x86_avx2", "tensorrt")
-_OPERATORS = ["Conv", "Gemm", "MatMul"]
+_LAYERS = ("Conv", "Gemm", "MatMul")
+# What lies between layers of a picture: on x86 it stays int8 as well, else each layer would go to float32 and back.
+_BETWEEN = ("Relu", "MaxPool", "Resize", "Add")
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
@@ -30,10 +38,10 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 def quantize(
     source: str | os.PathLike, destination: str | os.PathLike, batches: Iterable[np.ndarray], *, target: str
 ) -> None:
-    """Quantise convolutions and fully connected layers; everything else stays float32.
+    """Quantise convolutions and fully connected layers, for x86 also what lies between them; the rest stays float32.
 
-    Box decoding, TopK, RoIAlign and suppression are no such layers, and the suppression's matrix products are left out.
-    So are the layers that predict boxes: their errors are pixels.
+    The rest are box decoding, TopK, suppression with its matrix products, and layers that predict boxes: their errors
+    are pixels. For x86 RoIAlign is written otherwise, see `gathered_pooling`.
 
     Args:
         source: float32 model of `to_onnx`.
@@ -48,31 +56,52 @@ def quantize(
     options: dict[str, Any] = {"ActivationSymmetric": not for_x86, "WeightSymmetric": True, "QuantizeBias": for_x86}
     # The running mean of the ranges keeps one odd frame from widening them, and memory from growing with the images.
     options["CalibMovingAverage"] = True
-    quantize_static(
-        str(source),
-        str(destination),
-        _Batches(batches),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8 if for_x86 else QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        reduce_range=target == "x86_avx2",
-        calibrate_method=CalibrationMethod.MinMax,
-        op_types_to_quantize=_OPERATORS,
-        nodes_to_exclude=_left_out(onnx.load(source)),
-        extra_options=options,
-    )
+    model = onnx.load(source)
+    restore_float(model)
+    if for_x86:
+        normalize_rows(model)
+        gather_pooling(model)
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        onnx.save(model, prepared)
+        quantize_static(
+            str(prepared),
+            str(destination),
+            _Batches(batches),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8 if for_x86 else QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=target == "x86_avx2",
+            calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=[*_LAYERS, *(_BETWEEN if for_x86 else ())],
+            nodes_to_exclude=_left_out(model),
+            extra_options=options,
+        )
 
 
 def _left_out(model: onnx.ModelProto) -> list[str]:
-    """Names of layers without trained weights, and of those that predict boxes (four values a box)."""
+    """Names of layers without trained weights, of those that predict boxes, and of what lies between no layers."""
     weights = {value.name: tuple(value.dims) for value in model.graph.initializer}
-    return [
-        node.name
-        for node in model.graph.node
-        if node.op_type in _OPERATORS and (node.input[1] not in weights or _predicts_boxes(node, weights))
-    ]
+    pictures: set[str] = set()  # values that come from a convolution by nothing but what lies between
+    left = []
+    for node in model.graph.node:
+        if node.op_type == "Conv" or (node.op_type in _BETWEEN and _inputs(node) <= pictures):
+            pictures.add(node.output[0])
+        if node.op_type in _LAYERS:
+            wanted = node.input[1] in weights and not _predicts_boxes(node)
+        else:
+            wanted = node.output[0] in pictures
+        if node.op_type in (*_LAYERS, *_BETWEEN) and not wanted:
+            left.append(node.name)
+    return left
 
 
-def _predicts_boxes(node: onnx.NodeProto, weights: dict[str, tuple[int, ...]]) -> bool:
+def _inputs(node: onnx.NodeProto) -> set[str]:
+    """Names of a node's values, without its parameters."""
+    return set(node.input if node.op_type == "Add" else node.input[:1])
+
+
+def _predicts_boxes(node: onnx.NodeProto) -> bool:
+    """Four values a box."""
     return "bbox_pred" in node.input[1] or "anchor_deltas" in node.input[1]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hassod_ros.deploy import onnx_export
+from hassod_ros.deploy.half_storage import store_half
 from hassod_ros.deploy.onnx_export import ExportOptions, check_graph, check_recall, export_onnx
 from hassod_ros.deploy.parity import Parity, ParityLimits, compare
 from hassod_ros.deploy.photographs import load_batches
@@ -17,7 +18,7 @@ from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights
 from hassod_ros.errors import InputError
-from hassod_ros.export import to_onnx
+from hassod_ros.export import quantize, to_onnx
 from hassod_ros.runtime.backends import open_backend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend
 from hassod_ros.runtime.model_info import read_model_info
@@ -181,15 +182,13 @@ def test_an_invalid_graph_is_refused(exported):
         check_graph(graph, silent)
 
 
-def test_a_loss_of_recall_is_refused(options, annotated, monkeypatch):
-    given = dataclasses.replace(
-        options, precision="int8", annotations=annotated / "set.json", annotated_images=annotated
-    )
+def test_a_loss_of_recall_is_refused(annotated, monkeypatch):
+    given = annotated / "set.json", annotated
     recalls = iter([0.5, 0.495, 0.5, 0.48])
     monkeypatch.setattr(onnx_export, "average_recall", lambda *_: next(recalls))
-    check_recall("fp32", "int8", given, silent)
+    check_recall("fp32", "int8", *given, silent)
     with pytest.raises(InputError, match=r"int8 loses 2\.00 points of AR"):
-        check_recall("fp32", "int8", given, silent)
+        check_recall("fp32", "int8", *given, silent)
 
 
 @pytest.mark.parametrize(("target", "bits"), [("x86", 8), ("x86_avx2", 7), ("tensorrt", 8)])
@@ -214,6 +213,9 @@ def test_int8(exported, model, options, annotated, tmp_path, target, bits, monke
         node for node in graph.graph.node if node.op_type in ("Gemm", "Conv") and node.input[1] in initializers
     ]
     assert left_float
+    made_by = {name: node.op_type for node in graph.graph.node for name in node.output}
+    pooling = next(node for node in graph.graph.node if node.op_type == "MaxPool")
+    assert (made_by[pooling.input[0]] == "DequantizeLinear") == (target != "tensorrt")
     assert all("bbox_pred" in node.input[1] or "anchor_deltas" in node.input[1] for node in left_float)
     assert open_backend(tmp_path / "int8.onnx").infer(np.zeros((1, *SIZE, 3), np.uint8)).boxes.shape == (
         1,
@@ -358,3 +360,23 @@ def test_parity_sees_other_features(model, exported):
     limited = onnx_export.with_limits(model, proposals=PROPOSALS, detections=DETECTIONS)
     with pytest.raises(InputError, match="the output `features` differs"):
         compare(TorchBackend(limited, info, features=True), Shifted(), batch)
+
+
+def test_quantize_takes_an_exported_file(exported, annotated, tmp_path, monkeypatch, kept_recall, capsys):
+    half, out = tmp_path / "half.onnx", tmp_path / "int8.onnx"
+    graph = onnx.load(exported[0])
+    store_half(graph)
+    onnx.save(graph, half)
+    words = ["--images", str(annotated), "--annotations", str(annotated / "set.json")]
+    words += ["--annotated-images", str(annotated), "--out", str(out)]
+    assert quantize.main([str(half), *words]) == 0
+    assert kept_recall == ["half.onnx", "int8.onnx"]
+    assert read_model_info(out) == dataclasses.replace(read_model_info(half), precision="int8")
+    images = np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), np.uint8)
+    assert open_backend(out).infer(images).boxes.shape == (1, DETECTIONS, 4)
+    assert quantize.main([str(out), *words]) == 2
+    assert "is int8; give the float32 file that it came from" in capsys.readouterr().err
+    monkeypatch.setattr(onnx_export, "average_recall", lambda path, *_: 0.5 * (path.name != "int8.onnx"))
+    out.unlink()
+    assert quantize.main([str(half), *words]) == 2
+    assert not out.exists()

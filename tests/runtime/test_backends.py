@@ -42,7 +42,7 @@ def test_a_missing_provider_is_named(write_model):
 
 def test_threads_rest_between_images(write_model):
     options = open_backend(write_model())._session.get_session_options()
-    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 def test_unknown_backend_lists_the_known(write_model):

@@ -70,8 +70,8 @@ class OnnxRuntimeBackend:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or _allowed_cores()
         options.log_severity_level = 3  # errors; they are raised as well
-        # Idle threads would go on spinning for a while, on cores that other models and nodes want.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Threads that wait for work would spin, on cores that other models and nodes want.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings: dict[str, Any] = {}
         if device and (device == "cpu") != (name == _PROVIDERS["cpu"]):
             raise InputError(f"device is {device}, but {name} runs the model; choose another backend or device")
