@@ -160,7 +160,8 @@ class CellBand:
         """
         bank = np.stack([np.where(here, each, np.float32(np.nan)) for each, here in zip(good, covered, strict=True)])
         distances = [
-            _smooth(_Near(np.delete(bank, k, axis=0)).nearest(each), blur) * covered[k] for k, each in enumerate(good)
+            _smooth_where(_Near(np.delete(bank, k, axis=0)).nearest(each), blur, covered[k])
+            for k, each in enumerate(good)
         ]
         usual = np.mean(distances, axis=0)
         typical = float(np.median(usual[np.logical_or.reduce(covered)])) or 1e-3
@@ -170,8 +171,8 @@ class CellBand:
 
     def measure(self, cells: np.ndarray, covered: np.ndarray) -> np.ndarray:
         """(h, w) float32: distance of each cell to the nearest good one, in what is usual there."""
-        measured: np.ndarray = _smooth(self._near.nearest(cells), self.blur) / self.scale
-        return measured * covered
+        measured: np.ndarray = _smooth_where(self._near.nearest(cells), self.blur, covered) / self.scale
+        return measured
 
     @cached_property
     def _near(self) -> _Near:
@@ -214,3 +215,9 @@ class _Near:
 
 def _smooth(values: np.ndarray, deviation: float) -> np.ndarray:
     return cv2.GaussianBlur(values, (0, 0), deviation, borderType=cv2.BORDER_REFLECT)
+
+
+def _smooth_where(values: np.ndarray, deviation: float, here: np.ndarray) -> np.ndarray:
+    """Smoothed where it is `here` (h, w) bool, by the values there alone; 0 elsewhere."""
+    weights = here.astype(np.float32)
+    return np.asarray(here * _smooth(values * weights, deviation) / np.maximum(_smooth(weights, deviation), 1e-6))

@@ -18,8 +18,11 @@ from rcl_interfaces.srv import GetParameters
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from hassod_msgs.msg import InstanceArray
+from hassod_msgs.msg import InstanceArray, Verdict
+from hassod_ros.inspection.reference import learn, save
+from hassod_ros.inspection.settings import Settings
 from hassod_ros.nodes.convert import array_to_image
+from tests.inspection.parts import part, taken
 from tests.nodes.bench import bright
 
 PROGRAM = """
@@ -265,3 +268,20 @@ def test_every_argument_is_described(folder, name):
     declared = {argument.name: argument.description for argument in description.get_launch_arguments()}
     assert {"image", "model", "namespace", "params_file", "autostart", "use_sim_time", "rviz"} <= declared.keys()
     assert all(text.endswith((".", "]")) for text in declared.values())
+
+
+def test_inspection_judges_a_folder_by_a_file_and_ends(ros, start, tmp_path):
+    (tmp_path / "parts").mkdir()
+    for i, picture in enumerate((part(), part(red=None))):
+        cv2.imwrite(str(tmp_path / "parts" / f"{i}.png"), picture[..., ::-1])
+    reference = learn([taken(part(), seed) for seed in range(3)], Settings(), name="plate")
+    save(reference, tmp_path / "plate.npz")
+    verdicts = ros.collect(Verdict, "/cell/inspection_node/verdict")
+    arguments = (f"source:={tmp_path / 'parts'}", f"reference:={tmp_path / 'plate.npz'}", "model:=none")
+    child = start("inspection", *arguments, "namespace:=cell", f"log_dir:={tmp_path / 'log'}")
+    ros.until(lambda: child.poll() is not None, 90)
+    assert "finished after 2 images" in ros.stop(child)
+    assert child.returncode == 0
+    assert [verdict.result for verdict in verdicts] == [Verdict.OK, Verdict.NG]
+    assert verdicts[0].reference_name == "plate"
+    assert len(list((tmp_path / "log").glob("*.jpg"))) == 1
