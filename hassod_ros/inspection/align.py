@@ -41,6 +41,12 @@ _ANGLES = range(-45, 46, 3)  # degrees at which the middle of the picture is sou
 _MIDDLE = 0.6  # of each side of the picture
 _TRIED = 3  # of the angles, the best, that ECC starts from
 _LEAST_COVER = 0.4  # share of the reference that a placement must cover
+_ITSELF = (
+    0.8  # agreement of the reference with itself, moved by _FAR, from which a direction hardly tells where it lies
+)
+_FAR = 0.05  # of the longer side
+_REACH, _STEP = 0.15, 0.012  # likewise, how far and how finely another place is sought along such a direction
+_BETTER = 0.005  # agreement by which a place must be better than all that are further away than _FAR
 _SHADE = 16.0  # standard deviation, in pixels at _SMALL_SIDE, of what is taken for a shade
 _BLOCK, _SEARCH = 48, 6  # pixels of a block, and how far around it is sought
 _GRID = 6  # blocks along the longer side
@@ -64,6 +70,7 @@ class Alignment:
         agreement: Share of the part that looks like the reference at its place, 0 to 1.
         correlation: Of the grey values, -1 to 1.
         inliers: Keypoints that agree on this placement; 0 where it was not found by keypoints.
+        sure: Whether no place further along looks as good, as on stripes that show no end.
 
     """
 
@@ -74,6 +81,7 @@ class Alignment:
     agreement: float
     correlation: float
     inliers: int
+    sure: bool = True
 
     @property
     def trust(self) -> float:
@@ -162,6 +170,11 @@ class Aligner:
         spread = np.maximum(_local(self.reference.small**2 * seen) / count - mean**2, 0)
         self._contrast = np.minimum(np.sqrt(spread), _STRONG) * _half(seen)
         self._blocks = _blocks(self.reference.grey, mask)
+        far = _FAR * max(mask.shape)
+        turns = (np.array([math.cos(turn), math.sin(turn)]) for turn in np.arange(8) * (math.pi / 8))
+        self._loose = [
+            along for along in turns if self._agreement(self.reference, _moved(np.eye(2, 3), far * along), 0) > _ITSELF
+        ]
 
     def __call__(self, picture: np.ndarray) -> Alignment:
         """The best placement of (H, W, 3) uint8 RGB; `trust` tells whether it is one."""
@@ -180,6 +193,8 @@ class Aligner:
             if found.inliers >= _SURE or best.trust >= self._usual - _SHORT or self._same(found, before):
                 break
             before = found
+        if self._loose:
+            best = self._slide(picture, best)
         return replace(best, correlation=self._correlate(picture, best.matrix))
 
     def _same(self, first: Alignment, second: Alignment | None) -> bool:
@@ -190,6 +205,25 @@ class Aligner:
         corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]])
         apart = float(np.abs(corners @ (first.matrix - second.matrix).T).max())
         return apart < _SAME * max(height, width)
+
+    def _slide(self, picture: Keypoints, start: Alignment) -> Alignment:
+        """The best place along the directions in which the reference resembles itself, and whether it is one."""
+        size = max(self.reference.grey.shape)
+        steps = size * np.arange(-_REACH, _REACH + _STEP / 2, _STEP)
+        tried = [_moved(start.matrix, step * along) for along in self._loose for step in steps]
+        agreements = [self._agreement(picture, matrix, 0) for matrix in tried]
+        best = self._finer(picture, self._describe(picture, tried[int(np.argmax(agreements))], start.inliers))
+        known = self._agreement(picture, best.matrix, 0)
+        here = self._agreement(picture, start.matrix, 0)
+        best, known = (best, known) if known > here + _BETTER else (start, here)
+        return replace(
+            best,
+            sure=all(
+                agreement < known - _BETTER
+                for matrix, agreement in zip(tried, agreements, strict=True)
+                if np.hypot(*(matrix - best.matrix)[:, 2]) > _FAR * size
+            ),
+        )
 
     def _finer(self, picture: Keypoints, rough: Alignment) -> Alignment:
         finer = self._describe(picture, self._refine(picture, rough.matrix), rough.inliers)
@@ -326,8 +360,11 @@ class Aligner:
         covers = cv2.warpAffine(np.full(small.shape, 255, np.uint8), inside, shape, flags=cv2.INTER_LINEAR)
         return moved, self._mask & (covers == 255)  # no pixel that is partly beyond the border
 
-    def _agreement(self, picture: Keypoints, matrix: np.ndarray) -> float:
-        """Mean of the correlations around each place of the part, those with contrast, at the small size."""
+    def _agreement(self, picture: Keypoints, matrix: np.ndarray, uncovered: float = 0.5) -> float:
+        """Mean of the correlations around each place of the part, those with contrast, at the small size.
+
+        A place that the picture does not cover counts `uncovered` as much as one that does not agree.
+        """
         known = self.reference.small
         moved, covered = self._small_over(picture, picture.small, matrix)
         valid = covered.astype(np.float32)
@@ -343,7 +380,9 @@ class Aligner:
         shown = _half(valid)
         weight = np.minimum(np.sqrt(np.maximum(spread_a, spread_b)), _STRONG) * shown
         lacking = self._contrast * (1 - shown)
-        return float((weight * np.maximum(likeness, 0)).sum() / max(1e-6, float(weight.sum() + lacking.sum() / 2)))
+        return float(
+            (weight * np.maximum(likeness, 0)).sum() / max(1e-6, float(weight.sum() + uncovered * lacking.sum()))
+        )
 
     def _refine_by_ecc(self, picture: Keypoints, matrix: np.ndarray) -> np.ndarray:
         scale = min(1.0, _FINE_SIDE / max(self.reference.grey.shape))
@@ -382,6 +421,13 @@ def _peaks(bins: np.ndarray, weights: np.ndarray) -> np.ndarray:
         if all(np.abs(place - other).max() > 1 for other in chosen):
             chosen.append(place)
     return np.array(chosen[:_PEAKS]).reshape(-1, 3)
+
+
+def _moved(matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """(2, 3) `matrix`, and then by x, y pixels."""
+    moved = matrix.copy()
+    moved[:, 2] += offset
+    return moved
 
 
 def _local(values: np.ndarray) -> np.ndarray:

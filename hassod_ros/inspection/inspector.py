@@ -77,6 +77,8 @@ class Inspector:
         alignment = self._aligner(picture)
         if alignment.trust < LEAST_TRUST:
             return undecided("No taught part is found in the picture", alignment)
+        if not alignment.sure:
+            return undecided("The part looks the same further along: where it lies cannot be told", alignment)
         view = see(picture, alignment, self.reference.ideal, self.reference.mask, self._observe)
         cover = np.count_nonzero(view.covered) / np.count_nonzero(self.reference.mask)
         if cover < _COVER:

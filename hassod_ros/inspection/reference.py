@@ -288,6 +288,12 @@ def _align(pictures: Sequence[np.ndarray], names: Sequence[str], settings: Setti
             f"{', '.join(strange)} cannot be laid over {names[medoid]}: another product, or taken too differently; "
             "leave them out or take them again"
         )
+    unsure = [name for name, each in zip(names, placed, strict=True) if not each.sure]
+    if unsure:
+        raise InputError(
+            f"{', '.join(unsure)} looks the same when it is moved along: nothing tells where the part lies; take in an "
+            'edge or a mark of it, or use the method "texture"'
+        )
     return medoid, placed
 
 

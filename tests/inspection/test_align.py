@@ -1,9 +1,16 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
+from hassod_ros.errors import InputError
 from hassod_ros.inspection.align import Aligner, lay_over
-from tests.inspection.parts import SIZE, part, plate
+from hassod_ros.inspection.inspector import Inspector
+from hassod_ros.inspection.reference import learn
+from hassod_ros.inspection.settings import Settings
+from hassod_ros.inspection.verdict import Result
+from tests.inspection.parts import SIZE, observe, part, plate
 
 WHOLE = np.full(SIZE, 255, np.uint8)
 
@@ -50,3 +57,35 @@ def test_beyond_the_border_nothing_is_covered():
     _, covered = lay_over(moved(plate(), 30, 0, 0), found.matrix, SIZE)
     assert (covered[:, -25:] == 0).all()
     assert (covered[:, :280] == 255).all()
+
+
+def striped(depth: float) -> np.ndarray:
+    """Stripes from one side to the other, with two soft dents, so many grey levels deep."""
+    v, u = np.mgrid[: SIZE[0], : SIZE[1]]
+    grey = 150 + 60 * np.sin(v / 5.0)
+    for x, y in ((100, 70), (220, 150)):
+        grey -= depth * np.exp(-((u - x) ** 2 + (v - y) ** 2) / 200)
+    noise = np.random.default_rng(0).normal(0, 2, (*SIZE, 3))
+    return np.clip(grey[..., None] + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("x", [24, -36])
+def test_along_stripes_soft_marks_tell_where_a_part_lies(x):
+    found = Aligner(striped(60), WHOLE)(moved(striped(60), x, 0, 0))
+    assert found.sure
+    assert found.shift == pytest.approx((x, 0), abs=0.6)
+
+
+def test_stripes_that_show_too_little_are_not_said_to_lie_anywhere():
+    assert not Aligner(striped(20), WHOLE)(moved(striped(20), 24, 0, 0)).sure
+    with pytest.raises(InputError, match=r"picture 1, .* looks the same when it is moved along"):
+        learn([moved(striped(20), x, 0, 0) for x in (0, 9, 24)], Settings(), name="stripes")
+
+
+def test_a_part_that_may_lie_elsewhere_is_undecided(reference, monkeypatch):
+    inspector = Inspector(reference, observe)
+    placed = inspector._aligner(part())
+    monkeypatch.setattr(inspector, "_aligner", lambda picture: replace(placed, sure=False))
+    verdict = inspector(part())
+    assert verdict.result == Result.UNDECIDED
+    assert "cannot be told" in verdict.sentence
