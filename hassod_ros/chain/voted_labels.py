@@ -1,8 +1,8 @@
 """Labels of frames that nobody has labelled: what the running model, its mirror image and discovery agree on.
 
 The running model knows wholes and parts but not the new domain; discovery knows no domain at all. A mask counts where
-two of three looks see it: the model, the model in the mirror, discovery. Pictures of the old domain are labelled by the
-model and its mirror image alone, so that training does not forget what it knew.
+two of three views show it: the model, the model in the mirror, discovery. Pictures of the old domain are labelled by
+the model and its mirror image alone, so that training does not forget what it knew.
 """
 
 from __future__ import annotations
@@ -88,23 +88,23 @@ def label(
 
 
 def vote(image: np.ndarray, segment: Callable[[np.ndarray], Instances], discovered: Instances | None) -> Instances:
-    """What two of three looks see in (H, W, 3) uint8 RGB; masks are those of the first look that has them."""
+    """What two of three views show of (H, W, 3) uint8 RGB; masks are those of the first view that has them."""
     shape = small_shape(image.shape[:2])
-    looks = [segment(image), _mirrored(segment(np.ascontiguousarray(image[:, ::-1])))]
-    looks += [discovered] if discovered is not None else []
-    small = [small_masks(look, shape) for look in looks]
+    views = [segment(image), _mirrored(segment(np.ascontiguousarray(image[:, ::-1])))]
+    views += [discovered] if discovered is not None else []
+    small = [small_masks(view, shape) for view in views]
     regions, masks, scores = [], [], []
-    for i, look in enumerate(looks):
-        # (looks, N): which others have it too.
+    for i, view in enumerate(views):
+        # (views, N): which others have it too.
         matched = np.stack([_found(small[i], other) & (i != j) for j, other in enumerate(small)])
-        for k in np.flatnonzero(matched.any(axis=0) & ~matched[:i].any(axis=0)):  # an earlier look has given its own
-            regions.append(look.regions[k])
-            masks.append(look.masks[k])
-            scores.append((1 + matched[:, k].sum()) / len(looks))
+        for k in np.flatnonzero(matched.any(axis=0) & ~matched[:i].any(axis=0)):  # an earlier view has given its own
+            regions.append(view.regions[k])
+            masks.append(view.masks[k])
+            scores.append((1 + matched[:, k].sum()) / len(views))
     boxes = np.array(regions, np.int64).reshape(-1, 4)
     parents, levels = coverage_forest(boxes, masks)
     return Instances(
-        image_size=looks[0].image_size,
+        image_size=views[0].image_size,
         boxes=boxes,
         masks=masks,
         scores=np.array(scores, np.float32),

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as rle
 
-from hassod_ros.coco import from_coco
+from hassod_ros.coco import from_coco, to_rle
 from hassod_ros.drawing import draw
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation.annotations import AnnotatedSet, Picture, Segments
@@ -108,7 +108,7 @@ def to_instances(segments: Segments, size: tuple[int, int]) -> Instances:
     if segments.masks is None:
         corners = np.concatenate([segments.boxes[:, :2], segments.boxes[:, :2] + segments.boxes[:, 2:]], axis=1)
         polygons = [[x0, y0, x1, y0, x1, y1, x0, y1] for x0, y0, x1, y1 in corners.tolist()]
-        masks = [rle.merge(rle.frPyObjects([polygon], *size)) for polygon in polygons]
+        masks = [to_rle([polygon], size) for polygon in polygons]
     else:
         masks = segments.masks
     return from_coco(
