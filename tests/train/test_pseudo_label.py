@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -75,22 +76,58 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def labelled(folder, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The file that the script makes of them, and what it said: in a new process, where Ray starts anew."""
+def labels(folder, tmp_path_factory) -> Path:
+    """The file that the script makes of them."""
     out = tmp_path_factory.mktemp("out") / "below" / "labels.json"
-    arguments = ["--images", str(folder), "--out", str(out), "--features", "handcrafted", "--cpus", "2", "--shard", "4"]
+    assert script.main(words(folder, out, "--shard", "4")) == 0
+    return out
+
+
+def words(images: Path, out: Path, *more: str) -> list[str]:
+    """Options of the script."""
     options = [f"--set={name}={json.dumps(value)}" for name, value in FAST.items()]
-    command = [sys.executable, "-m", "hassod_ros.train.pseudo_label", *arguments, *options]
-    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:9"}  # nothing listens there
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    return out, done
+    return ["--images", str(images), "--out", str(out), "--features", "handcrafted", "--cpus", "2", *more, *options]
+
+
+# Parts that waited for a slow first image would all be written before the kill comes.
+SLOW = """
+import sys, time
+import hassod_ros.discovery.pseudo_label as pipeline
+from hassod_ros.train import pseudo_label as script
+
+write = pipeline.Shards.write
+pipeline.Shards.write = lambda *part: (time.sleep(1), write(*part))
+sys.exit(script.main(sys.argv[1:]))
+"""
+
+
+class Killed(NamedTuple):
+    """A run of the script in a new process, where Ray starts anew, that was killed when it had written two parts."""
+
+    listed: Path  # its images
+    out: Path
+    stdout: str
+    stderr: str
 
 
 @pytest.fixture(scope="module")
-def labels(labelled) -> Path:
-    """The file alone."""
-    return labelled[0]
+def killed(folder, tmp_path_factory) -> Killed:
+    names = sorted(str(path) for path in folder.rglob("*.*"))
+    listed, out = folder.parent / "list.txt", tmp_path_factory.mktemp("killed") / "labels.json"
+    listed.write_text("# my list\n" + "\n".join(reversed(names)) + "\n")
+    command = [sys.executable, "-c", SLOW, *words(listed, out, "--shard", "2", "--batch", "2")]
+    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:9"}  # nothing listens there
+    said = [out.with_name("stdout"), out.with_name("stderr")]
+    # Its own process group: the kill hits Ray's processes too, as a power cut would.
+    with said[0].open("wb") as first, said[1].open("wb") as second:
+        process = subprocess.Popen(command, start_new_session=True, stdout=first, stderr=second, env=environment)
+    parts = out.with_name("labels.json.parts")
+    deadline = time.monotonic() + 300
+    while len(list(parts.glob("0*.json"))) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return Killed(listed, out, *(path.read_text() for path in said))
 
 
 def request(folder: Path, out: Path, **fields) -> Request:
@@ -177,31 +214,11 @@ def test_one_image_that_breaks_anything_does_not_take_its_batch_along(folder, la
 
 
 @pytest.mark.timeout(600)
-def test_a_killed_run_goes_on_and_shards_batches_and_lists_do_not_change_the_labels(folder, labels, tmp_path):
-    names = sorted(str(path) for path in folder.rglob("*.*"))
-    listed, out = folder.parent / "list.txt", tmp_path / "labels.json"
-    listed.write_text("# my list\n" + "\n".join(reversed(names)) + "\n")
-    code = (
-        "import time; from pathlib import Path; import hassod_ros.discovery.pseudo_label as p;"
-        # Parts that waited for a slow first image would all be written before the kill comes.
-        "write = p.Shards.write; p.Shards.write = lambda *part: (time.sleep(1), write(*part));"
-        f"p.pseudo_label(p.Request(images=Path({str(listed)!r}), out=Path({str(out)!r}), options={FAST!r},"
-        "features='handcrafted', cpus=2, shard=2, batch=2))"
-    )
-
-    # Its own process group: the kill hits Ray's processes too, as a power cut would.
-    errors = tmp_path / "stderr"
-    with errors.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=file)
+def test_a_killed_run_goes_on_and_shards_batches_and_lists_do_not_change_the_labels(killed, labels):
+    out, listed = killed.out, killed.listed
     parts = out.with_name("labels.json.parts")
-    deadline = time.monotonic() + 300
-    while len(list(parts.glob("0*.json"))) < 2 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
     finished = {path.name: path.read_bytes() for path in parts.glob("0*.json")}
-    assert 2 <= len(finished) < 6, errors.read_text()
+    assert 2 <= len(finished) < 6, killed.stderr
     assert not out.exists()
     changed = {path: path.stat().st_mtime_ns for path in parts.glob("0*.json")}
     fields = {"shard": 2, "batch": 2}
@@ -429,13 +446,14 @@ def test_what_ray_warns_of_memory_at_its_start_is_passed_on_and_nothing_else(mon
     assert capfd.readouterr().err == f"Ray: {shared_memory}\n"
 
 
-def test_a_stale_ray_address_is_not_taken_and_the_first_line_comes_first(folder, labelled):
+def test_a_stale_ray_address_is_not_taken_and_the_first_line_comes_first(killed):
     """No raw line of Ray's either."""
-    out, done = labelled
-    first = done.stdout.splitlines()[0]
-    assert first.startswith(f"labelling 12 images of {folder} with hassod: handcrafted features, thresholds 0.6, 0.4,")
-    assert first.endswith(f"; 2 CPUs of this machine -> {out}")
-    assert not [line for line in done.stderr.splitlines() if "image" not in line and line.strip()]
+    first = killed.stdout.splitlines()[0]
+    assert first.startswith(
+        f"labelling 12 images of {killed.listed} with hassod: handcrafted features, thresholds 0.6,"
+    )
+    assert first.endswith(f"; 2 CPUs of this machine -> {killed.out}")
+    assert not [line for line in killed.stderr.splitlines() if "image" not in line and line.strip()]
 
 
 def test_offline_says_which_features_need_no_download(folder, tmp_path, monkeypatch):
