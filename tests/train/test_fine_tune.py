@@ -16,7 +16,7 @@ STEPS = 2
 RATE = 1e-4
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("one_thread")
 def test_the_shipped_model_learns_from_a_few_labels_is_exported_and_finds_something(tmp_path):
     """Reported: "the shipped default cannot be fine-tuned"."""
