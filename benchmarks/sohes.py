@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Mapping
@@ -50,6 +51,8 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "cover 0.8": {"cover": 0.8},
     "the paper's thresholds": {"thresholds": list(SohesConfig().thresholds)},
     "no crf": {"crf": None},
+    "whatever the crf makes": {"filters.min_overlap": 0.0},
+    "duplicates stay": {"filters.duplicate_iou": None},
 }
 PAIRS = ("pair_precision", "pair_recall", "pair_F1")  # where annotations state who is whose part
 COLUMNS = ("AR@100", "AR@1000", "AR_small", "AR_medium", "AR_large", "masks", "deepest", "s/image", "time")
@@ -115,8 +118,11 @@ def work(options: argparse.Namespace) -> None:
 def rows(features: str) -> dict[str, Method]:
     """The methods by the name of their row."""
     suited = suited_options(features)
+    own = suited.get("thresholds", list(SohesConfig().thresholds))
+    between = sorted([*own, *((one + other) / 2 for one, other in itertools.pairwise(own))], reverse=True)
+    changes = {**CHANGES, "twice the thresholds": {"thresholds": between}}
     found = {HASSOD: make_method("hassod"), SOHES: make_method("sohes", suited)}
-    found |= {f"sohes, {name}": make_method("sohes", {**suited, **change}) for name, change in CHANGES.items()}
+    found |= {f"sohes, {name}": make_method("sohes", {**suited, **change}) for name, change in changes.items()}
     return found | {DIVIDE: DivideAndConquer(make_method("sohes", suited).config)}
 
 
