@@ -218,6 +218,5 @@ def _smooth(values: np.ndarray, deviation: float) -> np.ndarray:
 
 
 def _smooth_where(values: np.ndarray, deviation: float, here: np.ndarray) -> np.ndarray:
-    """Smoothed where it is `here` (h, w) bool, by the values there alone; 0 elsewhere."""
-    weights = here.astype(np.float32)
-    return np.asarray(here * _smooth(values * weights, deviation) / np.maximum(_smooth(weights, deviation), 1e-6))
+    """Smoothed, where it is `here` (h, w) bool; what is not shown counts as being as it should."""
+    return np.asarray(_smooth(values * here, deviation) * here)

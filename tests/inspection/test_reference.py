@@ -14,7 +14,7 @@ from hassod_ros.errors import InputError
 from hassod_ros.inspection import reference as module
 from hassod_ros.inspection.band import odd, usual_limit
 from hassod_ros.inspection.inspector import Inspector
-from hassod_ros.inspection.reference import KEY, learn, load, save
+from hassod_ros.inspection.reference import KEY, SCHEMA, learn, load, save
 from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.verdict import Result
 from tests.inspection.parts import PIECES, SIZE, observe, part, taken
@@ -124,7 +124,9 @@ def test_records_that_cannot_be(reference, tmp_path, change):
     record = json.loads(arrays[KEY].tobytes()) | change
     arrays[KEY] = np.frombuffer(json.dumps(record).encode(), np.uint8)
     np.savez(path, **arrays)
-    with pytest.raises(InputError, match="schema 99, this version reads 4" if "schema" in change else "is damaged"):
+    with pytest.raises(
+        InputError, match=f"schema 99, this version reads {SCHEMA}" if "schema" in change else "is damaged"
+    ):
         load(path)
 
 
