@@ -16,7 +16,7 @@ import numpy as np
 from hassod_ros.instances import Instances
 
 _SAME = 0.5  # IoU of masks that are one component
-_PRESENT = 0.8  # share of the good pictures that a component is found in
+_PRESENT = 0.6  # share of the good pictures that a component is found in
 _LARGEST = 0.6  # share of the reference that a component may fill; beyond it, it is the background
 _RIM = 0.15  # share of the picture's border that a component may touch; likewise
 _SMALLEST = 40  # pixels
