@@ -16,7 +16,8 @@ import numpy as np
 from hassod_ros.instances import Instances
 
 _SAME = 0.5  # IoU of masks that are one component
-_PRESENT = 0.6  # share of the good pictures that a component is found in
+_FOUND = 0.6  # share of the good pictures in which alike things make a component
+_PRESENT = 0.8  # share of them that show it, once it is known where to look
 _LARGEST = 0.6  # share of the reference that a component may fill; beyond it, it is the background
 _RIM = 0.15  # share of the picture's border that a component may touch; likewise
 _SMALLEST = 40  # pixels
@@ -36,7 +37,7 @@ class Component:
     Attributes:
         box: x0, y0, x1, y1 in reference pixels.
         mask: (y1 - y0, x1 - x0) bool.
-        present: In how many good pictures.
+        present: How many good pictures show it.
         overlap: IoU with the mask that is usual.
         parent: Index of the smallest component that holds it, or -1.
 
@@ -97,8 +98,9 @@ def take_inventory(views: Sequence[Instances], size: tuple[int, int]) -> list[Co
     """Components of K good pictures that lie over the reference of `size` (H, W), the largest first."""
     groups: list[list[tuple[int, Thing]]] = []  # of (picture, thing)
     firsts: list[np.ndarray] = []  # (H, W) bool of the first of each
-    for k, instances in enumerate(views):
-        for thing in _things(instances):
+    things = [list(_things(instances)) for instances in views]
+    for k, here in enumerate(things):
+        for thing in here:
             overlaps = [
                 thing.overlap(first, group[0][1].area) if all(i != k for i, _ in group) else 0.0
                 for first, group in zip(firsts, groups, strict=True)
@@ -111,7 +113,7 @@ def take_inventory(views: Sequence[Instances], size: tuple[int, int]) -> list[Co
                 firsts.append(_union([thing], size))
     components = []
     for group in groups:
-        if len(group) < max(2, _PRESENT * len(views) - 1e-9):
+        if len(group) < max(2, _FOUND * len(views) - 1e-9):
             continue
         votes = np.zeros(size, np.int32)
         for _, thing in group:
@@ -122,8 +124,11 @@ def take_inventory(views: Sequence[Instances], size: tuple[int, int]) -> list[Co
             continue
         box = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
         overlap = float(np.median([each.overlap(mask, len(ys)) for _, each in group]))
-        crop = mask[box[1] : box[3], box[0] : box[2]]
-        components.append(Component(box, crop, len(group), overlap, -1))
+        closest = [max((each.overlap(mask, len(ys)) for each in here), default=0.0) for here in things]
+        present = sum(each >= _SEEN * overlap for each in closest)
+        if present >= _PRESENT * len(views) - 1e-9:
+            crop = mask[box[1] : box[3], box[0] : box[2]]
+            components.append(Component(box, crop, present, overlap, -1))
     components.sort(key=lambda each: -each.area)
     return _distinct(components, size)
 
