@@ -18,6 +18,7 @@ from hassod_ros.instances import Instances
 _SAME = 0.5  # IoU of masks that are one component
 _FOUND = 0.6  # share of the good pictures in which alike things make a component
 _PRESENT = 0.8  # share of them that show it, once it is known where to look
+_SHOWN = 0.5  # of the IoU that is usual for it, from which a picture shows it
 _LARGEST = 0.6  # share of the reference that a component may fill; beyond it, it is the background
 _RIM = 0.15  # share of the picture's border that a component may touch; likewise
 _SMALLEST = 40  # pixels
@@ -125,7 +126,7 @@ def take_inventory(views: Sequence[Instances], size: tuple[int, int]) -> list[Co
         box = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
         overlap = float(np.median([each.overlap(mask, len(ys)) for _, each in group]))
         closest = [max((each.overlap(mask, len(ys)) for each in here), default=0.0) for here in things]
-        present = sum(each >= _SEEN * overlap for each in closest)
+        present = sum(each >= _SHOWN * overlap for each in closest)
         if present >= _PRESENT * len(views) - 1e-9:
             crop = mask[box[1] : box[3], box[0] : box[2]]
             components.append(Component(box, crop, present, overlap, -1))
