@@ -18,7 +18,7 @@ from hassod_ros.instances import Instances
 _SAME = 0.5  # IoU of masks that are one component
 _FOUND = 0.6  # share of the good pictures in which alike things make a component
 _PRESENT = 0.8  # share of them that show it, once it is known where to look
-_SHOWN = 0.5  # of the IoU that is usual for it, from which a picture shows it
+_SHOWN = 0.3  # of the IoU that is usual for it, from which a picture shows it
 _LARGEST = 0.6  # share of the reference that a component may fill; beyond it, it is the background
 _RIM = 0.15  # share of the picture's border that a component may touch; likewise
 _SMALLEST = 40  # pixels
