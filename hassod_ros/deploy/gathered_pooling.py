@@ -1,4 +1,4 @@
-"""RoIAlign as Gather and MatMul, for processors: ONNX Runtime's own takes half of a small detector's time there.
+"""RoIAlign as Gather and MatMul, for processors: ONNX Runtime's own takes much of a small detector's time there.
 
 With one sample in each cell, a value is the weighted sum of the four cells of the map around it. Once the map lies
 channels last, these cells are one Gather of rows, and the sums, first along y, then along x, are two MatMul of banded
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+from hassod_ros.deploy.graph_search import only_user
 
 _EXACT = 2**24  # whole numbers below it are exact in float32, in which cells are counted
 
@@ -51,14 +53,8 @@ def gather_pooling(model: onnx.ModelProto) -> int:
 
 def _fits(node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
     given = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-    wanted = {
-        "sampling_ratio": 1,
-        "spatial_scale": 1.0,
-        "mode": b"avg",
-        "coordinate_transformation_mode": b"half_pixel",
-    }
-    fallback = {"mode": b"avg", "coordinate_transformation_mode": b"half_pixel", "spatial_scale": 1.0}
-    same = all(given.get(name, fallback.get(name)) == value for name, value in wanted.items())
+    usual = {"spatial_scale": 1.0, "mode": b"avg", "coordinate_transformation_mode": b"half_pixel"}  # where not said
+    same = given.get("sampling_ratio") == 1 and all(given.get(name, value) == value for name, value in usual.items())
     return same and given["output_height"] == given["output_width"] and shape[2] * shape[3] < _EXACT
 
 
@@ -133,12 +129,10 @@ def _forget_shape(graph: onnx.GraphProto, name: str) -> None:
 
 def _fully_connected(graph: onnx.GraphProto, value: str) -> onnx.TensorProto | None:
     """Weights (outputs, C * S * S) of the only layer that takes a pooled value, flattened."""
-    for operator in ("Reshape", "Gemm"):
-        users = [node for node in graph.node if value in node.input]
-        if len(users) != 1 or users[0].op_type != operator:
-            return None
-        value = users[0].output[0]
-    layer = users[0]
+    flat = only_user(graph, value)
+    layer = only_user(graph, flat.output[0]) if flat is not None and flat.op_type == "Reshape" else None
+    if layer is None or layer.op_type != "Gemm":
+        return None
     transposed = any(each.name == "transB" and each.i == 1 for each in layer.attribute)
     uses = sum(layer.input[1] in node.input for node in graph.node)
     weights = next((each for each in graph.initializer if each.name == layer.input[1]), None)

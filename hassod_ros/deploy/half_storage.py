@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-_ENDING = "_half"
+from hassod_ros.detection.cascade.onnx_weights import HALF
+
 _SMALL = 1024  # values; below it nothing is gained
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # nodes whose inputs are weights; anchors are not
 
@@ -27,7 +28,7 @@ def store_half(graph: onnx.ModelProto) -> None:
         half, name = values.astype(np.float16), weights.name
         if name not in learned and (half != values).any():
             continue
-        weights.CopyFrom(numpy_helper.from_array(half, name + _ENDING))
+        weights.CopyFrom(numpy_helper.from_array(half, name + HALF))
         casts.append(helper.make_node("Cast", [weights.name], [name], name=f"{name}_widen", to=TensorProto.FLOAT))
     nodes = list(graph.graph.node)
     del graph.graph.node[:]
@@ -36,7 +37,7 @@ def store_half(graph: onnx.ModelProto) -> None:
 
 def restore_float(graph: onnx.ModelProto) -> None:
     """Undo `store_half`: float32 weights of the same values, for tools that look for a layer's weights beside it."""
-    halves = {each.name: each for each in graph.graph.initializer if each.name.endswith(_ENDING)}
+    halves = {each.name: each for each in graph.graph.initializer if each.name.endswith(HALF)}
     casts = [node for node in graph.graph.node if node.op_type == "Cast" and node.input[0] in halves]
     for cast in casts:
         weights = halves[cast.input[0]]

@@ -10,20 +10,22 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from hassod_ros.deploy.graph_search import only_user
+
 
 def normalize_rows(model: onnx.ModelProto) -> bool:
     """Rewrite Cast, Transpose, Sub and Div behind an input (B, H, W, 3) in place; whether there were such."""
     graph = model.graph
     source = graph.input[0]
     constants = {each.name: each for each in graph.initializer}
-    chain = [_only_user(graph, source.name)]
-    for _ in range(3):
-        chain.append(_only_user(graph, chain[-1].output[0]) if chain[-1] is not None else None)
+    chain, value = [], source.name
+    for operator in ("Cast", "Transpose", "Sub", "Div"):
+        node = only_user(graph, value)
+        if node is None or node.op_type != operator:
+            return False
+        chain.append(node)
+        value = node.output[0]
     cast, transpose, subtract, divide = chain
-    if cast is None or transpose is None or subtract is None or divide is None:
-        return False
-    if [node.op_type for node in chain if node] != ["Cast", "Transpose", "Sub", "Div"]:
-        return False
     if subtract.input[1] not in constants or divide.input[1] not in constants:
         return False
     batch, height, width, channels = (axis.dim_value for axis in source.type.tensor_type.shape.dim)
@@ -35,13 +37,12 @@ def normalize_rows(model: onnx.ModelProto) -> bool:
 
     rows = constant("rows", np.array([batch, height, width * channels]))
     pixels = constant("pixels", np.array([batch, height, width, channels]))
-    result = divide.output[0]
     made = [
         helper.make_node("Reshape", [cast.output[0], rows], ["pixel_rows"], name="pixel_rows_reshape"),
         helper.make_node("Sub", ["pixel_rows", constant("mean", np.tile(mean, width))], ["pixel_rows_sub"]),
         helper.make_node("Mul", ["pixel_rows_sub", constant("scale", np.tile(1 / std, width))], ["pixel_rows_mul"]),
         helper.make_node("Reshape", ["pixel_rows_mul", pixels], ["pixel_rows_back"], name="pixel_rows_back"),
-        helper.make_node("Transpose", ["pixel_rows_back"], [result], name="pixel_rows_transpose", perm=(0, 3, 1, 2)),
+        helper.make_node("Transpose", ["pixel_rows_back"], [value], name="pixel_rows_transpose", perm=(0, 3, 1, 2)),
     ]
     nodes = list(graph.node)
     first = nodes.index(cast) + 1
@@ -49,8 +50,3 @@ def normalize_rows(model: onnx.ModelProto) -> bool:
     del graph.node[:]
     graph.node.extend([*nodes[:first], *made, *kept])
     return True
-
-
-def _only_user(graph: onnx.GraphProto, value: str) -> onnx.NodeProto | None:
-    users = [node for node in graph.node if value in node.input]
-    return users[0] if len(users) == 1 else None

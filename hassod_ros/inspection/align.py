@@ -41,9 +41,8 @@ _ANGLES = range(-45, 46, 3)  # degrees at which the middle of the picture is sou
 _MIDDLE = 0.6  # of each side of the picture
 _TRIED = 3  # of the angles, the best, that ECC starts from
 _LEAST_COVER = 0.4  # share of the reference that a placement must cover
-_ITSELF = (
-    0.8  # agreement of the reference with itself, moved by _FAR, from which a direction hardly tells where it lies
-)
+# Agreement of the reference with itself, moved by _FAR, from which a direction hardly tells where it lies.
+_ITSELF = 0.8
 _FAR = 0.05  # of the longer side
 _REACH, _STEP = 0.15, 0.012  # likewise, how far and how finely another place is sought along such a direction
 _BETTER = 0.005  # agreement by which a place must be better than all that are further away than _FAR

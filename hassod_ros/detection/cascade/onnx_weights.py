@@ -26,7 +26,7 @@ _PREFIXES = {
     "box_head.": "roi_heads.box_head.",
     "box_predictor.": "roi_heads.box_predictor.",
 }
-_HALF = "_half"  # ending of weights that are stored as float16
+HALF = "_half"  # ending of weights that are stored as float16
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
@@ -50,7 +50,7 @@ def tensors_of(path: str | os.PathLike, model: nn.Module) -> dict[str, Tensor]:
         raise InputError(f"{path} is no ONNX file that can be read ({error}); export it again") from error
     found: dict[str, Tensor] = {}
     for constant in graph.initializer:
-        name = constant.name.removesuffix(_HALF)
+        name = constant.name.removesuffix(HALF)
         prefix = next((prefix for prefix in (*_PREFIXES, "mask_head.") if name.startswith(prefix)), None)
         if prefix and name.endswith((".weight", ".bias")):
             tensor = torch.from_numpy(np.array(numpy_helper.to_array(constant), np.float32))
