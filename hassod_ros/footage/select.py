@@ -52,7 +52,7 @@ class Measure(NamedTuple):
 
 def measure(pixels: np.ndarray) -> Measure:
     """Measure (H, W, 3) uint8 RGB."""
-    grey = _halved(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), _WORK_WIDTH)
+    grey = _grey(pixels)
     small = cv2.resize(_halved(grey, 2 * _THUMBNAIL), (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
     thumbnail = small.astype(np.float32).ravel()
     thumbnail -= thumbnail.mean()
@@ -64,6 +64,17 @@ def measure(pixels: np.ndarray) -> Measure:
         float(histogram[:16].sum()),
         float(histogram[251:].sum()),
     )
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    """(h, w) uint8, halved to `_WORK_WIDTH` or up to twice that; of large pictures every second row stays unread."""
+    wide = pixels.shape[1] >= 4 * _WORK_WIDTH and pixels.shape[0] >= 4
+    grey = cv2.cvtColor(pixels[:: 1 + wide], cv2.COLOR_RGB2GRAY)
+    if wide:
+        rows, columns = grey.shape
+        grey = cv2.resize(grey, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)
+        grey = cv2.resize(grey, (columns // 4, rows // 2), interpolation=cv2.INTER_LINEAR)  # means of two columns
+    return _halved(grey, _WORK_WIDTH)
 
 
 def _halved(grey: np.ndarray, least: int) -> np.ndarray:

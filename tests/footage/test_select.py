@@ -56,6 +56,18 @@ def test_seeded_blur_is_found_and_sharp_frames_of_a_moving_camera_are_not() -> N
     assert not (found_flaws(frames, SelectConfig(sharpness=0)) == "blurred").any()
 
 
+@pytest.mark.parametrize("kind", ["across", "along", "defocus"])
+def test_blur_of_large_frames_is_found_though_not_all_rows_are_read(kind: str) -> None:
+    frames = list(pan_zoom(scene(2, (1080, 1920)), (720, 1280), 60))[:12]
+    blur = {
+        "across": lambda frame: motion_blur(frame, 25, 0),
+        "along": lambda frame: motion_blur(frame, 25, np.pi / 2),
+        "defocus": lambda frame: cv2.GaussianBlur(frame, (0, 0), 5),
+    }
+    frames[5] = blur[kind](frames[5])
+    assert np.flatnonzero(found_flaws(frames) == "blurred").tolist() == [5]
+
+
 def test_a_burst_of_blurred_frames_is_found_too() -> None:
     frames = list(pan_zoom(scene(1), (240, 320), 60))
     frames[20:25] = [motion_blur(frame, 9, 0.0) for frame in frames[20:25]]
