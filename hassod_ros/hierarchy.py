@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from hassod_ros.instances import Level
-from hassod_ros.masks import common_pixels
+from hassod_ros.masks import common_pixels, mask_areas
 
 ANY = 1e-9  # coverage that asks for nothing
 _RELATED = 0.5  # probability above which one mask is another's ancestor
@@ -44,8 +44,8 @@ class Candidates:
     ) -> None:
         n = len(masks)
         regions = np.asarray(regions, np.int64).reshape(n, 4)
-        self._masks = [mask.view(bool) for mask in masks]  # numpy counts bools several times faster
-        areas = np.array([np.count_nonzero(mask) for mask in self._masks], np.int64)
+        self._masks = masks
+        areas = mask_areas(masks)
         x0, y0, x1, y1 = np.ascontiguousarray(regions.T)
         across = np.minimum.outer(x1, x1) - np.maximum.outer(x0, x0)
         along = np.minimum.outer(y1, y1) - np.maximum.outer(y0, y0)

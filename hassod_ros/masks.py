@@ -135,9 +135,9 @@ def common_pixels(first: np.ndarray, mask: np.ndarray, second: np.ndarray, other
 
     Args:
         first: (4,) region of `mask`.
-        mask: uint8 or bool; numpy counts bools several times faster.
+        mask: uint8 of 0 and 1.
         second: (4,) region of `other`.
-        other: Of the same dtype.
+        other: Likewise.
 
     """
     x0, y0 = max(first[0], second[0]), max(first[1], second[1])
@@ -146,8 +146,15 @@ def common_pixels(first: np.ndarray, mask: np.ndarray, second: np.ndarray, other
         return 0
     left, top = first[:2]
     u, v = second[:2]
-    both = mask[y0 - top : y1 - top, x0 - left : x1 - left] & other[y0 - v : y1 - v, x0 - u : x1 - u]
-    return int(np.count_nonzero(both))
+    # OpenCV takes half of NumPy's time for either step.
+    return cv2.countNonZero(
+        cv2.bitwise_and(mask[y0 - top : y1 - top, x0 - left : x1 - left], other[y0 - v : y1 - v, x0 - u : x1 - u])
+    )
+
+
+def mask_areas(masks: Sequence[np.ndarray]) -> np.ndarray:
+    """(N,) int64, how many pixels each uint8 0/1 mask has."""
+    return np.array([cv2.countNonZero(mask) for mask in masks], np.int64)
 
 
 def without_duplicates(regions: np.ndarray, masks: Sequence[np.ndarray], iou: float) -> list[int]:
@@ -155,7 +162,7 @@ def without_duplicates(regions: np.ndarray, masks: Sequence[np.ndarray], iou: fl
 
     Masks are compared with those of a like area only, where their rectangles allow so much overlap.
     """
-    areas = np.array([np.count_nonzero(mask) for mask in masks], np.int64)
+    areas = mask_areas(masks)
     spans = np.asarray(regions, np.int64).reshape(-1, 4)
     order = np.argsort(areas, kind="stable")
     ascending = areas[order]

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from hassod_ros.images import halved
-from hassod_ros.masks import common_pixels
+from hassod_ros.masks import common_pixels, mask_areas
 
 _SIDE = 160  # pixels of the longer side, at which blank pictures are told: noise averages out
 _STEP = 8.0  # of 255, there
@@ -53,7 +53,7 @@ def visible(
     seen = np.array([_share_seen(near, mask, corner, scale) for mask, corner in zip(masks, corners, strict=True)])
     alike = np.array([_likeness(blobs, mask, region, scale) for mask, region in zip(masks, regions, strict=True)])
     kept: list[int] = []
-    boxes, areas = regions.tolist(), [np.count_nonzero(mask) for mask in masks]
+    boxes, areas = regions.tolist(), mask_areas(masks).tolist()
     for i in np.argsort(-np.maximum(seen, alike), kind="stable").tolist():
         if max(seen[i], alike[i]) < _SEEN:
             break
