@@ -20,6 +20,7 @@ from hassod_ros.commands import run, script_parser
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256, write_json
 from hassod_ros.packages import required
+from hassod_ros.runtime.model_names import TRAINING_FREE, resolve_model
 
 with required("train"):
     from hassod_ros.discovery.features import DEFAULT
@@ -60,7 +61,7 @@ def score(options: argparse.Namespace) -> None:
     else:
         if options.images is None:
             raise InputError("a model needs the images; give their folder with --images")
-        model = options.model or options.checkpoint
+        model = _file_of(options.model) if options.model else options.checkpoint
         find = open_exported(model) if options.model else _open_checkpoint(options)
         facts |= {"model": model, "model sha256": sha256(model)}
         results = predict(find, annotated, options.images)
@@ -115,6 +116,14 @@ def score_foreground(options: argparse.Namespace) -> None:
         write_json(Path(options.report) / "metrics.json", {"facts": facts, "scores": scores}, indent=1)
 
 
+def _file_of(model: str) -> str:
+    """The exported file that a name or path stands for."""
+    path = resolve_model(model, report=print)
+    if path == TRAINING_FREE:
+        raise InputError("training_free is no file; make labels with pseudo_label and give them with --predictions")
+    return path
+
+
 def _open_checkpoint(options: argparse.Namespace) -> Finder:
     return open_checkpoint(
         options.checkpoint,
@@ -149,7 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--predictions", help="COCO results, pseudo-labels, a folder of such files or of maps")
-    source.add_argument("--model", help="exported model (.onnx)")
+    source.add_argument("--model", help="exported model: a file, default, or the name of one that was fetched")
     source.add_argument("--checkpoint", help="trained detector (.pth, .pkl, .safetensors)")
     source.add_argument("--method", choices=NAMES, help="of the foreground tasks (default: none)")
     parser.add_argument("--features", default=DEFAULT, help="that the method looks at, as in pseudo_label")

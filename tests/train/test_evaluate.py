@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 
-from hassod_ros.default_model import default_model
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
 from hassod_ros.detection.checkpoints import save_weights
 from hassod_ros.train.evaluate import main
@@ -89,6 +88,8 @@ def test_exported_model_gives_all_it_finds(data):
         (["--predictions", "absent.json"], "absent.json cannot be read"),
         (["--model", "absent.onnx"], "a model needs the images"),
         (["--model", "absent.onnx", "--images", "."], "absent.onnx"),
+        (["--model", "defualt", "--images", "."], "the nearest name is default"),
+        (["--model", "training_free", "--images", "."], "training_free is no file; make labels with pseudo_label"),
         (["--checkpoint", "absent.pth", "--images", "."], "absent.pth"),
         (["--checkpoint", "absent.pth", "--images", ".", "--color-weight", "-1"], "color_weight must not be negative"),
     ],
@@ -118,7 +119,7 @@ def test_a_checkpoint_is_not_taken_for_an_exported_model(data, capsys):
 def test_a_missing_picture_and_one_of_another_size_are_found_before_the_work(data, capsys):
     (data / "1.png").unlink()
     Image.fromarray(np.zeros((3, 2000, 3), np.uint8)).save(data / "2.png")
-    arguments = ["--annotations", data / "truth.json", "--images", data, "--model", default_model()]
+    arguments = ["--annotations", data / "truth.json", "--images", data, "--model", "default-fp32"]
     assert main([str(argument) for argument in [*arguments, "--report", data / "report"]]) == 2
     error = capsys.readouterr().err
     assert "2 of 2 pictures are faulty: " in error
