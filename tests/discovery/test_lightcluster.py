@@ -13,7 +13,7 @@ from hassod_ros.discovery.lightcluster import (
 )
 from hassod_ros.discovery.method import change, make_method, open_learner
 from hassod_ros.discovery.patch_learner import pooled
-from hassod_ros.discovery.regions import above_otsu, unlike_border
+from hassod_ros.discovery.regions import above_otsu, unlike_border, without_bridges
 from hassod_ros.discovery.states import State, describe, load_state, save_state
 from hassod_ros.errors import InputError
 from tests.discovery.toy_squares import Colours, scene
@@ -226,6 +226,30 @@ def test_otsu_and_clusters_of_few_vectors():
     assert above_otsu(np.array([0.1, 0.1, 0.2, 0.9, 0.8])).tolist() == [False, False, False, True, True]
     assert not above_otsu(np.full(4, 0.3)).any()
     assert len(cluster(np.ones((50, 3), np.float32), 4, 0)) == 1
+
+
+def test_thin_bridges_are_cut_and_thin_things_stay():
+    drawn = [
+        "####.....",
+        "####..##.",
+        "########.",
+        "####..##.",
+        "......##.",
+        ".........",
+        "#........",
+        "##.......",
+    ]
+    given = np.array([[each == "#" for each in row] for row in drawn])
+    wanted = given.copy()
+    wanted[:5, 4:] = False  # the arm is two patches wide: it belongs to a piece that is thicker elsewhere
+    assert (without_bridges(given) == wanted).all()
+    two = np.zeros((9, 12), bool)
+    two[1:8, :4] = two[1:8, 8:] = two[4] = True
+    apart = two.copy()
+    apart[:, 4:8] = False
+    apart[4, :4] = apart[4, 8:] = True
+    assert (without_bridges(two) == apart).all()
+    assert not without_bridges(np.zeros((4, 4), bool)).any()
 
 
 @pytest.mark.parametrize(
