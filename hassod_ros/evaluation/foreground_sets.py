@@ -44,7 +44,8 @@ class Example:
     """One picture and what is true in it.
 
     Attributes:
-        name: Of the picture, without its ending; maps that were made before are found by it.
+        name: Of the picture, without its ending, and with its folders where several have the same, as frames of videos
+            do; maps that were made before are found by it.
         image: Its file.
         truth: Gives the (H, W) bool mask, the (n, 4) float64 boxes x0 y0 x1 y1, or the (H, W) uint8 classes.
 
@@ -274,9 +275,11 @@ def _from_coco(
             if not entry.get("iscrowd") and wanted(entry):
                 entries.setdefault(entry["image_id"], []).append(entry)
         pictures = [each for each in content["images"] if names is None or Path(each["file_name"]).stem in names]
+        stems = {Path(each["file_name"]).stem for each in pictures}
+        alone = len(stems) == len(pictures)
         examples = [
             Example(
-                Path(each["file_name"]).stem,
+                Path(each["file_name"]).stem if alone else Path(each["file_name"]).with_suffix("").as_posix(),
                 images / each["file_name"],
                 partial(
                     make, entries[each["id"]], (int(each["height"]), int(each["width"])), f"{path}, {each['file_name']}"

@@ -70,6 +70,16 @@ def test_a_coco_file_gives_unions_and_boxes_and_leaves_out_what_is_not_annotated
         load_masks(file, tmp_path)
 
 
+def test_frames_of_videos_are_told_apart_by_their_folders(tmp_path):
+    file = coco(tmp_path / "davis.json", names=("swan/00001.jpg", "cows/00001.jpg"))
+    content = json.loads(file.read_text())
+    content["annotations"].append(content["annotations"][0] | {"id": 3, "image_id": 2})
+    file.write_text(json.dumps(content))
+    for name in ("swan", "cows"):
+        save(tmp_path / name / "00001.jpg", picture())
+    assert [each.name for each in load_masks(file, tmp_path).examples] == ["cows/00001", "swan/00001"]
+
+
 def test_masks_of_another_size_are_named(tmp_path):
     file = coco(tmp_path / "truth.json", size=(7, 8))
     save(tmp_path / "a.jpg", picture())
