@@ -145,7 +145,7 @@ def _label(given: argparse.Namespace) -> dict[str, Any]:
     """Both passes of `pseudo_label` with so many workers and cores, timed by their progress bars."""
     from hassod_ros.discovery import pseudo_label
 
-    pseudo_label.tqdm = _Watched
+    pseudo_label.tqdm = _Watched  # type: ignore[attr-defined]  # the one place that knows when an image is done
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.workers])  # one worker alone would use more
     names = given.out.with_suffix(".txt")
     root, chosen = _named(given)

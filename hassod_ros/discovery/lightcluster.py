@@ -372,11 +372,11 @@ def cluster_scores(
 def _foreground(
     vectors: np.ndarray, grid: tuple[int, ...], codebooks: Codebooks, config: LightClusterConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Foreground scores (n,) float32 of the patches of an image, and their clusters of the set (n,) int32."""
+    """Foreground scores (n,) float32 of the patches of an image, and the parts (n,) int32 that they belong to."""
     unlike = unlike_border(vectors, on_the_border((grid[0], grid[1])).ravel())
     found = _clusterings(vectors, unlike, codebooks, config)
-    if "dataset" in found:
-        parts = found["dataset"][0]
+    if "image" in found:  # of the set's clusters, which have to serve all images, parts would be confetti
+        parts = found["image"][0]
     else:
         parts, _ = nearest(vectors, codebooks.dataset_centres)
     total = np.zeros(len(vectors), np.float32)
