@@ -8,6 +8,10 @@ second run, with other limits for example, takes minutes.
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy, as in the node's process
+
 import argparse
 import hashlib
 import json
@@ -392,6 +396,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shots", type=int, nargs="+", default=[5], help="good pictures; several for a learning curve")
     parser.add_argument("--limit", type=int, help="boards of deeppcb")
     given = parser.parse_args(arguments)
+    cv2.setNumThreads(1)  # as in the node's process
     for name in given.what or BENCHMARKS:
         BENCHMARKS[name](given.data, given)
         sys.stdout.flush()

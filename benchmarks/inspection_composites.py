@@ -20,7 +20,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hassod_ros.images import read_image
+from hassod_ros.images import read_image, write_image
+from hassod_ros.inspection.drawing import draw_verdict
 from hassod_ros.inspection.eye import Eye, open_eye
 from hassod_ros.inspection.inspector import Inspector
 from hassod_ros.inspection.reference import Reference, learn
@@ -167,9 +168,11 @@ def components_of(scene: Scene, reference: Reference, matrix: np.ndarray) -> lis
     return known
 
 
-def measure(scene: Scene, others: list[Scene], eye: Eye, tally: Counter[tuple[str, str]]) -> None:
-    """Count what a scene's changes are called."""
-    rng = np.random.default_rng(sum(map(ord, scene.name)))
+def measure(
+    scene: Scene, others: list[Scene], eye: Eye, tally: Counter[tuple[str, str]], seed: int, draw: Path | None
+) -> None:
+    """Count what a scene's changes are called; what is called otherwise is drawn into a folder."""
+    rng = np.random.default_rng(sum(map(ord, scene.name)) + 1000 * seed)
     shots = [taken(scene.picture, rng) for _ in range(TAUGHT)]
     settings = Settings(position=3.0)
     reference = learn(
@@ -181,10 +184,13 @@ def measure(scene: Scene, others: list[Scene], eye: Eye, tally: Counter[tuple[st
     tally["things", "all"] += len(big)
     tally["things", "components"] += len(chosen)
     inspector = Inspector(reference, eye.observe)
-    for _ in range(GOOD):
-        verdict = inspector(taken(scene.picture, rng)[0])
+    for number in range(GOOD):
+        picture = taken(scene.picture, rng)[0]
+        verdict = inspector(picture)
         tally["good", verdict.result.name] += 1
-    for case in cases(scene, chosen, others, rng):
+        if draw is not None and verdict.result != Result.OK:
+            write_image(draw / f"good_{scene.name}_{number}.png", draw_verdict(picture, verdict))
+    for number, case in enumerate(cases(scene, chosen, others, rng)):
         picture, matrix = taken(case.picture, rng)
         verdict = inspector(picture)
         size = (picture.shape[1], picture.shape[0])
@@ -192,6 +198,10 @@ def measure(scene: Scene, others: list[Scene], eye: Eye, tally: Counter[tuple[st
         there = [each for each in verdict.findings if place[each.box[1] : each.box[3], each.box[0] : each.box[2]].any()]
         said = "UNDECIDED" if verdict.result == Result.UNDECIDED else there[0].kind.name if there else "nothing"
         tally[case.kind.name, said] += 1
+        if draw is not None and said != case.kind.name:
+            outline, _ = cv2.findContours(place.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            shown = cv2.drawContours(picture.copy(), outline, -1, (0, 0, 255), 1)
+            write_image(draw / f"{case.kind.name}_{said}_{scene.name}_{number}.png", draw_verdict(shown, verdict))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -200,14 +210,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", default="default")
     parser.add_argument("--scenes", type=int, default=99, help="how many")
+    parser.add_argument("--seed", type=int, default=0, help="other places, colours, movements and light")
+    parser.add_argument("--draw", type=Path, help="folder for pictures of what is called otherwise; outlined in blue")
     given = parser.parse_args(arguments)
+    if given.draw is not None:
+        given.draw.mkdir(parents=True, exist_ok=True)
     eye = open_eye(given.model)
     assert eye is not None
     every = list(scenes(given.data))
     tally: Counter[tuple[str, str]] = Counter()
     for scene in every[-given.scenes :]:
         others = [each for each in every if each.name not in (scene.name, "coins")][:3]
-        measure(scene, others, eye, tally)
+        measure(scene, others, eye, tally, given.seed, given.draw)
         print(f"{scene.name}: {len(scene.things)} things", file=sys.stderr)
     right = done = 0
     print(f"{tally['things', 'components']} of up to 4 a scene; {tally['things', 'all']} things in {len(every)} scenes")

@@ -304,12 +304,9 @@ class Aligner:
         """
         grey = self.reference.grey
         moved = cv2.warpAffine(picture.grey, matrix, grey.shape[::-1], flags=cv2.INTER_LINEAR)
-        known = cv2.warpAffine(np.full(picture.grey.shape, 255, np.uint8), matrix, grey.shape[::-1])
         places, offsets, tensors = [], [], []
-        for (x, y), tensor in self._blocks:
+        for (x, y), tensor in self._covered_blocks(picture, matrix):
             around = slice(y - _SEARCH, y + _BLOCK + _SEARCH), slice(x - _SEARCH, x + _BLOCK + _SEARCH)
-            if known[around].min() < 255:
-                continue
             likeness = cv2.matchTemplate(moved[around], grey[y : y + _BLOCK, x : x + _BLOCK], cv2.TM_CCOEFF_NORMED)
             _, value, _, (column, row) = cv2.minMaxLoc(likeness)
             if value < _ALIKE or not (0 < column < 2 * _SEARCH and 0 < row < 2 * _SEARCH):
@@ -325,6 +322,17 @@ class Aligner:
             return self._refine_by_ecc(picture, matrix)
         finer: np.ndarray = (step @ np.vstack([matrix, (0, 0, 1)]))[:2]
         return finer
+
+    def _covered_blocks(self, picture: Keypoints, matrix: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+        """Those of the blocks that a picture shows with all that they are sought in."""
+        back = cv2.invertAffineTransform(matrix)
+        last = np.array(picture.grey.shape[::-1]) - 1
+        low, high = -_SEARCH, _BLOCK + _SEARCH - 1
+        square = np.array([[low, low], [high, low], [high, high], [low, high]])
+        for block in self._blocks:
+            corners = (square + block[0]) @ back[:, :2].T + back[:, 2]
+            if (corners >= 0).all() and (corners <= last).all():
+                yield block
 
     def _describe(self, picture: Keypoints, matrix: np.ndarray, inliers: int) -> Alignment:
         back = cv2.invertAffineTransform(matrix)

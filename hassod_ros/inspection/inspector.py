@@ -79,7 +79,9 @@ class Inspector:
             return undecided("No taught part is found in the picture", alignment)
         if not alignment.sure:
             return undecided("The part looks the same further along: where it lies cannot be told", alignment)
-        view = see(picture, alignment, self.reference.ideal, self.reference.mask, self._observe)
+        assert self.reference.colours is not None
+        cells = self.reference.colours.scale.shape
+        view = see(picture, alignment, self.reference.ideal, self.reference.mask, self._observe, cells)
         cover = np.count_nonzero(view.covered) / np.count_nonzero(self.reference.mask)
         if cover < _COVER:
             return undecided(f"Only {cover:.0%} of the part are in the picture", alignment, view.light)
@@ -141,42 +143,47 @@ class Inspector:
         pixels = reference.pixels.measure(view.pixels, view.covered)
         reach = max(1, round(self.settings.position))
         pixels = reference.pixels.allow_shifts(pixels, limit, view.pixels, self._known.ideal, reach) / np.float32(limit)
-        seen = agreements(view.detector, reference.components, self._size)
-        cells, looks, unlike = self._measure_cells(view, view.colours, view.network, seen)
+        colours, looks = self._measure_colours(view, view.colours)
         for x, y in _SHIFTS:  # edges that lie a little off are no other colour
-            if (cells[0] < 1).all():
+            if (colours < 1).all():
                 break
-            moved = to_cells(view.fine, cells[0].shape, (x * reach, y * reach))
-            cells[0] = np.minimum(cells[0], self._measure_colours(view, moved))
-        measured = _Measured(pixels, self._widen(view, cells), looks, unlike)
+            moved = to_cells(view.fine, colours.shape, (x * reach, y * reach))
+            colours = np.minimum(colours, self._measure_colours(view, moved)[0])
+        # All above goes on beside the network; from here on it is waited for.
+        seen = agreements(view.detector, self._known.masks, reference.components)
+        network, unlike = self._measure_features(view, view.network, seen)
+        cells = self._widen(view, np.maximum(colours, network))
+        measured = _Measured(pixels, cells, np.maximum(looks, unlike), unlike)
         for i in range(len(reference.components)):
             self._judge_in_place(view, measured, i)
         return measured
 
-    def _measure_colours(self, view: View, colours: np.ndarray) -> np.ndarray:
-        """(h, w) of how far off the colours of cells are."""
-        assert self.reference.colours is not None
-        return self.reference.colours.measure(colours, view.covered_cells) / np.float32(self._limits["colours"])
-
-    def _measure_cells(
-        self, view: View, colours: np.ndarray, network: np.ndarray | None, seen: np.ndarray
-    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """Of cells (h, w), by colours and by features; and of components (N,), see `_Measured`."""
+    def _measure_colours(self, view: View, colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How far off the colours of cells (h, w) and of components (N,) are."""
         reference, limits = self.reference, self._limits
-        cells = [self._measure_colours(view, colours)]
+        assert reference.colours is not None
+        cells = reference.colours.measure(colours, view.covered_cells) / np.float32(limits["colours"])
         looks: np.ndarray = np.zeros(len(reference.components), np.float32)
-        unlike: np.ndarray = looks
         if reference.colour_looks is not None:
             looks = reference.colour_looks.measure(colours) / np.float32(limits["colour_looks"])
+        return cells, looks
+
+    def _measure_features(
+        self, view: View, network: np.ndarray | None, seen: np.ndarray
+    ) -> tuple[np.ndarray | float, np.ndarray]:
+        """Likewise by features; 0 without them."""
+        reference, limits = self.reference, self._limits
+        cells: np.ndarray | float = 0.0
+        unlike: np.ndarray = np.zeros(len(reference.components), np.float32)
         if reference.network is not None and network is not None:
             features = even_out(network, reference.channels)
-            cells.append(reference.network.measure(features, view.covered_cells) / np.float32(limits["network"]))
+            cells = reference.network.measure(features, view.covered_cells) / np.float32(limits["network"])
             if reference.likeness is not None:
                 unlike = reference.likeness.measure(network, seen) / np.float32(limits["likeness"])
-        return cells, np.maximum(looks, unlike), unlike.copy()
+        return cells, unlike
 
-    def _widen(self, view: View, cells: list[np.ndarray]) -> np.ndarray:
-        wide = cv2.resize(np.maximum.reduce(cells), self._size[::-1], interpolation=cv2.INTER_LINEAR)
+    def _widen(self, view: View, cells: np.ndarray) -> np.ndarray:
+        wide = cv2.resize(cells, self._size[::-1], interpolation=cv2.INTER_LINEAR)
         return np.asarray(wide * view.covered, np.float32)
 
     def _judge_in_place(self, view: View, measured: _Measured, i: int) -> None:
@@ -185,7 +192,10 @@ class Inspector:
         mask = known.masks[i]
         if component.area > _LARGE * mask.size:
             return
-        if measured.looks[i] < 1 and (measured.pixels[mask] < 1).all() and (measured.cells[mask] < 1).all():
+        x0, y0, x1, y1 = component.box
+        window = np.s_[y0:y1, x0:x1]
+        worst = np.maximum(measured.pixels[window], measured.cells[window])
+        if measured.looks[i] < 1 and not ((worst >= 1) & component.mask).any():
             return
         offset = find_thing(view.detector, component, mask, known.allowed[i])
         if offset is None:
@@ -198,15 +208,17 @@ class Inspector:
         height, width = self._size
         pixels = cv2.warpAffine(view.pixels, back, (width, height), borderMode=cv2.BORDER_REPLICATE)
         there = shift_mask(mask, (x, y))
-        rows, columns = view.colours.shape[1:]
+        rows, columns = view.cells
         network = None
         if view.network is not None:
             network = shift_cells(view.network, -x * columns / width, -y * rows / height)
         seen = np.full(len(known.masks), view.detector.agreement(there, component.overlap), np.float32)
-        cells, looks, unlike = self._measure_cells(view, to_cells(view.fine, (rows, columns), (-x, -y)), network, seen)
+        colours, looks = self._measure_colours(view, to_cells(view.fine, (rows, columns), (-x, -y)))
+        features, unlike = self._measure_features(view, network, seen)
+        looks = np.maximum(looks, unlike)
         assert self.reference.pixels is not None
         sharp = self.reference.pixels.measure(pixels, view.covered) / np.float32(self._limits["pixels"])
-        wide = self._widen(view, cells)
+        wide = self._widen(view, np.maximum(colours, features))
         if _badness(sharp, wide, mask, looks[i]) >= _badness(measured.pixels, measured.cells, mask, measured.looks[i]):
             return  # it only looked like it
         for values, moved, reach in ((measured.pixels, sharp, _EDGE), (measured.cells, wide, 2 * height // rows)):

@@ -290,13 +290,19 @@ class Surroundings:
         return self.new >= _AGREED
 
 
+def box_of(place: np.ndarray) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 of a mask (H, W) bool that is not empty."""
+    ys, xs = np.flatnonzero(place.any(axis=1)), np.flatnonzero(place.any(axis=0))
+    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+
+
 def compare_surroundings(
-    lab: np.ndarray, ideal: np.ndarray, place: np.ndarray, usable: np.ndarray, component: np.ndarray | None = None
+    pixels: np.ndarray, ideal: np.ndarray, place: np.ndarray, usable: np.ndarray, component: np.ndarray | None = None
 ) -> Surroundings:
     """Votes of the pixels of a place.
 
     Args:
-        lab: (H, W, 3) uint8 L*a*b* of the picture.
+        pixels: (H, W, 3) uint8 RGB of the picture.
         ideal: (H, W, 3) uint8 L*a*b* of the reference.
         place: (H, W) bool.
         usable: (H, W) bool, where nothing is wrong, to tell the surroundings by.
@@ -305,28 +311,26 @@ def compare_surroundings(
     """
     side = max(place.shape)
     width = max(3, round(_RING * side))
-    ys, xs = np.nonzero(place)
-    window = (
-        slice(max(0, ys.min() - width), ys.max() + width + 1),
-        slice(max(0, xs.min() - width), xs.max() + width + 1),
-    )
+    x0, y0, x1, y1 = box_of(place)
+    window = np.s_[max(0, y0 - width) : y1 + width, max(0, x0 - width) : x1 + width]
     inner = place[window]
     around = surroundings(inner, width)
     ring = around & usable[window]
     rings = [ring if np.count_nonzero(ring) >= 10 else around]
     if component is not None and np.count_nonzero(ring & ~component[window]) > 0.15 * np.count_nonzero(around):
         rings.append(ring & ~component[window])
-    now, before = (each[window].astype(np.float32) for each in (lab, ideal))
-    change = _length(now[inner] - before[inner])
+    before = ideal[window]
+    now, then = cv2.cvtColor(pixels[window], cv2.COLOR_RGB2LAB)[inner].astype(np.float32), before[inner]
+    change = _length(now - then)
     differing = change > _VISIBLE
     differs = np.zeros(place.shape, bool)
     differs[window][inner] = differing
     gone = new = 0.0
-    now, change, then = now[inner][differing], change[differing], before[inner][differing]
+    now, change, then = now[differing], change[differing], then[differing]
     for each in rings:
         if not len(change) or not each.any():
             continue
-        surface = np.median(before[each], axis=0)
+        surface = np.median(np.ascontiguousarray(before[each].T), axis=1).astype(np.float32)
         far_now, far_then = _length(now - surface), _length(then - surface)
         gone = max(gone, float(((far_then > _VISIBLE) & (far_now < 0.6 * change)).mean()))
         new = max(new, float(((far_now > _VISIBLE) & (far_then < 0.6 * change)).mean()))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hassod_ros.inspection.inventory import Component, Detector, compare_surroundings
+from hassod_ros.inspection.inventory import Component, Detector, box_of, compare_surroundings
 from hassod_ros.inspection.places import FOUND, allowed, around, find_moved, shift_mask
 from hassod_ros.inspection.reference import Reference
 from hassod_ros.inspection.settings import Settings
@@ -25,9 +25,12 @@ _CLEAR = 0.2  # more of a stranger's pixels that say it is new than that say som
 _ROUND = 4  # shares of components that differ by less than one of so many are alike
 _OWN = 0.5  # share of a spot that lies on a component of which it is then a part
 _CONTOUR = 4  # pixels around a component that show its outline
-_SHAPE = 0.75  # correlation of light and dark from which a component is there, and has another colour
+_SHAPE = 0.65  # mean correlation of light and dark from which a component is there, and has another colour
+_LOCAL = 15  # pixels that such a correlation is taken over: what is still there must not speak for what is gone
+_NOISE, _STRONG = 3.0, 15.0  # grey levels of contrast below which a place hardly counts, and above which no more
 _MOST_PAIRS = 8  # of the largest other findings, where a missing component is sought
 _GONE = 0.8  # share of a component that must be off, and lie on a missing one, to be missing with it
+_FAR = 0.1  # share of a component that lies beyond its place, at least, where it has moved
 _NEW = 0.3  # share of where it is found that must be off
 
 
@@ -66,7 +69,7 @@ class Known:
 
 
 class _Told(NamedTuple):
-    """What happened at a place (H, W) bool of the reference."""
+    """What happened at a place (H, W) bool of the reference; `empty`: the pixels say that nothing is there now."""
 
     kind: Kind
     number: int
@@ -75,6 +78,7 @@ class _Told(NamedTuple):
     limit: float
     unit: str
     text: str
+    empty: bool = False
 
 
 def find(
@@ -106,7 +110,7 @@ def find(
     if not spots and (looks < 1).all():
         return []
     size = (heat.shape[0], heat.shape[1])
-    lab, ideal = cv2.cvtColor(view.pixels, cv2.COLOR_RGB2LAB), known.lab
+    now, ideal = view.pixels, known.lab
     usable = view.covered & (heat < 1)
     detector = view.detector
     masks = known.masks
@@ -115,12 +119,14 @@ def find(
         return float(heat[place].max()) * margin
 
     found: list[_Told] = []
-    bad = heat >= 1
+    bad, sharp = heat >= 1, pixels >= 1
     explained = np.zeros(size, bool)
     for thing in detector.strangers(bad, masks):
         place = thing.full(size)
-        votes = compare_surroundings(lab, ideal, place, usable)
-        if thing.on(explained) < _OWN * thing.area and votes.new > votes.gone + _CLEAR:
+        votes = compare_surroundings(now, ideal, place, usable)
+        if thing.on(explained) >= _OWN * thing.area or _same_shape(now, ideal, place):
+            continue
+        if votes.new > votes.gone + _CLEAR:
             text = "Something is there that should not be"
             found.append(_Told(Kind.EXTRA, 0, place, measured(place), margin, TIMES, text))
             explained |= place
@@ -134,12 +140,17 @@ def find(
         if counts[i] and np.count_nonzero(bad & mask & explained) >= _OWN * counts[i]:
             continue
         value = max(float(heat[mask].max()), float(looks[i])) * margin
-        votes = compare_surroundings(lab, ideal, mask, usable)
+        votes = compare_surroundings(now, ideal, mask, usable)
         seen = detector.sees(mask, component.overlap)
-        if share >= _CHANGED and (votes.missing or unlike[i] > 1) and _same_shape(lab, ideal, mask):
+        if share >= _CHANGED and (votes.missing or unlike[i] > 1) and _same_shape(now, ideal, mask):
             found.append(_Told(Kind.CHANGED, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is changed"))
+        elif votes.new > votes.gone and (mask & explained).any():
+            continue  # a stranger lies over it
+        elif share >= _CHANGED and _shows_beyond(sharp, component) and (offset := _nearby(view, known, i, sharp)):
+            found.append(_moved(i + 1, mask, offset, known.allowed[i]))
         elif votes.missing and value > margin and not seen:
-            found.append(_Told(Kind.MISSING, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is missing"))
+            text = f"Component {i + 1} is missing"
+            found.append(_Told(Kind.MISSING, i + 1, mask, value, margin, TIMES, text, empty=True))
         elif share >= _CHANGED and (offset := _nearby(view, known, i, bad)) is not None:
             found.append(_moved(i + 1, mask, offset, known.allowed[i]))
         elif unlike[i] > 1 and not seen:
@@ -153,23 +164,23 @@ def find(
     for spot in spots[:_MOST]:
         if np.count_nonzero(spot & explained) >= _OWN * np.count_nonzero(spot):
             continue
-        found.append(_tell(spot, lab, ideal, usable, known, masks, detector, measured(spot), margin))
+        found.append(_tell(spot, now, ideal, usable, known, masks, detector, measured(spot), margin))
     for i in np.flatnonzero(looks > 1).tolist():  # as a whole, though no spot of it is off enough
         if not any(each.number == i + 1 or (masks[i] & each.place).any() for each in found):
             value, text = float(looks[i]) * margin, f"Component {i + 1} is changed"
             found.append(_Told(Kind.CHANGED, i + 1, masks[i], value, margin, TIMES, text))
     found = _pair_moved(found, view, known, bad, shares)
     findings = []
-    for kind, number, place, value, limit, unit, text in found:
+    for kind, number, place, value, limit, unit, text, _ in found:
         box = _box_in_picture(place, view)
-        sentence = f"{text} ({place_in_words(_box(place), size)})"
+        sentence = f"{text} ({place_in_words(box_of(place), size)})"
         findings.append(Finding(kind, number, box, round(value, 3), limit, unit, sentence))
     return sorted(findings, key=lambda each: -each.severity)
 
 
 def _tell(
     spot: np.ndarray,
-    lab: np.ndarray,
+    pixels: np.ndarray,
     ideal: np.ndarray,
     usable: np.ndarray,
     known: Known,
@@ -183,14 +194,15 @@ def _tell(
     owners = [i for i, mask in enumerate(masks) if np.count_nonzero(mask & spot) >= _OWN * area]
     owner = owners[-1] if owners else -1  # the smallest: components are sorted
     holder = masks[owner] if owners else None
-    votes = compare_surroundings(lab, ideal, spot, usable, holder)
+    votes = compare_surroundings(pixels, ideal, spot, usable, holder)
     expected = float(known.seen[votes.differs].mean())
     lacks = (holder is not None and detector.lacks(votes.differs, holder)) or (
         expected >= 0.5 and detector.share(votes.differs) < 0.5 * expected
     )
     if votes.missing and lacks:
         name = f"a piece of component {owner + 1}" if owners else "a piece"
-        return _Told(Kind.MISSING, owner + 1, spot, measured, margin, TIMES, f"{name.capitalize()} is missing")
+        text = f"{name.capitalize()} is missing"
+        return _Told(Kind.MISSING, owner + 1, spot, measured, margin, TIMES, text, empty=True)
     if votes.extra and detector.finds(spot, masks):
         return _Told(Kind.EXTRA, 0, spot, measured, margin, TIMES, "Something is there that should not be")
     if owners and area >= _WHOLE * known.components[owner].area:
@@ -225,15 +237,32 @@ def _spots(pixels: np.ndarray, cells: np.ndarray, least_area: int) -> list[np.nd
     return [place for _, place in sorted(spots, key=lambda each: -each[0])]
 
 
-def _same_shape(lab: np.ndarray, ideal: np.ndarray, mask: np.ndarray) -> bool:
+def _same_shape(pixels: np.ndarray, ideal: np.ndarray, mask: np.ndarray) -> bool:
     """Whether light and dark lie on a place as they should, whatever its colour."""
-    x0, y0, x1, y1 = _box(mask)
+    x0, y0, x1, y1 = box_of(mask)
     window = np.s_[max(0, y0 - _CONTOUR) : y1 + _CONTOUR, max(0, x0 - _CONTOUR) : x1 + _CONTOUR]
     near = cv2.dilate(mask[window].view(np.uint8), np.ones((2 * _CONTOUR + 1,) * 2, np.uint8)) > 0
-    a, b = (each[window][..., 0][near] for each in (lab, ideal))
-    a, b = (each - each.mean() for each in (a, b))
-    spread = math.sqrt(float(a @ a) * float(b @ b))
-    return spread > 0 and float(a @ b) > _SHAPE * spread
+    lab = cv2.cvtColor(pixels[window], cv2.COLOR_RGB2LAB)
+    a, b = (each[..., 0].astype(np.float32) for each in (lab, ideal[window]))
+    mean_a, mean_b = _mean(a), _mean(b)
+    spread_a, spread_b = (np.maximum(_mean(x * x) - mean * mean, 0) for x, mean in ((a, mean_a), (b, mean_b)))
+    likeness = (_mean(a * b) - mean_a * mean_b) / np.sqrt((spread_a + _NOISE**2) * (spread_b + _NOISE**2))
+    weight = np.minimum(np.sqrt(np.maximum(spread_a, spread_b)), _STRONG) * near
+    return float((likeness * weight).sum()) > _SHAPE * max(float(weight.sum()), 1e-6)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """(H, W) means around each place."""
+    return np.asarray(cv2.blur(values, (_LOCAL, _LOCAL)))
+
+
+def _shows_beyond(bad: np.ndarray, component: Component) -> bool:
+    """Whether pixels around a component are `bad` (H, W) bool, as they are where it lies partly beyond its place."""
+    x0, y0, x1, y1 = component.box
+    left, top = max(0, x0 - (x1 - x0)), max(0, y0 - (y1 - y0))
+    window = np.s_[top : 2 * y1 - y0, left : 2 * x1 - x0]
+    off = np.count_nonzero(bad[window]) - np.count_nonzero(bad[y0:y1, x0:x1] & component.mask)
+    return off >= _NEW * _FAR * component.area
 
 
 def _nearby(view: View, known: Known, i: int, bad: np.ndarray) -> tuple[float, float] | None:
@@ -266,7 +295,7 @@ def _pair_moved(found: list[_Told], view: View, known: Known, bad: np.ndarray, s
             continue
         others = [j for j, each in enumerate(found) if j != i and each.kind != Kind.MOVED and j not in gone]
         others.sort(key=lambda j: (found[j].kind != Kind.EXTRA, -np.count_nonzero(found[j].place)))
-        windows = [_box(found[j].place) for j in others[:_MOST_PAIRS]]
+        windows = [box_of(found[j].place) for j in others if not found[j].empty][:_MOST_PAIRS]
         whole = known.masks[lost.number - 1]
         for k, mask in enumerate(known.masks):
             held = k == lost.number - 1 or (shares[k] > _GONE and np.count_nonzero(mask & whole) > _GONE * mask.sum())
@@ -297,7 +326,7 @@ def _explained(found: list[_Told], moved: _Told, was: np.ndarray, others: Sequen
 def _went_along(view: View, known: Known, i: int, moved: _Told) -> bool:
     """Whether component `i` is found again where it lies if it moved with another one."""
     component, (x0, y0, x1, y1) = known.components[i], known.components[moved.number - 1].box
-    there = _box(moved.place)
+    there = box_of(moved.place)
     offset = (there[0] + there[2] - x0 - x1) / 2, (there[1] + there[3] - y0 - y1) / 2
     left, top, right, bottom = around(component, known.allowed[i])
     x, y = round(offset[0]), round(offset[1])
@@ -312,14 +341,9 @@ def _moved(number: int, mask: np.ndarray, offset: tuple[float, float], limit: fl
     return _Told(Kind.MOVED, number, there if there.any() else mask, far, max(limit, 1.0), "px", text)
 
 
-def _box(place: np.ndarray) -> tuple[int, int, int, int]:
-    ys, xs = np.flatnonzero(place.any(axis=1)), np.flatnonzero(place.any(axis=0))
-    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
-
-
 def _box_in_picture(place: np.ndarray, view: View) -> tuple[int, int, int, int]:
     """The box of a place of the reference, in pixels of the picture."""
-    x0, y0, x1, y1 = _box(place)
+    x0, y0, x1, y1 = box_of(place)
     back = cv2.invertAffineTransform(view.alignment.matrix)
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float64) @ back[:, :2].T + back[:, 2]
     height, width = view.picture_size

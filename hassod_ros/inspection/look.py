@@ -118,9 +118,11 @@ class Likeness(Looks):
         return measured
 
 
-def agreements(detector: Detector, components: Sequence[Component], size: tuple[int, int]) -> np.ndarray:
-    """(N,) float32, 0 to 1: how well the detector sees each component of a reference of `size` (H, W)."""
-    return np.array([detector.agreement(each.full(size), each.overlap) for each in components], np.float32)
+def agreements(detector: Detector, masks: Sequence[np.ndarray], components: Sequence[Component]) -> np.ndarray:
+    """(N,) float32, 0 to 1: how well the detector sees each component; `masks` are theirs, N of (H, W) bool."""
+    return np.array(
+        [detector.agreement(mask, each.overlap) for mask, each in zip(masks, components, strict=True)], np.float32
+    )
 
 
 def _unlikeness(

@@ -218,7 +218,8 @@ def learn(
     if components:
         colour_looks = ComponentBand.learn([view.colours for view in views], components, size)
     if components and maps:
-        seen = [agreements(view.detector, components, size) for view in views]
+        masks = [each.full(size) for each in components]
+        seen = [agreements(view.detector, masks, components) for view in views]
         raw = [view.network for view in views if view.network is not None]
         likeness = Likeness.learn(raw, covered, seen, components, size)
     reference = Reference(

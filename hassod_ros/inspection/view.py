@@ -36,6 +36,7 @@ class View:
         picture_size: (H', W') of the picture as it came.
         fine: See `fine_colours`.
         seen: What the network will have seen, once it has; None without a network.
+        known_cells: Rows and columns of its cells where they are known before it has.
 
     """
 
@@ -46,6 +47,7 @@ class View:
     picture_size: tuple[int, int]
     fine: np.ndarray
     seen: Future[Seen] | None
+    known_cells: tuple[int, ...] | None = None
 
     @property
     def instances(self) -> Instances | None:
@@ -64,15 +66,20 @@ class View:
         return None if features is None else halve(features)
 
     @cached_property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of cells. Waits for the network where they are not known."""
+        size = self.known_cells or (cells_of(self.covered.shape) if self.network is None else self.network.shape[1:])
+        return size[0], size[1]
+
+    @cached_property
     def colours(self) -> np.ndarray:
         """(4, h, w) float32 of the same cells: mean L*, a*, b* (0 to 255 each) and deviation of L*."""
-        size = cells_of(self.covered.shape) if self.network is None else self.network.shape[1:]
-        return to_cells(self.fine, (size[0], size[1]))
+        return to_cells(self.fine, self.cells)
 
-    @property
+    @cached_property
     def covered_cells(self) -> np.ndarray:
         """(h, w) bool: cells that are covered whole."""
-        height, width = self.colours.shape[1:]
+        height, width = self.cells
         cells = cv2.resize(self.covered.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
         whole: np.ndarray = cells > 0.98
         return whole
@@ -90,7 +97,12 @@ def blank(picture: np.ndarray) -> bool:
 
 
 def see(
-    picture: np.ndarray, alignment: Alignment, ideal: np.ndarray, mask: np.ndarray, observe: Observe | None
+    picture: np.ndarray,
+    alignment: Alignment,
+    ideal: np.ndarray,
+    mask: np.ndarray,
+    observe: Observe | None,
+    cells: tuple[int, ...] | None = None,
 ) -> View:
     """A picture as it is compared; the network goes on beside what does not need it.
 
@@ -100,6 +112,7 @@ def see(
         ideal: (H, W, 3) uint8 RGB of the reference.
         mask: (H, W) uint8, 0 where it is not looked at.
         observe: The network; None without one.
+        cells: Rows and columns of its cells, where they are known.
 
     """
     moved, covers = lay_over(picture, alignment.matrix, mask.shape)
@@ -109,7 +122,7 @@ def see(
     light = match_light(moved, ideal, covers)
     lit = light.apply(moved)
     size = (picture.shape[0], picture.shape[1])
-    return View(smoothed(lit), covers > 0, alignment, light, size, fine_colours(lit), seen)
+    return View(smoothed(lit), covers > 0, alignment, light, size, fine_colours(lit), seen, cells)
 
 
 def halve(features: np.ndarray) -> np.ndarray:
