@@ -34,6 +34,7 @@ class _Measured(NamedTuple):
         cells: (H, W) float32, what their cell looks like.
         looks: (N,) float32, what the components look like as a whole.
         unlike: (N,) float32, likewise by `Likeness` alone.
+        features: (h, w) float32, what cells look like to the network alone; 0 without it.
 
     """
 
@@ -41,6 +42,7 @@ class _Measured(NamedTuple):
     cells: np.ndarray
     looks: np.ndarray
     unlike: np.ndarray
+    features: np.ndarray
 
 
 class Inspector:
@@ -106,7 +108,7 @@ class Inspector:
         return 0
 
     def _judge(self, view: View, warning: str) -> Verdict:
-        pixels, cells, looks, unlike = self._measure(view)
+        pixels, cells, looks, unlike, features = self._measure(view)
         settings = self.settings
         findings = judge.find(
             view,
@@ -115,6 +117,7 @@ class Inspector:
             cells,
             looks,
             unlike,
+            features,
             margin=settings.margin,
             least_area=settings.least_area,
         )
@@ -153,7 +156,7 @@ class Inspector:
         seen = agreements(view.detector, self._known.masks, reference.components)
         network, unlike = self._measure_features(view, view.network, seen)
         cells = self._widen(view, np.maximum(colours, network))
-        measured = _Measured(pixels, cells, np.maximum(looks, unlike), unlike)
+        measured = _Measured(pixels, cells, np.maximum(looks, unlike), unlike, network)
         for i in range(len(reference.components)):
             self._judge_in_place(view, measured, i)
         return measured
@@ -170,10 +173,10 @@ class Inspector:
 
     def _measure_features(
         self, view: View, network: np.ndarray | None, seen: np.ndarray
-    ) -> tuple[np.ndarray | float, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Likewise by features; 0 without them."""
         reference, limits = self.reference, self._limits
-        cells: np.ndarray | float = 0.0
+        cells: np.ndarray = np.zeros(view.cells, np.float32)
         unlike: np.ndarray = np.zeros(len(reference.components), np.float32)
         if reference.network is not None and network is not None:
             features = even_out(network, reference.channels)

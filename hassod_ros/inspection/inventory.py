@@ -23,7 +23,7 @@ _LARGEST = 0.6  # share of the reference that a component may fill; beyond it, i
 _RIM = 0.15  # share of the picture's border that a component may touch; likewise
 _SMALLEST = 40  # pixels
 _SEEN = 0.7  # of the IoU that is usual for a component, below which the detector does not see it
-_VISIBLE = 12.0  # grey levels (L*a*b*) that tell a thing from what surrounds it
+VISIBLE = 12.0  # grey levels (L*a*b*) that tell a thing from what surrounds it
 _STRANGE = 0.6  # share of a thing that must be off to make it a stranger
 _BEYOND = 0.6  # share of it that may lie on one component, unless that is so many times as large that it holds it
 _HOLDS = 2.0
@@ -322,7 +322,7 @@ def compare_surroundings(
     before = ideal[window]
     now, then = cv2.cvtColor(pixels[window], cv2.COLOR_RGB2LAB)[inner].astype(np.float32), before[inner]
     change = _length(now - then)
-    differing = change > _VISIBLE
+    differing = change > VISIBLE
     differs = np.zeros(place.shape, bool)
     differs[window][inner] = differing
     gone = new = 0.0
@@ -332,8 +332,8 @@ def compare_surroundings(
             continue
         surface = np.median(np.ascontiguousarray(before[each].T), axis=1).astype(np.float32)
         far_now, far_then = _length(now - surface), _length(then - surface)
-        gone = max(gone, float(((far_then > _VISIBLE) & (far_now < 0.6 * change)).mean()))
-        new = max(new, float(((far_now > _VISIBLE) & (far_then < 0.6 * change)).mean()))
+        gone = max(gone, float(((far_then > VISIBLE) & (far_now < 0.6 * change)).mean()))
+        new = max(new, float(((far_now > VISIBLE) & (far_then < 0.6 * change)).mean()))
     return Surroundings(gone, new, differs if len(change) else place)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hassod_ros.inspection.inventory import Component, Detector, box_of, compare_surroundings
+from hassod_ros.inspection.inventory import VISIBLE, Component, Detector, box_of, compare_surroundings
 from hassod_ros.inspection.places import FOUND, allowed, around, find_moved, shift_mask
 from hassod_ros.inspection.reference import Reference
 from hassod_ros.inspection.settings import Settings
@@ -28,8 +28,10 @@ _CONTOUR = 4  # pixels around a component that show its outline
 _SHAPE = 0.65  # mean correlation of light and dark from which a component is there, and has another colour
 _LOCAL = 15  # pixels that such a correlation is taken over: what is still there must not speak for what is gone
 _NOISE, _STRONG = 3.0, 15.0  # grey levels of contrast below which a place hardly counts, and above which no more
+_LEAST_CELLS, _FILLED = 4, 127  # of a spot that is new to the network, and how full of it each is, of 255
 _MOST_PAIRS = 8  # of the largest other findings, where a missing component is sought
 _GONE = 0.8  # share of a component that must be off, and lie on a missing one, to be missing with it
+_OUTLINE = 0.7  # IoU of a new thing with a missing one that has moved there
 _FAR = 0.1  # share of a component that lies beyond its place, at least, where it has moved
 _NEW = 0.3  # share of where it is found that must be off
 
@@ -88,6 +90,7 @@ def find(
     cells: np.ndarray,
     looks: np.ndarray,
     unlike: np.ndarray,
+    features: np.ndarray,
     *,
     margin: float,
     least_area: int,
@@ -101,6 +104,7 @@ def find(
         cells: (H, W) float32, likewise for what its cell looks like.
         looks: (N,) float32, likewise for what each component looks like as a whole, the worst of all ways to tell.
         unlike: (N,) float32, likewise by features and detector alone; see `Likeness`.
+        features: (h, w) float32, likewise of cells by features alone.
         margin: The limit in what good pictures show.
         least_area: Pixels that a spot must have.
 
@@ -164,7 +168,7 @@ def find(
     for spot in spots[:_MOST]:
         if np.count_nonzero(spot & explained) >= _OWN * np.count_nonzero(spot):
             continue
-        found.append(_tell(spot, now, ideal, usable, known, masks, detector, measured(spot), margin))
+        found.append(_tell(spot, now, ideal, usable, known, masks, detector, features, measured(spot), margin))
     for i in np.flatnonzero(looks > 1).tolist():  # as a whole, though no spot of it is off enough
         if not any(each.number == i + 1 or (masks[i] & each.place).any() for each in found):
             value, text = float(looks[i]) * margin, f"Component {i + 1} is changed"
@@ -186,6 +190,7 @@ def _tell(
     known: Known,
     masks: Sequence[np.ndarray],
     detector: Detector,
+    features: np.ndarray,
     measured: float,
     margin: float,
 ) -> _Told:
@@ -203,12 +208,19 @@ def _tell(
         name = f"a piece of component {owner + 1}" if owners else "a piece"
         text = f"{name.capitalize()} is missing"
         return _Told(Kind.MISSING, owner + 1, spot, measured, margin, TIMES, text, empty=True)
-    if votes.extra and detector.finds(spot, masks):
+    if votes.extra and (detector.finds(spot, masks) or _is_foreign(spot, features)):
         return _Told(Kind.EXTRA, 0, spot, measured, margin, TIMES, "Something is there that should not be")
     if owners and area >= _WHOLE * known.components[owner].area:
         return _Told(Kind.CHANGED, owner + 1, spot, measured, margin, TIMES, f"Component {owner + 1} is changed")
     name = f" on component {owner + 1}" if owners else ""
     return _Told(Kind.DEFECT, owner + 1, spot, measured, margin, TIMES, f"There is a defect{name}")
+
+
+def _is_foreign(spot: np.ndarray, features: np.ndarray) -> bool:
+    """Whether what fills a spot (H, W) bool looks new to the network, cell by cell (h, w), if it is no thing to it."""
+    cells = cv2.resize(spot.view(np.uint8) * 255, features.shape[::-1], interpolation=cv2.INTER_AREA)
+    filled = features[cells > _FILLED]
+    return len(filled) >= _LEAST_CELLS and float((filled >= 1).mean()) >= _OWN
 
 
 def _spots(pixels: np.ndarray, cells: np.ndarray, least_area: int) -> list[np.ndarray]:
@@ -302,7 +314,7 @@ def _pair_moved(found: list[_Told], view: View, known: Known, bad: np.ndarray, s
             if not held or k < lost.number - 1:
                 continue
             again = find_moved(view.pixels, known.ideal, known.components[k], windows)
-            offset = _counts(again, known.allowed[k])
+            offset = _counts(again, known.allowed[k]) or _same_thing(view, known, k, found, others)
             if offset is None:
                 continue
             told = _moved(k + 1, mask, offset, known.allowed[k])
@@ -315,6 +327,30 @@ def _pair_moved(found: list[_Told], view: View, known: Known, bad: np.ndarray, s
         gone |= _explained(found, each, known.masks[each.number - 1], others)
         gone |= {j for j in others if found[j].number and _went_along(view, known, found[j].number - 1, each)}
     return [moved.get(i, each) for i, each in enumerate(found) if i in moved or i not in gone]
+
+
+def _same_thing(
+    view: View, known: Known, k: int, found: list[_Told], others: Sequence[int]
+) -> tuple[float, float] | None:
+    """Offset of a new thing of the outline and colour of component `k`: what has no pattern does not correlate."""
+    mask, area = known.masks[k], known.components[k].area
+    x0, y0, x1, y1 = known.components[k].box
+    colour = np.median(known.lab[mask], axis=0)
+    for j in others:
+        if found[j].kind != Kind.EXTRA:
+            continue
+        place = found[j].place
+        left, top, right, bottom = box_of(place)
+        offset = (left + right - x0 - x1) / 2, (top + bottom - y0 - y1) / 2
+        both = np.count_nonzero(shift_mask(mask, offset) & place)
+        if both < _OUTLINE * (area + np.count_nonzero(place) - both) or math.hypot(*offset) <= known.allowed[k]:
+            continue
+        now = np.median(
+            cv2.cvtColor(view.pixels[top:bottom, left:right], cv2.COLOR_RGB2LAB)[place[top:bottom, left:right]], axis=0
+        )
+        if np.linalg.norm(now - colour) < VISIBLE:
+            return offset
+    return None
 
 
 def _explained(found: list[_Told], moved: _Told, was: np.ndarray, others: Sequence[int]) -> set[int]:
