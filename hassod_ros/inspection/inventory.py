@@ -330,11 +330,18 @@ def compare_surroundings(
     for each in rings:
         if not len(change) or not each.any():
             continue
-        surface = np.median(np.ascontiguousarray(before[each].T), axis=1).astype(np.float32)
+        surface = _median(before, each)
         far_now, far_then = _length(now - surface), _length(then - surface)
         gone = max(gone, float(((far_then > VISIBLE) & (far_now < 0.6 * change)).mean()))
         new = max(new, float(((far_now > VISIBLE) & (far_then < 0.6 * change)).mean()))
     return Surroundings(gone, new, differs if len(change) else place)
+
+
+def _median(colours: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """(3,) float32 of the colours (H, W, 3) uint8 `where` (H, W) bool."""
+    mask = where.view(np.uint8)
+    counts = [cv2.calcHist([colours], [channel], mask, [256], [0, 256]).cumsum() for channel in range(3)]
+    return np.array([np.searchsorted(each, each[-1] / 2) for each in counts], np.float32)
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:
