@@ -274,7 +274,7 @@ def _shows_beyond(bad: np.ndarray, component: Component) -> bool:
     left, top = max(0, x0 - (x1 - x0)), max(0, y0 - (y1 - y0))
     window = np.s_[top : 2 * y1 - y0, left : 2 * x1 - x0]
     off = np.count_nonzero(bad[window]) - np.count_nonzero(bad[y0:y1, x0:x1] & component.mask)
-    return off >= _NEW * _FAR * component.area
+    return bool(off >= _NEW * _FAR * component.area)
 
 
 def _nearby(view: View, known: Known, i: int, bad: np.ndarray) -> tuple[float, float] | None:
