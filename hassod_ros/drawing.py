@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from hassod_ros.instances import Instances, Level
+from hassod_ros.masks import paint
 
 _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, keep far from each other
 _GAP = 8
@@ -80,14 +81,12 @@ def draw(
     # Painting numbers and colouring them once is cheaper than blending every crop, and fills do not add up.
     number_type = np.uint8 if len(chosen) < 256 else np.uint16
     top = np.zeros(instances.image_size, number_type)
-    regions = instances.regions
+    regions = instances.regions.tolist()
     for number, i in enumerate(chosen.tolist(), start=1):
-        x0, y0, x1, y1 = regions[i]
-        np.copyto(top[y0:y1, x0:x1], number_type(number), where=instances.masks[i].view(bool))
-    palette = np.zeros((len(chosen) + 1, 4), np.uint8)  # colours of four bytes, taken as one number each: twice as fast
-    palette[1:, :3] = colours(instances)[chosen]
-    taken = palette.view(np.uint32)[:, 0].take(top, mode="clip").view(np.uint8).reshape(*top.shape, 4)
-    layer = cv2.cvtColor(taken, cv2.COLOR_RGBA2RGB)
+        paint(top, regions[i], instances.masks[i], number)
+    palette = np.zeros((max(256, len(chosen) + 1), 3), np.uint8)
+    palette[1 : len(chosen) + 1] = colours(instances)[chosen]
+    layer = cv2.applyColorMap(top, palette[:, None]) if number_type is np.uint8 else palette[top]
     covered = (top > 0).view(np.uint8)
     filled = (top > np.count_nonzero(instances.scene[chosen])).view(np.uint8)
     picture = image.copy()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hassod_ros.masks import mask_areas
+from hassod_ros.masks import mask_areas, paint
 
 _LABEL_MAX = np.iinfo(np.uint16).max
 
@@ -228,11 +228,10 @@ class Instances:
         Scene is left out: it would cover what stands before it.
         """
         label_map = np.zeros(self.image_size, np.uint16)
-        labels, regions = self.labels(), self.regions
+        labels, regions = self.labels().tolist(), self.regions.tolist()
         chosen = np.flatnonzero((self.levels == level) & ~self.scene)
-        for i in chosen[np.argsort(self.scores[chosen], kind="stable")]:
-            x0, y0, x1, y1 = regions[i]
-            np.copyto(label_map[y0:y1, x0:x1], labels[i], where=self.masks[i].view(bool))
+        for i in chosen[np.argsort(self.scores[chosen], kind="stable")].tolist():
+            paint(label_map, regions[i], self.masks[i], labels[i])
         return label_map
 
 

@@ -152,6 +152,13 @@ def common_pixels(first: np.ndarray, mask: np.ndarray, second: np.ndarray, other
     )
 
 
+def paint(target: np.ndarray, region: Sequence[int] | np.ndarray, mask: np.ndarray, value: int) -> None:
+    """Set the pixels of a mask (h, w) uint8 0/1 in its region x0 y0 x1 y1 of `target` (H, W), uint8 or uint16."""
+    x0, y0, x1, y1 = region
+    part = target[y0:y1, x0:x1]
+    cv2.copyTo(np.full_like(part, value), mask, part)  # several times faster than np.copyto with a mask
+
+
 def mask_areas(masks: Sequence[np.ndarray]) -> np.ndarray:
     """(N,) int64, how many pixels each uint8 0/1 mask has."""
     return np.array([cv2.countNonZero(mask) for mask in masks], np.int64)
