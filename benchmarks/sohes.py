@@ -40,6 +40,8 @@ from hassod_ros.images import read_image
 HASSOD = "hassod"
 SOHES = "sohes"
 DIVIDE = "divide and conquer"
+TWICE = "twice the thresholds"
+ALL_THREE = f"{TWICE}, small 0.1, mean"
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "mean": {"pooling": "mean"},
     "position 0.4": {"position": 0.4},
@@ -120,7 +122,8 @@ def rows(features: str) -> dict[str, Method]:
     suited = suited_options(features)
     own = suited.get("thresholds", list(SohesConfig().thresholds))
     between = sorted([*own, *((one + other) / 2 for one, other in itertools.pairwise(own))], reverse=True)
-    changes = {**CHANGES, "twice the thresholds": {"thresholds": between}}
+    twice = {"thresholds": between}
+    changes = {**CHANGES, TWICE: twice, ALL_THREE: {**twice, "small": 0.1, "pooling": "mean"}}
     found = {HASSOD: make_method("hassod"), SOHES: make_method("sohes", suited)}
     found |= {f"sohes, {name}": make_method("sohes", {**suited, **change}) for name, change in changes.items()}
     return found | {DIVIDE: DivideAndConquer(make_method("sohes", suited).config)}
