@@ -87,28 +87,32 @@ class Inspector:
         cover = np.count_nonzero(view.covered) / np.count_nonzero(self.reference.mask)
         if cover < _COVER:
             return undecided(f"Only {cover:.0%} of the part are in the picture", alignment, view.light)
-        outside = self._outside(view)
-        if outside:
-            return undecided(f"Component {outside} lies outside the picture", alignment, view.light)
         usual = float(self.reference.light.max(initial=0.0))
         if view.light.change > _DARK[0] + _DARK[1] * usual:
             return undecided(f"The light is {view.light.change:.0f} % off what was taught", alignment, view.light)
         warning = ""
         if view.light.change > _UNLIT[0] + _UNLIT[1] * usual:
             warning = f"the light is {view.light.change:.0f} % off what was taught"
-        return self._judge(view, warning)
+        hidden = self._hidden(view)
+        verdict = self._judge(view, hidden, warning)
+        if verdict.result == Result.OK and hidden.any():  # what is wrong elsewhere is wrong, whatever is not seen
+            text = f"Component {int(np.argmax(hidden)) + 1} lies outside the picture"
+            return undecided(text, alignment, view.light)
+        return verdict
 
-    def _outside(self, view: View) -> int:
-        """The first component, counted from 1, of which the picture shows less than half; 0 where there is none."""
-        for number, component in enumerate(self.reference.components, start=1):
+    def _hidden(self, view: View) -> np.ndarray:
+        """(N,) bool: components of which the picture shows less than half."""
+        hidden: np.ndarray = np.zeros(len(self.reference.components), bool)
+        for i, component in enumerate(self.reference.components):
             x0, y0, x1, y1 = component.box
             looked_at = component.mask & (self.reference.mask[y0:y1, x0:x1] > 0)
-            if np.count_nonzero(looked_at & view.covered[y0:y1, x0:x1]) < _SHOWN * np.count_nonzero(looked_at):
-                return number
-        return 0
+            shown = np.count_nonzero(looked_at & view.covered[y0:y1, x0:x1])
+            hidden[i] = shown < _SHOWN * np.count_nonzero(looked_at)
+        return hidden
 
-    def _judge(self, view: View, warning: str) -> Verdict:
+    def _judge(self, view: View, hidden: np.ndarray, warning: str) -> Verdict:
         pixels, cells, looks, unlike, features = self._measure(view)
+        looks[hidden] = unlike[hidden] = 0  # nothing is said of what is not seen
         settings = self.settings
         findings = judge.find(
             view,

@@ -20,6 +20,9 @@ from hassod_ros.inspection.view import View, smoothed
 _MOST = 40  # findings that are told apart; a part with more is simply bad
 _NEAR = 5  # pixels between spots that are one
 _CHANGED = 0.4  # share of a component that must be off to make it the component's
+# Of the limit, where pixels, features and detector agree that a component is missing: each alone need not be sure. So
+# much of it must look different.
+_NEARLY, _MOSTLY = 0.85, 0.7
 _WHOLE = 0.5  # likewise, to call it changed as a whole
 _CLEAR = 0.2  # more of a stranger's pixels that say it is new than that say something is gone
 _ROUND = 4  # shares of components that differ by less than one of so many are alike
@@ -111,7 +114,7 @@ def find(
     """
     heat = np.maximum(pixels, cells)
     spots = _spots(pixels, cells, least_area)
-    if not spots and (looks < 1).all():
+    if not spots and (looks < _NEARLY).all():
         return []
     size = (heat.shape[0], heat.shape[1])
     now, ideal = view.pixels, known.lab
@@ -139,22 +142,23 @@ def find(
     # Those that are off as a whole come first: a missing limb also makes a large piece of the body look wrong.
     for i in sorted(range(len(masks)), key=lambda i: (-round(_ROUND * shares[i]), i)):
         component, mask, share = known.components[i], masks[i], shares[i]
-        if share < _CHANGED and looks[i] < 1:
+        if share < _CHANGED and looks[i] < _NEARLY:
             continue
         if counts[i] and np.count_nonzero(bad & mask & explained) >= _OWN * counts[i]:
             continue
         value = max(float(heat[mask].max()), float(looks[i])) * margin
         votes = compare_surroundings(now, ideal, mask, usable)
         seen = detector.sees(mask, component.overlap)
+        differs = np.count_nonzero(votes.differs & mask) / component.area
         if share >= _CHANGED and (votes.missing or unlike[i] > 1) and _same_shape(now, ideal, mask):
             found.append(_Told(Kind.CHANGED, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is changed"))
         elif votes.new > votes.gone and (mask & explained).any():
             continue  # a stranger lies over it
         elif share >= _CHANGED and _shows_beyond(sharp, component) and (offset := _nearby(view, known, i, sharp)):
             found.append(_moved(i + 1, mask, offset, known.allowed[i]))
-        elif votes.missing and value > margin and not seen:
+        elif votes.missing and not seen and value > (limit := margin * (_NEARLY if differs >= _MOSTLY else 1.0)):
             text = f"Component {i + 1} is missing"
-            found.append(_Told(Kind.MISSING, i + 1, mask, value, margin, TIMES, text, empty=True))
+            found.append(_Told(Kind.MISSING, i + 1, mask, value, limit, TIMES, text, empty=True))
         elif share >= _CHANGED and (offset := _nearby(view, known, i, bad)) is not None:
             found.append(_moved(i + 1, mask, offset, known.allowed[i]))
         elif unlike[i] > 1 and not seen:
