@@ -133,6 +133,27 @@ def test_what_cannot_be_judged_is_undecided_and_never_ok(inspector, picture, why
     assert verdict.findings == ()
 
 
+def moved_out(picture: np.ndarray) -> np.ndarray:
+    """The part further left, so that red and blue lie outside."""
+    matrix = np.array([[1, 0, -85], [0, 1, 0]], np.float64)
+    return cv2.warpAffine(picture, matrix, SIZE[::-1], borderMode=cv2.BORDER_REFLECT_101)
+
+
+def test_what_lies_outside_the_picture_is_undecided_unless_something_else_is_wrong(inspector):
+    verdict = inspector(moved_out(part()))
+    assert (verdict.result, verdict.findings) == (Result.UNDECIDED, ())
+    assert "lies outside the picture" in verdict.sentence
+    verdict = inspector(moved_out(part(green=None)))
+    assert verdict.result == Result.NG
+    assert [finding.kind for finding in verdict.findings] == [Kind.MISSING]  # nothing of red and blue
+
+
+def test_a_thing_that_the_detector_does_not_see_is_new_to_its_features(inspector):
+    findings = inspector(part(NEW=(160, 120, 24, (60, 60, 60)))).findings  # grey: colourless to the detector
+    assert [finding.kind for finding in findings] == [Kind.EXTRA]
+    assert overlap(findings[0].box, (136, 96, 184, 144)) > 0.7
+
+
 def test_light_that_begins_to_differ_is_a_warning(inspector):
     verdict = inspector(np.clip(part() * 0.68, 0, 255).astype(np.uint8))
     assert "light" in verdict.warning

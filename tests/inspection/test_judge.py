@@ -1,0 +1,31 @@
+"""What findings are told apart by."""
+
+import cv2
+import numpy as np
+
+from hassod_ros.inspection.judge import _same_shape
+
+SIZE = (120, 160)
+
+
+def picture(*, left: bool = True, colour: tuple[int, int, int] = (200, 60, 60)) -> np.ndarray:
+    """A dull disc and a striped square, of one component; RGB."""
+    scene = np.full((*SIZE, 3), 120, np.uint8)
+    if left:
+        cv2.circle(scene, (50, 60), 25, colour, -1)
+        cv2.circle(scene, (50, 60), 12, tuple(value // 2 for value in colour), 2)
+    for x in range(90, 130, 8):
+        scene[40:80, x : x + 4] = 255
+        scene[40:80, x + 4 : x + 8] = 0
+    return scene
+
+
+def test_light_and_dark_are_held_against_each_other_place_by_place():
+    mask = np.zeros(SIZE, bool)
+    mask[35:85, 25:130] = True
+    taught = cv2.cvtColor(picture(), cv2.COLOR_RGB2LAB)
+    assert _same_shape(picture(), taught, mask)
+    assert _same_shape(picture(colour=(40, 60, 230)), taught, mask)  # another colour
+    assert not _same_shape(picture(left=False), taught, mask)  # though what stays has all of the contrast
+    a, b = (cv2.cvtColor(each, cv2.COLOR_RGB2LAB)[..., 0][mask] for each in (picture(), picture(left=False)))
+    assert np.corrcoef(a, b)[0, 1] > 0.75  # as a whole they are alike
