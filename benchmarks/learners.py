@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import cv2
 from tqdm import tqdm
 
 from hassod_ros.commands import run, script_parser
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         if given.row:
+            cv2.setNumThreads(1)
             print(json.dumps(_ROWS[given.row](given)))
             return
         _named(given)  # says what is missing
