@@ -81,7 +81,9 @@ def run(options: argparse.Namespace) -> None:
         raise InputError("files of predictions belong to one set; give one --data with --predictions")
     finders = {row: find for name in options.methods for row, find in _method(name, options).items()}
     finders |= {name: open_exported(path) for name, path in map(_named, options.model)}
-    finders |= {name: open_checkpoint(path) for name, path in map(_named, options.checkpoint)}
+    finders |= {
+        name: open_checkpoint(path, short_side=options.short_side) for name, path in map(_named, options.checkpoint)
+    }
     files = dict(map(_named, options.predictions))
     figures: dict[str, Any] = {"code": revision(), "sets": {}}
     for truth, images in sets:
@@ -194,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--predictions", action="append", default=[], metavar="NAME=FILE", help="may be given again")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=MODEL.onnx", help="may be given again")
     parser.add_argument("--checkpoint", action="append", default=[], metavar="NAME=FILE", help="may be given again")
+    parser.add_argument("--short-side", type=int, default=800, help="of checkpoints' input, in pixels (default 800)")
     parser.add_argument(
         "--features",
         nargs="+",
