@@ -1,34 +1,41 @@
-"""Labels of frames that nobody has labelled: what the running model, its mirror image and discovery agree on.
+"""Labels of frames that nobody has labelled: what the running model finds in several views, voted with discovery.
 
-The running model knows wholes and parts but not the new domain; discovery knows no domain at all. A mask counts where
-two of three views show it: the model, the model in the mirror, discovery. Pictures of the old domain are labelled by
-the model and its mirror image alone, so that training does not forget what it knew.
+The model looks at the whole picture and at four overlapping tiles of it, where small things are larger, each also in
+the mirror. The views vote (Radosavovic et al., "Data Distillation: Towards Omni-Supervised Learning"): a mask's score
+is the sum of its scores over the number of views that could have seen it. Discovery, which knows no domain, is one view
+more of new pictures; pictures of the old domain are labelled by the model alone, so that training does not forget.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from pycocotools import mask as rle
 
 from hassod_ros.coco import from_coco, to_coco
-from hassod_ros.deploy.gate import overlaps, small_masks, small_shape
 from hassod_ros.discovery.shards import Shards, Summary
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.images import name_images, read_image
 from hassod_ros.instances import Instances
+from hassod_ros.masks import run_lengths
 from hassod_ros.runtime.segmenter import Segmenter
 
 SHARD = 16  # images: at most so much work is lost when a run is killed
-_SEEN = 0.2  # score from which a detection takes part in the vote
-_SAME = 0.5  # IoU from which two masks are the same
+_SEEN = 0.05  # score from which a detection takes part in the vote
+_DISCOVERED = 0.15  # score of what discovery shows: alone it becomes no label, beside the model it counts
+_LABEL = 0.04  # least mean score of a label
+_MOST = 100  # labels of a picture
+_SAME = 0.6  # IoU from which two masks are of one thing
+_TILE = 0.6  # of a picture's sides
+_CUT = 2  # px: what comes so near to the inner side of a tile is cut off there
 _PROGRESS = 10.0  # s between two lines
 _Annotations = list[dict[str, Any]]
 
@@ -60,8 +67,7 @@ def label(
     """
     root, names = name_images(images)
     found = _by_name(discovered, new)
-    segmenter = Segmenter(model)
-    segmenter.options = replace(segmenter.options, score_thresholds=(_SEEN,) * 3)
+    segmenter = open_labeller(model)
     provenance = {
         "method": "discovery" if alone else "vote",
         "model_sha256": sha256(model),
@@ -87,37 +93,103 @@ def label(
     return shards.merge(info)
 
 
-def vote(image: np.ndarray, segment: Callable[[np.ndarray], Instances], discovered: Instances | None) -> Instances:
-    """What two of three views show of (H, W, 3) uint8 RGB; masks are those of the first view that has them."""
-    shape = small_shape(image.shape[:2])
-    views = [segment(image), _mirrored(segment(np.ascontiguousarray(image[:, ::-1])))]
-    views += [discovered] if discovered is not None else []
-    small = [small_masks(view, shape) for view in views]
-    regions, masks, scores = [], [], []
-    for i, view in enumerate(views):
-        # (views, N): which others have it too.
-        matched = np.stack([_found(small[i], other) & (i != j) for j, other in enumerate(small)])
-        for k in np.flatnonzero(matched.any(axis=0) & ~matched[:i].any(axis=0)):  # an earlier view has given its own
-            regions.append(view.regions[k])
-            masks.append(view.masks[k])
-            scores.append((1 + matched[:, k].sum()) / len(views))
-    boxes = np.array(regions, np.int64).reshape(-1, 4)
-    parents, levels = coverage_forest(boxes, masks)
+def open_labeller(model: Path) -> Segmenter:
+    """The running model, told to find unsure things too: they may be sure together."""
+    segmenter = Segmenter(model)
+    segmenter.options = replace(segmenter.options, score_thresholds=(_SEEN,) * 3)
+    return segmenter
+
+
+def label_one(image: np.ndarray, segment: Callable[[np.ndarray], Instances], discovered: Instances | None) -> Instances:
+    """Labels of (H, W, 3) uint8 RGB.
+
+    Args:
+        image: The picture.
+        segment: The running model, told to find unsure things too.
+        discovered: What discovery found in it.
+
+    """
+    views = look(image, segment)
+    if discovered is not None and len(discovered):
+        scores = np.full(len(discovered), _DISCOVERED, np.float32)
+        boxes, masks, size = discovered.regions, discovered.masks, discovered.image_size
+        window = (0, 0, size[1], size[0])
+        views.append(View(window, Instances(image_size=size, boxes=boxes, masks=masks, scores=scores)))
+    return vote(views)
+
+
+class View(NamedTuple):
+    """What one look shows.
+
+    Attributes:
+        window: (4,) int, x0 y0 x1 y1 of what it looked at.
+        found: Masks of the whole picture.
+
+    """
+
+    window: tuple[int, int, int, int]
+    found: Instances
+
+
+def look(image: np.ndarray, segment: Callable[[np.ndarray], Instances]) -> list[View]:
+    """The whole of (H, W, 3) uint8 RGB and four tiles of it, plain and mirrored; what a tile cuts is left out."""
+    height, width = image.shape[:2]
+    tall, wide = (max(1, round(_TILE * side)) for side in (height, width))
+    corners = [(x, y) for y in (0, height - tall) for x in (0, width - wide)]
+    views = []
+    for x0, y0, x1, y1 in [(0, 0, width, height), *((x, y, x + wide, y + tall) for x, y in corners)]:
+        tile = image[y0:y1, x0:x1]
+        for found in (segment(np.ascontiguousarray(tile)), _mirrored(segment(np.ascontiguousarray(tile[:, ::-1])))):
+            low, high = found.regions[:, :2] + (x0, y0), found.regions[:, 2:] + (x0, y0)
+            cut = ((low < (x0 + _CUT, y0 + _CUT)) & (low > _CUT)).any(axis=1)
+            cut |= ((high > (x1 - _CUT, y1 - _CUT)) & (high < (width - _CUT, height - _CUT))).any(axis=1)
+            found = found.select(np.flatnonzero(~cut & ~found.scene))
+            boxes = found.regions + np.array([x0, y0, x0, y0])
+            placed = Instances(image_size=(height, width), boxes=boxes, masks=found.masks, scores=found.scores)
+            views.append(View((x0, y0, x1, y1), placed))
+    return views
+
+
+def vote(views: Sequence[View]) -> Instances:
+    """One list of masks from several views of a picture, by descending score.
+
+    The best mask gathers what is the same in other views, the best of each, and so on with what is left. Its score is
+    the sum of theirs over the number of views that could have seen it; of more than two masks the one that agrees most
+    with the others stands for all.
+    """
+    size = views[0].found.image_size
+    regions = np.concatenate([view.found.regions for view in views])
+    masks = [mask for view in views for mask in view.found.masks]
+    scores = np.concatenate([view.found.scores for view in views]).astype(float)
+    view_of = np.repeat(np.arange(len(views)), [len(view.found) for view in views])
+    windows = np.array([view.window for view in views])
+    codes = [{"size": size, "counts": counts} for counts in run_lengths(regions, masks, size)]
+    overlaps = rle.iou(codes, codes, [0] * len(codes)) if codes else np.zeros((0, 0))
+    order = np.argsort(-scores, kind="stable")
+    free = np.ones(len(masks), bool)
+    chosen, means = [], []
+    for best in order:
+        if not free[best]:
+            continue
+        group = order[free[order] & (overlaps[best, order] >= _SAME)]
+        free[group] = False
+        voters = group[np.unique(view_of[group], return_index=True)[1]]
+        inside = (regions[best, :2] >= windows[:, :2]).all(axis=1) & (regions[best, 2:] <= windows[:, 2:]).all(axis=1)
+        means.append(scores[voters].sum() / max(np.count_nonzero(inside), len(voters)))
+        agreement = overlaps[np.ix_(voters, voters)].sum(axis=1)
+        chosen.append(voters[agreement.argmax()] if len(voters) > 2 else best)
+    kept = [i for i in np.argsort(-np.array(means), kind="stable")[:_MOST] if means[i] >= _LABEL]
+    boxes = regions[[chosen[i] for i in kept]].reshape(-1, 4)
+    labels = [masks[chosen[i]] for i in kept]
+    parents, levels = coverage_forest(boxes, labels)
     return Instances(
-        image_size=views[0].image_size,
+        image_size=size,
         boxes=boxes,
-        masks=masks,
-        scores=np.array(scores, np.float32),
+        masks=labels,
+        scores=np.array([means[i] for i in kept], np.float32),
         levels=levels,
         parents=parents,
     )
-
-
-def _found(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) bool: which masks are among the others."""
-    if not len(masks) or not len(others):
-        return np.zeros(len(masks), bool)
-    return overlaps(masks, others).max(axis=1) >= _SAME
 
 
 def _mirrored(found: Instances) -> Instances:
@@ -125,7 +197,7 @@ def _mirrored(found: Instances) -> Instances:
     boxes = found.regions.astype(np.float32)
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
     masks = [np.ascontiguousarray(mask[:, ::-1]) for mask in found.masks]
-    return Instances(image_size=found.image_size, boxes=boxes, masks=masks, scores=found.scores)
+    return Instances(image_size=found.image_size, boxes=boxes, masks=masks, scores=found.scores, scene=found.scene)
 
 
 def _record(
@@ -136,7 +208,7 @@ def _record(
     except InputError as error:
         return {"failure": {"file_name": name, "error": str(error)}}
     found = from_coco(annotations, image.shape[:2]) if annotations is not None else None
-    labels = found if alone and found is not None else vote(image, segmenter, found)
+    labels = found if alone and found is not None else label_one(image, segmenter, found)
     entry = {"id": image_id, "file_name": name, "height": image.shape[0], "width": image.shape[1]}
     return {"image": entry, "annotations": to_coco(labels, image_id)}
 
