@@ -1,13 +1,15 @@
-"""Figures of the way from last night's recordings to a better model: reading, selection, gate. Needs hassod_ros[train].
+"""Figures of the way from last night's recordings to a better model. Needs hassod_ros[train].
 
 python benchmarks/retrain.py reading
 python benchmarks/retrain.py selection --footage clip.mp4 FOLDER...
 python benchmarks/retrain.py gate --frames FOLDER... --annotations dev.json --images dev [--models old.onnx ...]
+python benchmarks/retrain.py labels --annotations new.json --images new
 python benchmarks/retrain.py gain --annotations new.json --images new --old old.json --old-images old --replay photos
 
 reading writes recordings of 640x480 images and reads them again. selection seeds motion blur and defocus into footage.
 gate orders models by their recall on an annotated set and asks how often the gate, without labels, says the same; the
-shipped files and the shipped weights with noise of 10, 20 and 40 % are always among them. gain retrains the shipped
+shipped files and the shipped weights with noise of 10, 20 and 40 % are always among them. labels scores what retraining
+would learn from, beside what the shipped model finds by itself: no better labels, no gain. gain retrains the shipped
 model on the first two thirds of a set's pictures, without their annotations, and scores both models on the last third
 and on the old domain; without --replay it only says how well the shipped model does on the set.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import resource
 import shlex
 import sqlite3
@@ -36,14 +39,14 @@ from hassod_ros.evaluation.tables import format_table
 def main() -> None:
     """Run one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("reading", "selection", "gate", "gain"))
+    parser.add_argument("part", choices=("reading", "selection", "gate", "labels", "gain"))
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the recordings at 30 Hz (reading)")
     parser.add_argument("--footage", type=Path, nargs="+", default=[], help="videos and folders (selection)")
     parser.add_argument("--frames", type=Path, nargs="+", default=[], help="folders of images in their order (gate)")
     parser.add_argument("--count", type=int, default=20, help="frames of each folder (gate)")
-    parser.add_argument("--annotations", type=Path, help="COCO file that tells the truth (gate, gain)")
-    parser.add_argument("--images", type=Path, help="folder of its pictures (gate, gain)")
-    parser.add_argument("--pictures", type=int, default=60, help="of the annotated or old set (gate, gain)")
+    parser.add_argument("--annotations", type=Path, help="COCO file that tells the truth (gate, labels, gain)")
+    parser.add_argument("--images", type=Path, help="folder of its pictures (gate, labels, gain)")
+    parser.add_argument("--pictures", type=int, default=60, help="of the annotated or old set (gate, labels, gain)")
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="more model files (gate)")
     parser.add_argument("--old", type=Path, help="COCO file of the old domain (gain)")
     parser.add_argument("--old-images", type=Path, help="folder of its pictures (gain)")
@@ -52,7 +55,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs", "gain"), help="folder of the run (gain)")
     parser.add_argument("--retrain", default="", help="more options of retrain, in one word (gain)")
     options = parser.parse_args()
-    {"reading": _reading, "selection": _selection, "gate": _gate, "gain": _gain}[options.part](options)
+    parts = {"reading": _reading, "selection": _selection, "gate": _gate, "labels": _labels, "gain": _gain}
+    parts[options.part](options)
 
 
 # Reading
@@ -243,7 +247,74 @@ def _gate(options: argparse.Namespace) -> None:
     print("verdict: the worse one of a pair is refused where the better one runs")
 
 
+# Labels
+
+
+def _labels(options: argparse.Namespace) -> None:
+    from hassod_ros.chain.commands import command
+    from hassod_ros.chain.voted_labels import label
+    from hassod_ros.default_model import default_model
+    from hassod_ros.deploy.gate import evenly
+    from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations
+    from hassod_ros.evaluation.predict import open_exported, predict
+
+    new = load_annotations(options.annotations)
+    seen, _ = _split(new)
+    seen = AnnotatedSet(evenly([each for each in seen.pictures if len(each.truth)], options.pictures), new.has_masks)
+    paths = [options.images / picture.file_name for picture in seen.pictures]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _link(paths, folder / "pool" / "new")
+        features = ("--features", "handcrafted")  # as retrain
+        command("pseudo_label", "--images", folder / "pool" / "new", *features, "--out", folder / "discovered.json")
+        found = {"the model": list(predict(open_exported(default_model()), seen, options.images))}
+        discovered = folder / "discovered.json"
+        ways = {
+            "labels: discovery": (discovered, True),
+            "labels: model": (None, False),
+            "labels: vote": (discovered, False),
+        }
+        for row, (source, alone) in ways.items():
+            out = folder / f"{len(found)}.json"
+            label(folder / "pool", default_model(), source, out, new="new", alone=alone)
+            content = json.loads(out.read_text(encoding="utf-8"))
+            ids = {
+                image["id"]: seen.pictures[int(Path(image["file_name"]).stem)].image_id for image in content["images"]
+            }
+            found[row] = [entry | {"image_id": ids[entry["image_id"]]} for entry in content["annotations"]]
+    rows = {name: _quality(results, seen) for name, results in found.items()}
+    print(format_table(rows, list(rows["the model"]), corner=f"{options.annotations.parent.name}, masks"))
+    things = sum(len(each.truth) for each in seen.pictures)
+    print(f"{len(seen.pictures)} of the pictures that gain trains on, {things} things")
+
+
+def _quality(results: list[dict[str, Any]], annotated: Any) -> dict[str, Any]:
+    """Figures of masks against annotations; "right" are those that have an IoU of 0.5 with some annotation."""
+    from hassod_ros.evaluation.annotations import parse_predictions
+    from hassod_ros.evaluation.evaluate import evaluate
+    from hassod_ros.evaluation.matching import overlaps
+
+    predictions = parse_predictions(results, annotated)
+    scores = evaluate(annotated, predictions)["mask"]
+    hits = total = 0
+    for picture in annotated.pictures:
+        if picture.image_id in predictions:
+            shared = overlaps(predictions[picture.image_id], picture.truth, "mask")
+            hits, total = hits + int((shared.max(axis=1) >= 0.5).sum()), total + len(shared)
+    figures = {name: scores[name] for name in ("AR@10", "AR@100", "AP50")}
+    return figures | {"right": hits / max(1, total), "a picture": f"{total / len(annotated.pictures):.1f}"}
+
+
 # Gain
+
+
+def _split(annotated: Any) -> tuple[Any, Any]:
+    """The first two thirds of a set by their names, and the rest, which is held back."""
+    from hassod_ros.evaluation.annotations import AnnotatedSet
+
+    pictures = sorted(annotated.pictures, key=lambda picture: picture.file_name)
+    cut = 2 * len(pictures) // 3
+    return AnnotatedSet(pictures[:cut], annotated.has_masks), AnnotatedSet(pictures[cut:], annotated.has_masks)
 
 
 def _gain(options: argparse.Namespace) -> None:
@@ -254,14 +325,12 @@ def _gain(options: argparse.Namespace) -> None:
     from hassod_ros.train.retrain import main as retrain
 
     new = load_annotations(options.annotations)
-    pictures = sorted(new.pictures, key=lambda picture: picture.file_name)
-    cut = 2 * len(pictures) // 3
-    held_back = AnnotatedSet(pictures[cut:], new.has_masks)
+    first, held_back = _split(new)
     models = {"shipped": default_model()}
     if not options.replay:
-        print(f"shipped: {_recall(models['shipped'], new, options.images):.3f} AR@100 on {len(pictures)} pictures")
+        print(f"shipped: {_recall(models['shipped'], new, options.images):.3f} AR@100 on {len(new.pictures)} pictures")
         return
-    seen = [options.images / picture.file_name for picture in pictures[:cut]]
+    seen = [options.images / picture.file_name for picture in first.pictures]
     _link(seen, options.work / "seen")
     _link(evenly(list_images(options.replay), options.photos), options.work / "replay")
     start = time.monotonic(), time.process_time()
@@ -292,7 +361,7 @@ def _gain(options: argparse.Namespace) -> None:
         shares = [100 * np.average(values, weights=counts) for values in (before, after)]
         low, high = _spread(after - before, counts)
         print(f"  {name}: {shares[0]:.1f} shipped, {shares[1]:.1f} retrained, {low:+.1f} to {high:+.1f}")
-    print(f"{cut} pictures seen, {len(held_back.pictures)} held back, {len(old.pictures)} of the old domain")
+    print(f"{len(seen)} pictures seen, {len(held_back.pictures)} held back, {len(old.pictures)} of the old domain")
     print(f"{'refused' if status else 'accepted'}; {wall / 60:.1f} minutes, {cpu / 60:.1f} of this process's processor")
 
 

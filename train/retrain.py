@@ -86,9 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--labels",
-        choices=("vote", "discovery"),
+        choices=("vote", "model", "discovery"),
         default="vote",
-        help="running model and discovery, or discovery alone where the domain is new",
+        help="running model and discovery, the model alone (faster), or discovery alone where the domain is new",
     )
     parser.add_argument("--features", default="handcrafted", help="of discovery, see pseudo_label")
     parser.add_argument("--replay", type=Path, metavar="FOLDER", help="pictures of the old domain (default: none)")

@@ -25,6 +25,11 @@ from hassod_ros.runtime.model_names import known_names, resolve_model
 LABELS, VERSION, RECIPE, EVIDENCE = "labels.json", "version.json", "recipe.yaml", "evidence.json"
 _TRAINED, _START = "burn_in/model.pth", "burn_in/initial.pth"
 _MIXED = "model.pth"
+_LABELLED_BY = {
+    "vote": "the running model and discovery",
+    "model": "the running model",
+    "discovery": "discovery",
+}
 NEW, OLD = "new", "old"  # folders of the training pictures
 
 
@@ -39,7 +44,7 @@ class Retrain:
         start: Alias or number of the version to start from, or a model's name or file, which is then registered.
         weights: Checkpoint of that model; default: the one that was registered with it, or the model's own file.
         name: Of the line of models.
-        labels: "vote": running model and discovery; "discovery": of a new domain, discovery alone.
+        labels: "vote": running model and discovery; "model": the model alone; "discovery": it alone, of a new domain.
         features: Of discovery.
         replay: Pictures of the old domain, which training goes on seeing.
         recipe: Of the fine-tuning, such as config/recipes/retrain.yaml.
@@ -60,7 +65,7 @@ class Retrain:
     start: str = "stable"
     weights: Path | None = None
     name: str = NAME
-    labels: Literal["vote", "discovery"] = "vote"
+    labels: Literal["vote", "model", "discovery"] = "vote"
     features: str = "handcrafted"
     replay: Path | None = None
     changes: tuple[str, ...] = ()
@@ -127,7 +132,7 @@ def plan(task: Retrain, running: Version) -> list[Step]:
     labels = _step(
         root,
         "labels",
-        f"label them by {'the running model and discovery' if task.labels == 'vote' else 'discovery'}",
+        f"label them by {_LABELLED_BY[task.labels]}",
         {"labels": task.labels, "features": task.features, "running": running.sha256, "replay": pictures},
         (extract,),
         (LABELS,),
@@ -235,8 +240,8 @@ def _label(task: Retrain, running: Version, extract: Step, folder: Path) -> None
     for name, source in ((NEW, extract.path(IMAGES)), (OLD, task.replay)):
         if source and not (pool / name).exists():
             (pool / name).symlink_to(source.resolve(), target_is_directory=True)
-    discovered = folder / "discovered.json"
-    if not discovered.is_file():
+    discovered = folder / "discovered.json" if task.labels != "model" else None
+    if discovered and not discovered.is_file():
         command("pseudo_label", "--images", pool / NEW, "--features", task.features, "--out", discovered)
     from hassod_ros.chain.voted_labels import label  # the packages were looked for
 

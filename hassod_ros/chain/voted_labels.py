@@ -30,7 +30,7 @@ from hassod_ros.runtime.segmenter import Segmenter
 
 SHARD = 16  # images: at most so much work is lost when a run is killed
 _SEEN = 0.05  # score from which a detection takes part in the vote
-_DISCOVERED = 0.15  # score of what discovery shows: alone it becomes no label, beside the model it counts
+_DISCOVERED = 0.1  # score of what discovery shows: alone it becomes no label, beside the model it counts
 _LABEL = 0.04  # least mean score of a label
 _MOST = 100  # labels of a picture
 _SAME = 0.6  # IoU from which two masks are of one thing
@@ -43,7 +43,7 @@ _Annotations = list[dict[str, Any]]
 def label(
     images: Path,
     model: Path,
-    discovered: Path,
+    discovered: Path | None,
     out: Path,
     *,
     new: str,
@@ -55,7 +55,7 @@ def label(
     Args:
         images: Folder of images.
         model: ONNX file of the running model.
-        discovered: COCO file of discovery's labels of the new images.
+        discovered: COCO file of discovery's labels of the new images; None: the model labels alone.
         out: COCO JSON file to write.
         new: Folder in `images` that `discovered` is of; what lies beside it is of the old domain.
         alone: New images have the labels of discovery alone.
@@ -66,12 +66,12 @@ def label(
 
     """
     root, names = name_images(images)
-    found = _by_name(discovered, new)
+    found = _by_name(discovered, new) if discovered else {}
     segmenter = open_labeller(model)
     provenance = {
         "method": "discovery" if alone else "vote",
         "model_sha256": sha256(model),
-        "discovered_sha256": sha256(discovered),
+        "discovered_sha256": sha256(discovered) if discovered else "",
     }
     shards = Shards(out, provenance | {"images": names}, revision())
     done, start = shards.done, time.monotonic()

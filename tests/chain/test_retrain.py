@@ -10,7 +10,7 @@ import pytest
 
 from hassod_ros.chain import retrain as module
 from hassod_ros.chain.retrain import Retrain, retrain
-from hassod_ros.chain.voted_labels import vote
+from hassod_ros.chain.voted_labels import View, label_one, look, vote
 from hassod_ros.default_model import default_model
 from hassod_ros.detection.checkpoints import open_detector
 from hassod_ros.errors import InputError
@@ -65,33 +65,75 @@ def test_training_goes_on_from_the_shipped_file(task: Retrain) -> None:
         module._network(elsewhere, default_model())
 
 
-def masks(*boxes: tuple[int, int, int, int]) -> Instances:
-    dense = np.zeros((len(boxes), 64, 96), bool)
+SIZE = (100, 100)
+WHOLE = (0, 0, 100, 100)
+
+
+def masks(*boxes: tuple[int, int, int, int], scores: float = 0.3, size: tuple[int, int] = SIZE) -> Instances:
+    dense = np.zeros((len(boxes), *size), bool)
     for mask, (x0, y0, x1, y1) in zip(dense, boxes, strict=True):
         mask[y0:y1, x0:x1] = True
-    return Instances.from_dense(dense, image_size=(64, 96))
+    return Instances.from_dense(dense, image_size=size, scores=np.full(len(boxes), scores))
 
 
-def test_a_mask_counts_where_two_of_three_looks_see_it() -> None:
-    both, only_model, model_and_discovery = (5, 5, 25, 25), (40, 5, 60, 25), (70, 5, 90, 25)
-    mirror_and_discovery, only_discovery, inside = (5, 35, 25, 60), (40, 35, 60, 60), (8, 8, 20, 20)
+def found_boxes(found: Instances) -> dict[tuple[int, ...], float]:
+    return {tuple(box): round(float(score), 3) for box, score in zip(found.regions.tolist(), found.scores, strict=True)}
 
-    def flip(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        return 96 - box[2], box[1], 96 - box[0], box[3]
 
-    plain = np.zeros((64, 96, 3), np.uint8)
-    plain[:, :48] = 255
+def test_a_label_is_worth_its_mean_over_the_views_that_could_have_seen_it() -> None:
+    both, seldom, in_one_tile, never = (5, 5, 25, 25), (70, 70, 95, 95), (65, 5, 75, 15), (30, 80, 60, 95)
+    views = [
+        View(WHOLE, masks(both, seldom, scores=0.3)),
+        View(WHOLE, masks(both, scores=0.5)),
+        View((0, 0, 60, 60), masks(both, scores=0.1)),
+        View((40, 0, 100, 60), masks(in_one_tile, scores=0.6)),  # three views could have seen it
+        View(WHOLE, masks(never, scores=0.1)),
+    ]
+    found = vote(views)
+    assert found_boxes(found) == {both: 0.225, in_one_tile: 0.15, seldom: 0.1}
+    assert (np.diff(found.scores) <= 0).all()
 
-    def segment(picture: np.ndarray) -> Instances:
-        if picture[0, 0, 0]:
-            return masks(both, only_model, model_and_discovery, inside)
-        return masks(*map(flip, (both, mirror_and_discovery, inside)))
 
-    found = vote(plain, segment, masks(model_and_discovery, mirror_and_discovery, only_discovery))
-    boxes = {tuple(box) for box in found.boxes.astype(int).tolist()}
-    assert boxes == {both, model_and_discovery, mirror_and_discovery, inside}
-    levels = dict(zip(map(tuple, found.boxes.astype(int).tolist()), found.levels.tolist(), strict=True))
-    assert levels[inside] == 1
-    assert levels[both] == 0
-    alone = vote(plain, segment, None)
-    assert {tuple(box) for box in alone.boxes.astype(int).tolist()} == {both, inside}
+def test_the_mask_that_agrees_most_stands_for_all_and_wholes_have_parts() -> None:
+    wide, middle, narrow, part = (10, 10, 60, 60), (10, 10, 57, 60), (10, 10, 54, 60), (20, 20, 30, 30)
+    views = [View(WHOLE, masks(box, part, scores=score)) for box, score in ((wide, 0.9), (middle, 0.5), (narrow, 0.4))]
+    found = vote(views)
+    assert found_boxes(found) == {middle: 0.6, part: 0.6}
+    levels = dict(zip(map(tuple, found.regions.tolist()), found.levels.tolist(), strict=True))
+    assert levels == {middle: 0, part: 1}
+
+
+def test_discovery_alone_makes_no_label_but_counts_beside_the_model() -> None:
+    known, unknown = (5, 5, 25, 25), (30, 30, 70, 70)  # no tile holds the second
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    picture[5:25, 5:25] = 255
+
+    def bright(image: np.ndarray) -> Instances:
+        rows, columns = np.nonzero(image[..., 0])
+        size = image.shape[:2]
+        if not len(rows):
+            return Instances.empty(size)
+        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        return masks(tuple(map(int, box)), scores=0.2, size=size)
+
+    alone = label_one(picture, bright, None)
+    assert found_boxes(alone) == {known: 0.2}  # mirrored, and in the tiles, it lies where it is
+    voted = label_one(picture, bright, masks(known, unknown, scores=1.0))
+    assert found_boxes(voted) == {known: round((4 * 0.2 + 0.1) / 5, 3)}
+
+
+def test_what_a_tile_cuts_is_no_label_and_what_lies_in_it_is_larger_there() -> None:
+    looked: list[tuple[int, int]] = []
+
+    def all_of_it(image: np.ndarray) -> Instances:
+        looked.append(image.shape[:2])
+        return masks((0, 0, image.shape[1], image.shape[0]), size=image.shape[:2])
+
+    views = look(np.zeros((50, 100, 3), np.uint8), all_of_it)
+    assert looked == [(50, 100)] * 2 + [(30, 60)] * 8
+    assert [len(view.found) for view in views] == [1, 1, *[0] * 8]
+    assert {view.window for view in views[2:]} == {(0, 0, 60, 30), (40, 0, 100, 30), (0, 20, 60, 50), (40, 20, 100, 50)}
+
+
+def test_nothing_found_is_no_label() -> None:
+    assert len(label_one(np.zeros((*SIZE, 3), np.uint8), lambda image: Instances.empty(image.shape[:2]), None)) == 0
