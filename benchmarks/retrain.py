@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--annotations", type=Path, help="COCO file that tells the truth (gate, labels, gain)")
     parser.add_argument("--images", type=Path, help="folder of its pictures (gate, labels, gain)")
     parser.add_argument("--pictures", type=int, default=60, help="of the annotated or old set (gate, labels, gain)")
+    parser.add_argument("--discovery", action="store_true", help="its labels, and the vote with it, too (labels)")
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="more model files (gate)")
     parser.add_argument("--old", type=Path, help="COCO file of the old domain (gain)")
     parser.add_argument("--old-images", type=Path, help="folder of its pictures (gain)")
@@ -265,15 +266,13 @@ def _labels(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _link(paths, folder / "pool" / "new")
-        features = ("--features", "handcrafted")  # as retrain
-        command("pseudo_label", "--images", folder / "pool" / "new", *features, "--out", folder / "discovered.json")
         found = {"the model": list(predict(open_exported(default_model()), seen, options.images))}
         discovered = folder / "discovered.json"
-        ways = {
-            "labels: discovery": (discovered, True),
-            "labels: model": (None, False),
-            "labels: vote": (discovered, False),
-        }
+        ways: dict[str, tuple[Path | None, bool]] = {"labels: model": (None, False)}
+        if options.discovery:
+            features = ("--features", "handcrafted")  # as retrain
+            command("pseudo_label", "--images", folder / "pool" / "new", *features, "--out", discovered)
+            ways |= {"labels: vote": (discovered, False), "labels: discovery": (discovered, True)}
         for row, (source, alone) in ways.items():
             out = folder / f"{len(found)}.json"
             label(folder / "pool", default_model(), source, out, new="new", alone=alone)
