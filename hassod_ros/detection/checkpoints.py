@@ -196,6 +196,10 @@ def read_config(path: str | os.PathLike) -> DetectorConfig | Mask2FormerConfig:
         InputError: The file cannot be read or holds none.
 
     """
+    if Path(path).suffix == ".onnx":
+        raise InputError(
+            f"{path} is an export, which does not say all of its detector; give the .pth that it came from"
+        )
     content = _read(Path(path))
     if "detector_config" not in content:
         raise InputError(f"{path} does not say which detector it holds; give its config")

@@ -75,6 +75,8 @@ def test_foreign_file_needs_a_config(model, tmp_path):
     with pytest.raises(InputError, match="config"):
         open_detector(tmp_path / "a.pth")
     assert differ(open_detector(tmp_path / "a.pth", model.config), model.state_dict()) == []
+    with pytest.raises(InputError, match=r"b\.onnx is an export, .*; give the \.pth that it came from"):
+        open_detector(tmp_path / "b.onnx")
 
 
 def test_one_stage_has_detectron2s_names(small_config, tmp_path):
