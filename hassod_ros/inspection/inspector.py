@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from hassod_ros.inspection import judge
 from hassod_ros.inspection.align import Aligner
+from hassod_ros.inspection.judge import Measured
 from hassod_ros.inspection.look import agreements
 from hassod_ros.inspection.places import FOUND, around, find_moved, find_thing, shift_cells, shift_mask
 from hassod_ros.inspection.reference import LEAST_TRUST, Reference, even_out
@@ -24,25 +24,6 @@ _LARGE = 0.05  # share of the reference; what is larger lies where it was aligne
 _EDGE = 7  # pixels around a component that lie off with it
 _UNLIT = (4.0, 1.25)  # percent, and times what the good pictures have, of changed light from which there is a warning
 _DARK = (18.0, 2.0)  # likewise, from which a part is not judged
-
-
-class _Measured(NamedTuple):
-    """How far off everything is, over its limit: above 1 it is bad.
-
-    Attributes:
-        pixels: (H, W) float32.
-        cells: (H, W) float32, what their cell looks like.
-        looks: (N,) float32, what the components look like as a whole.
-        unlike: (N,) float32, likewise by `Likeness` alone.
-        features: (h, w) float32, what cells look like to the network alone; 0 without it.
-
-    """
-
-    pixels: np.ndarray
-    cells: np.ndarray
-    looks: np.ndarray
-    unlike: np.ndarray
-    features: np.ndarray
 
 
 class Inspector:
@@ -111,26 +92,16 @@ class Inspector:
         return hidden
 
     def _judge(self, view: View, hidden: np.ndarray, warning: str) -> Verdict:
-        pixels, cells, looks, unlike, features = self._measure(view)
-        looks[hidden] = unlike[hidden] = 0  # nothing is said of what is not seen
-        settings = self.settings
-        findings = judge.find(
-            view,
-            self._known,
-            pixels,
-            cells,
-            looks,
-            unlike,
-            features,
-            margin=settings.margin,
-            least_area=settings.least_area,
-        )
+        measured, settings = self._measure(view), self.settings
+        looks = measured.looks
+        looks[hidden] = measured.unlike[hidden] = 0  # nothing is said of what is not seen
+        findings = judge.find(view, self._known, measured, margin=settings.margin, least_area=settings.least_area)
         turned = abs(view.alignment.angle)
         if turned > settings.angle:
             height, width = view.picture_size
             text = f"The part is turned by {view.alignment.angle:.1f} degrees"
             findings.insert(0, Finding(Kind.MOVED, 0, (0, 0, width, height), turned, settings.angle, "deg", text))
-        heat = np.maximum(pixels, cells)
+        heat = measured.heat
         most = max(float(heat.max()), float(looks.max(initial=0.0)))
         if findings:
             for component, off in zip(self.reference.components, looks, strict=True):
@@ -143,7 +114,7 @@ class Inspector:
             score, result, sentence = min(most, 1.0), Result.OK, "As taught"
         return Verdict(result, sentence, score, tuple(findings), view.alignment, view.light, warning, heat)
 
-    def _measure(self, view: View) -> _Measured:
+    def _measure(self, view: View) -> Measured:
         """How far off everything is, over its limit."""
         reference, limit = self.reference, self._limits["pixels"]
         assert reference.pixels is not None  # a texture is judged elsewhere
@@ -160,7 +131,7 @@ class Inspector:
         seen = agreements(view.detector, self._known.masks, reference.components)
         network, unlike = self._measure_features(view, view.network, seen)
         cells = self._widen(view, np.maximum(colours, network))
-        measured = _Measured(pixels, cells, np.maximum(looks, unlike), unlike, network)
+        measured = Measured(pixels, cells, np.maximum(looks, unlike), unlike, network)
         for i in range(len(reference.components)):
             self._judge_in_place(view, measured, i)
         return measured
@@ -193,7 +164,7 @@ class Inspector:
         wide = cv2.resize(cells, self._size[::-1], interpolation=cv2.INTER_LINEAR)
         return np.asarray(wide * view.covered, np.float32)
 
-    def _judge_in_place(self, view: View, measured: _Measured, i: int) -> None:
+    def _judge_in_place(self, view: View, measured: Measured, i: int) -> None:
         """Judge component `i` where it lies, if that is no further off than it may be."""
         known, component = self._known, self.reference.components[i]
         mask = known.masks[i]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hassod_ros.inspection.inventory import VISIBLE, Component, Detector, box_of, compare_surroundings
+from hassod_ros.inspection.inventory import VISIBLE, Component, box_of, compare_surroundings
 from hassod_ros.inspection.places import FOUND, allowed, around, find_moved, shift_mask
 from hassod_ros.inspection.reference import Reference
 from hassod_ros.inspection.settings import Settings
@@ -73,6 +73,30 @@ class Known:
         return cls(smooth, lab, reference.components, masks, reference.seen, far)
 
 
+class Measured(NamedTuple):
+    """How far off a part is, over the limits: 1 is as far as may be.
+
+    Attributes:
+        pixels: (H, W) float32.
+        cells: (H, W) float32, what their cell looks like.
+        looks: (N,) float32, what the components look like as a whole, the worst of all ways to tell.
+        unlike: (N,) float32, likewise by features and detector alone; see `Likeness`.
+        features: (h, w) float32, what cells look like to the network alone; 0 without it.
+
+    """
+
+    pixels: np.ndarray
+    cells: np.ndarray
+    looks: np.ndarray
+    unlike: np.ndarray
+    features: np.ndarray
+
+    @property
+    def heat(self) -> np.ndarray:
+        """(H, W) float32, the worse of pixels and cells; a new array."""
+        return np.asarray(np.maximum(self.pixels, self.cells))
+
+
 class _Told(NamedTuple):
     """What happened at a place (H, W) bool of the reference; `empty`: the pixels say that nothing is there now."""
 
@@ -86,34 +110,19 @@ class _Told(NamedTuple):
     empty: bool = False
 
 
-def find(
-    view: View,
-    known: Known,
-    pixels: np.ndarray,
-    cells: np.ndarray,
-    looks: np.ndarray,
-    unlike: np.ndarray,
-    features: np.ndarray,
-    *,
-    margin: float,
-    least_area: int,
-) -> list[Finding]:
+def find(view: View, known: Known, measured: Measured, *, margin: float, least_area: int) -> list[Finding]:
     """Findings of a view, the worst first.
 
     Args:
         view: The part.
         known: The good ones.
-        pixels: (H, W) float32, how far each pixel is off over its limit.
-        cells: (H, W) float32, likewise for what its cell looks like.
-        looks: (N,) float32, likewise for what each component looks like as a whole, the worst of all ways to tell.
-        unlike: (N,) float32, likewise by features and detector alone; see `Likeness`.
-        features: (h, w) float32, likewise of cells by features alone.
+        measured: How far off it is.
         margin: The limit in what good pictures show.
         least_area: Pixels that a spot must have.
 
     """
-    heat = np.maximum(pixels, cells)
-    spots = _spots(pixels, cells, least_area)
+    pixels, looks, unlike, heat = measured.pixels, measured.looks, measured.unlike, measured.heat
+    spots = _spots(pixels, measured.cells, least_area)
     if not spots and (looks < _NEARLY).all():
         return []
     size = (heat.shape[0], heat.shape[1])
@@ -121,10 +130,6 @@ def find(
     usable = view.covered & (heat < 1)
     detector = view.detector
     masks = known.masks
-
-    def measured(place: np.ndarray) -> float:
-        return float(heat[place].max()) * margin
-
     found: list[_Told] = []
     bad, sharp = heat >= 1, pixels >= 1
     explained = np.zeros(size, bool)
@@ -135,7 +140,7 @@ def find(
             continue
         if votes.new > votes.gone + _CLEAR:
             text = "Something is there that should not be"
-            found.append(_Told(Kind.EXTRA, 0, place, measured(place), margin, TIMES, text))
+            found.append(_Told(Kind.EXTRA, 0, place, float(heat[place].max()) * margin, margin, TIMES, text))
             explained |= place
     counts = [np.count_nonzero(bad & mask) for mask in masks]
     shares = [count / each.area for count, each in zip(counts, known.components, strict=True)]
@@ -172,7 +177,7 @@ def find(
     for spot in spots[:_MOST]:
         if np.count_nonzero(spot & explained) >= _OWN * np.count_nonzero(spot):
             continue
-        found.append(_tell(spot, now, ideal, usable, known, masks, detector, features, measured(spot), margin))
+        found.append(_tell(spot, view, known, measured.features, usable, float(heat[spot].max()) * margin, margin))
     for i in np.flatnonzero(looks > 1).tolist():  # as a whole, though no spot of it is off enough
         if not any(each.number == i + 1 or (masks[i] & each.place).any() for each in found):
             value, text = float(looks[i]) * margin, f"Component {i + 1} is changed"
@@ -187,23 +192,15 @@ def find(
 
 
 def _tell(
-    spot: np.ndarray,
-    pixels: np.ndarray,
-    ideal: np.ndarray,
-    usable: np.ndarray,
-    known: Known,
-    masks: Sequence[np.ndarray],
-    detector: Detector,
-    features: np.ndarray,
-    measured: float,
-    margin: float,
+    spot: np.ndarray, view: View, known: Known, features: np.ndarray, usable: np.ndarray, value: float, margin: float
 ) -> _Told:
     """What a spot is that is no whole component."""
+    masks, detector = known.masks, view.detector
     area = np.count_nonzero(spot)
     owners = [i for i, mask in enumerate(masks) if np.count_nonzero(mask & spot) >= _OWN * area]
     owner = owners[-1] if owners else -1  # the smallest: components are sorted
     holder = masks[owner] if owners else None
-    votes = compare_surroundings(pixels, ideal, spot, usable, holder)
+    votes = compare_surroundings(view.pixels, known.lab, spot, usable, holder)
     expected = float(known.seen[votes.differs].mean())
     lacks = (holder is not None and detector.lacks(votes.differs, holder)) or (
         expected >= 0.5 and detector.share(votes.differs) < 0.5 * expected
@@ -211,13 +208,13 @@ def _tell(
     if votes.missing and lacks:
         name = f"a piece of component {owner + 1}" if owners else "a piece"
         text = f"{name.capitalize()} is missing"
-        return _Told(Kind.MISSING, owner + 1, spot, measured, margin, TIMES, text, empty=True)
+        return _Told(Kind.MISSING, owner + 1, spot, value, margin, TIMES, text, empty=True)
     if votes.extra and (detector.finds(spot, masks) or _is_foreign(spot, features)):
-        return _Told(Kind.EXTRA, 0, spot, measured, margin, TIMES, "Something is there that should not be")
+        return _Told(Kind.EXTRA, 0, spot, value, margin, TIMES, "Something is there that should not be")
     if owners and area >= _WHOLE * known.components[owner].area:
-        return _Told(Kind.CHANGED, owner + 1, spot, measured, margin, TIMES, f"Component {owner + 1} is changed")
+        return _Told(Kind.CHANGED, owner + 1, spot, value, margin, TIMES, f"Component {owner + 1} is changed")
     name = f" on component {owner + 1}" if owners else ""
-    return _Told(Kind.DEFECT, owner + 1, spot, measured, margin, TIMES, f"There is a defect{name}")
+    return _Told(Kind.DEFECT, owner + 1, spot, value, margin, TIMES, f"There is a defect{name}")
 
 
 def _is_foreign(spot: np.ndarray, features: np.ndarray) -> bool:
