@@ -9,6 +9,7 @@ ruff format --check .
 ruff check .
 mypy &  # beside the first tests
 types=$!
-# One file more than there are cores: a third of the time is waiting for processes. `tests/conftest.py` says which come first.
-python -m pytest -n 3 --dist loadfile --no-loadscope-reorder "$@"
+export OMP_NUM_THREADS=1  # two files at once are enough for two cores: threads of both would wait for each other
+# `tests/conftest.py` says which files come first.
+python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
 wait "$types"
