@@ -6,14 +6,6 @@ from pathlib import Path
 
 import pytest
 
-# They take a minute or more each. Whoever got one of them last would be waited for.
-SLOW = ("train/test_pseudo_label.py", "nodes/test_retrain.py", "learning/test_training.py", "chain/test_commands.py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slowest files come first."""
-    items.sort(key=lambda item: not item.path.as_posix().endswith(SLOW))
-
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
