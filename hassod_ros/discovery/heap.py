@@ -24,7 +24,7 @@ from hassod_ros.discovery.hassod import HassodConfig
 from hassod_ros.discovery.heap_head.config import HeadConfig
 from hassod_ros.discovery.lightcluster import cluster, nearest, vectors_of
 from hassod_ros.discovery.patch_learner import PatchLearner, finite_features
-from hassod_ros.discovery.regions import Regions, above_otsu, on_the_border, unit, unlike_border, without_bridges
+from hassod_ros.discovery.regions import Regions, foreground_of, on_the_border, unit, unlike_border
 from hassod_ros.discovery.states import State, describe
 from hassod_ros.errors import InputError
 
@@ -139,7 +139,7 @@ class Heap(PatchLearner):
         grid = (features.shape[1], features.shape[2])
         assignment, groups, _, odds, _ = head(vectors_of(features), on_the_border(grid).ravel())
         labels = assignment.argmax(axis=1).astype(np.int32).reshape(grid)
-        chosen = without_bridges(above_otsu(odds).reshape(grid)).astype(np.float32)
+        chosen = foreground_of(odds, grid).astype(np.float32)
         clusters = nearest(groups, centres)[0].astype(np.int32)
         return Regions(chosen, labels, labels, groups, clusters)
 

@@ -35,11 +35,11 @@ from hassod_ros.discovery.regions import (
     Regions,
     above_otsu,
     components,
+    foreground_of,
     means_of,
     on_the_border,
     unit,
     unlike_border,
-    without_bridges,
 )
 from hassod_ros.discovery.states import State, describe
 from hassod_ros.errors import InputError
@@ -146,7 +146,7 @@ class LightCluster(PatchLearner):
         grid = features.shape[1:]
         vectors = vectors_of(features)
         scores, parts = _foreground(vectors, grid, codebooks, self.config)
-        chosen = without_bridges(above_otsu(scores).reshape(grid))
+        chosen = foreground_of(scores, grid)
         labels = components(chosen, self.config.min_region)
         embeddings = means_of(vectors, labels.ravel(), int(labels.max()) + 1)
         clusters = nearest(embeddings, codebooks.class_centres)[0].astype(np.int32)

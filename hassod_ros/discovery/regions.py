@@ -84,6 +84,11 @@ def above_otsu(values: np.ndarray) -> np.ndarray:
     return np.asarray(steps > threshold)
 
 
+def foreground_of(scores: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """(h, w) bool: patches of a grid (h, w) whose scores (n,) lie above Otsu's threshold, without bridges."""
+    return without_bridges(above_otsu(scores).reshape(grid))
+
+
 def without_bridges(foreground: np.ndarray) -> np.ndarray:
     """Foreground (h, w) bool without what is thinner than three patches (morphological opening).
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from hassod_ros.discovery.features.onnx import METADATA_KEY, OnnxFeatures
-from hassod_ros.discovery.regions import Regions, above_otsu, to_instances, upsampled, without_bridges
+from hassod_ros.discovery.regions import Regions, foreground_of, to_instances, upsampled
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 from hassod_ros.runtime.model_info import read_metadata
@@ -77,7 +77,7 @@ class HeapSegmenter:
     def _instances(
         self, image: np.ndarray, odds: np.ndarray, labels: np.ndarray, groups: np.ndarray, clusters: np.ndarray
     ) -> Instances:
-        chosen = without_bridges(above_otsu(odds.ravel()).reshape(odds.shape)).astype(np.float32)
+        chosen = foreground_of(odds.ravel(), odds.shape).astype(np.float32)
         regions = Regions(chosen, labels, labels, groups, clusters)
         least = max(self._heap["min_area"], self._heap["min_share"] * image.shape[0] * image.shape[1])
         return to_instances(image, regions, upsampled(chosen, image.shape[:2]), least, self._heap["cover"])
