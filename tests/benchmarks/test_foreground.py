@@ -1,6 +1,5 @@
 """`benchmarks/foreground.py` on discs before a wall: learned, scored, stopped and gone on."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,16 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "foreground.py"
-SMALL = ["size=96", "crf=null", "head.iterations=4", "head.every=4", "dataset_clusters=8", "categories=2", "classes=2"]
+from tests.benchmarks.toy_discs import SMALL, disc, load_script
 
 
 @pytest.fixture(scope="module")
 def module():
-    spec = importlib.util.spec_from_file_location("foreground", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("foreground")
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +21,7 @@ def folder(tmp_path_factory) -> Path:
     for kind in ("images", "masks", "labels"):
         (root / kind).mkdir()
     for seed in range(4):
-        y, x = np.mgrid[:96, :128]
-        mask = (y - 48) ** 2 + (x - 44 - 10 * seed) ** 2 < 26**2
-        image = np.where(mask[..., None], (220, 60 + 20 * seed, 0), (90, 110, 140)).astype(np.uint8)
+        image, mask = disc(seed)
         for kind, picture in (("images", image), ("masks", mask * np.uint8(255)), ("labels", mask.astype(np.uint8))):
             Image.fromarray(picture).save(root / kind / f"{seed}.png")
     return root

@@ -1,35 +1,25 @@
 """`benchmarks/learners.py` on discs before a wall."""
 
 import argparse
-import importlib.util
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from hassod_ros.discovery.states import load_state
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "learners.py"
-SMALL = ["size=96", "crf=null", "head.iterations=4", "head.every=4", "dataset_clusters=8", "categories=2", "classes=2"]
+from tests.benchmarks.toy_discs import SMALL, disc, load_script
 
 
 @pytest.fixture(scope="module")
 def module():
-    spec = importlib.util.spec_from_file_location("learners", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("learners")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("images")
     for seed in range(4):
-        y, x = np.mgrid[:96, :128]
-        mask = (y - 48) ** 2 + (x - 44 - 10 * seed) ** 2 < 26**2
-        image = np.where(mask[..., None], (220, 60 + 20 * seed, 0), (90, 110, 140)).astype(np.uint8)
-        Image.fromarray(image).save(root / f"{seed}.png")
+        Image.fromarray(disc(seed)[0]).save(root / f"{seed}.png")
     return root
 
 

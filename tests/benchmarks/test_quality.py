@@ -1,13 +1,11 @@
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "quality.py"
+from tests.benchmarks.toy_discs import load_script
 
 
 @pytest.fixture
@@ -31,9 +29,7 @@ def data(tmp_path):
 
 @pytest.fixture(scope="module")
 def main():
-    spec = importlib.util.spec_from_file_location("quality", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("quality")
     return lambda *arguments: module.main([str(argument) for argument in arguments])
 
 
