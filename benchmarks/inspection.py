@@ -8,9 +8,7 @@ second run, with other limits for example, takes minutes.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy, as in the node's process
+import hassod_ros.nodes  # noqa: F401  # isort: skip  # sets NumPy's threads, before NumPy comes
 
 import argparse
 import hashlib

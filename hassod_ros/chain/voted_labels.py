@@ -67,7 +67,8 @@ def label(
     """
     root, names = name_images(images)
     found = _by_name(discovered, new) if discovered else {}
-    segmenter = open_labeller(model)
+    segmenter = Segmenter(model)
+    segmenter.options = replace(segmenter.options, score_thresholds=(_SEEN,) * 3)  # unsure ones may be sure together
     provenance = {
         "method": "discovery" if alone else "vote",
         "model_sha256": sha256(model),
@@ -91,13 +92,6 @@ def label(
     segmenter.close()
     info = {"description": "labels of a model and discovery by hassod_ros", **provenance, "revision": shards.revision}
     return shards.merge(info)
-
-
-def open_labeller(model: Path) -> Segmenter:
-    """The running model, told to find unsure things too: they may be sure together."""
-    segmenter = Segmenter(model)
-    segmenter.options = replace(segmenter.options, score_thresholds=(_SEEN,) * 3)
-    return segmenter
 
 
 def label_one(image: np.ndarray, segment: Callable[[np.ndarray], Instances], discovered: Instances | None) -> Instances:
@@ -143,7 +137,7 @@ def look(image: np.ndarray, segment: Callable[[np.ndarray], Instances]) -> list[
             low, high = found.regions[:, :2] + (x0, y0), found.regions[:, 2:] + (x0, y0)
             cut = ((low < (x0 + _CUT, y0 + _CUT)) & (low > _CUT)).any(axis=1)
             cut |= ((high > (x1 - _CUT, y1 - _CUT)) & (high < (width - _CUT, height - _CUT))).any(axis=1)
-            found = found.select(np.flatnonzero(~cut & ~found.scene))
+            found = found.select(~cut & ~found.scene)
             boxes = found.regions + np.array([x0, y0, x0, y0])
             placed = Instances(image_size=(height, width), boxes=boxes, masks=found.masks, scores=found.scores)
             views.append(View((x0, y0, x1, y1), placed))

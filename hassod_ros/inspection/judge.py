@@ -336,14 +336,15 @@ def _same_thing(
     """Offset of a new thing of the outline and colour of component `k`: what has no pattern does not correlate."""
     mask, area = known.masks[k], known.components[k].area
     x0, y0, x1, y1 = known.components[k].box
+    colour = np.median(known.lab[mask], axis=0)
     for place in [found[j].place for j in others if found[j].kind == Kind.EXTRA]:
         left, top, right, bottom = box_of(place)
         offset = (left + right - x0 - x1) / 2, (top + bottom - y0 - y1) / 2
         both = np.count_nonzero(shift_mask(mask, offset) & place)
         if both < _OUTLINE * (area + np.count_nonzero(place) - both) or math.hypot(*offset) <= known.allowed[k]:
             continue
-        now = np.median(cv2.cvtColor(view.pixels, cv2.COLOR_RGB2LAB)[place], axis=0)
-        if np.linalg.norm(now - np.median(known.lab[mask], axis=0)) < VISIBLE:
+        now = np.median(cv2.cvtColor(view.pixels[place][None], cv2.COLOR_RGB2LAB)[0], axis=0)
+        if np.linalg.norm(now - colour) < VISIBLE:
             return offset
     return None
 
