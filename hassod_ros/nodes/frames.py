@@ -66,7 +66,9 @@ class FrameLoop:
         self._level_names = level_names
         self._cameras = {camera.name: camera for camera in cameras}
         self._tell_levels(node.options())
-        self._drawing: Worker[Result] = Worker("draw", self._draw, partial(self._complain, "drawing failed"))
+        self._drawing: Worker[Result] = Worker(
+            "draw", self._draw, partial(self._complain, "drawing failed"), yields=True
+        )
         self._segmenting: Worker[Frame] = Worker(
             "segment", self._process, partial(self._complain, "working on images failed"), self._batch
         )

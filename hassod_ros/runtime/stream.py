@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,6 +18,7 @@ _CLOCK_FRAMES = 100  # ages that are looked back on
 _CLOCK_LIMIT = 1.0  # s; the freshest of those frames being older than this means that the camera's clock is off
 _STANDING = 3  # frames without a new stamp after which a camera does not stamp
 _MOVING = 10  # frames with a new stamp each after which it does again
+_NICE = 10  # of a thread that yields: where cores are short, others get nine times as much
 
 Item = TypeVar("Item")
 
@@ -75,6 +78,7 @@ class Worker(Generic[Item]):
         handle: Gets up to `batch` cameras' items at a time.
         failed: Gets what `handle` raises; the thread goes on.
         batch: Asked before each time.
+        yields: Other threads go first where there are not enough cores.
 
     """
 
@@ -84,8 +88,10 @@ class Worker(Generic[Item]):
         handle: Callable[[list[tuple[str, Item]]], None],
         failed: Callable[[Exception], None],
         batch: Callable[[], int] = lambda: 1,
+        *,
+        yields: bool = False,
     ) -> None:
-        self._handle, self._failed, self._batch = handle, failed, batch
+        self._handle, self._failed, self._batch, self._yields = handle, failed, batch, yields
         self._mailbox: Mailbox[Item] = Mailbox()
         self.put = self._mailbox.put
         self.overdue = self._mailbox.overdue
@@ -112,6 +118,9 @@ class Worker(Generic[Item]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        if self._yields:
+            with suppress(OSError):  # Linux alone counts priorities by thread
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while items := self._mailbox.take(self._batch()):
             try:
                 self._handle(items)

@@ -1,3 +1,5 @@
+import os
+import sys
 import threading
 import time
 
@@ -101,6 +103,22 @@ def test_a_worker_that_hangs_is_left_behind():
     go_on.set()
     until(lambda: not worker.alive)
     assert worker.close(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone counts priorities by thread")
+def test_a_worker_that_yields_is_less_urgent_than_the_rest_of_its_process():
+    nice, failures, own = {}, [], os.getpriority(os.PRIO_PROCESS, 0)
+
+    def handle(items):
+        nice[items[0][1]] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    workers = [Worker(name, handle, failures.append, yields=name == "lazy") for name in ("urgent", "lazy")]
+    for name, worker in zip(("urgent", "lazy"), workers, strict=True):
+        worker.put("front", name)
+    until(lambda: len(nice) + len(failures) == 2)
+    assert nice["urgent"] == own < nice["lazy"]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+    assert all(worker.close() for worker in workers)
 
 
 def test_ages_where_the_clocks_agree():
