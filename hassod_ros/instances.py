@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hassod_ros.masks import mask_areas, paint
+from hassod_ros.masks import largest_values, mask_areas, paint
 
 _LABEL_MAX = np.iinfo(np.uint16).max
 
@@ -93,10 +93,11 @@ class Instances:
         height, width = self.image_size
         if height < 1 or width < 1:
             raise ValueError(f"image_size must be positive, got {self.image_size}")
-        shapes = {"boxes": (n, 4)} | dict.fromkeys(("scores", "levels", "parents", "ids", "scene"), (n,))
+        shapes = {"boxes": (n, 4)} | dict.fromkeys(("scores", "levels", "parents", "scene"), (n,))
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} must have shape {shape} for {n} masks, got {getattr(self, name).shape}")
+        self._check_ids()
         if n == 0:
             return
         x0, y0, x1, y1 = self.boxes.T
@@ -116,6 +117,11 @@ class Instances:
             ancestor = np.where(ancestor >= 0, links[ancestor], -1)
         _require(ancestor < 0, "line of parents that ends")
         _require(orphan | ~self.scene[self.parents], "parent that is no scene")
+
+    def _check_ids(self) -> None:
+        n = len(self.masks)
+        if self.ids.shape != (n,):
+            raise ValueError(f"ids must have shape {(n,)} for {n} masks, got {self.ids.shape}")
         tracked = self.ids[self.ids > 0]
         if len(np.unique(tracked)) != len(tracked):
             raise ValueError("two instances share one id; ids must be unique or 0")
@@ -127,8 +133,9 @@ class Instances:
                 raise ValueError(
                     f"mask {i} must be uint8 of its region's shape ({height}, {width}), got {mask.dtype} {mask.shape}"
                 )
-            if mask.max() != 1:
-                raise ValueError(f"mask {i} must hold 0 and 1 and not be empty, its largest value is {mask.max()}")
+        for i, largest in enumerate(largest_values(self.masks)):
+            if largest != 1:
+                raise ValueError(f"mask {i} must hold 0 and 1 and not be empty, its largest value is {largest}")
 
     @classmethod
     def empty(cls, image_size: tuple[int, int]) -> Instances:
@@ -191,7 +198,10 @@ class Instances:
             ValueError: They are not.
 
         """
-        return self._sharing(**self.__dict__ | {"ids": _as_integers("ids", ids, np.uint32)})
+        other = object.__new__(Instances)
+        other.__dict__.update(self.__dict__, ids=_as_integers("ids", ids, np.uint32))
+        other._check_ids()
+        return other
 
     def _sharing(self, **fields: Any) -> Instances:
         """Instances of this picture whose masks were checked already; `fields` are all but the size of the picture."""

@@ -62,7 +62,8 @@ def _paste(probabilities: np.ndarray, boxes: np.ndarray, threshold: float) -> tu
     above = (lines > threshold).ravel()
     # In each line one in and one out, again and again; each begins and ends with a zero.
     crossings = np.flatnonzero(above[1:] != above[:-1])
-    line, cell = np.divmod(crossings, side + 2)
+    line = crossings // (side + 2)  # half the time of np.divmod
+    cell = crossings - line * (side + 2)
     owner = owner[line]
     before, after = (lines.ravel().take(crossings + step).astype(np.float64) for step in (0, 1))
     place = cell - 0.5 + (threshold - before) / (after - before)  # in cells
@@ -157,6 +158,11 @@ def paint(target: np.ndarray, region: Sequence[int] | np.ndarray, mask: np.ndarr
     x0, y0, x1, y1 = region
     part = target[y0:y1, x0:x1]
     cv2.copyTo(np.full_like(part, value), mask, part)  # several times faster than np.copyto with a mask
+
+
+def largest_values(masks: Sequence[np.ndarray]) -> list[int]:
+    """Of N uint8 arrays (h, w), each."""
+    return [int(cv2.norm(mask, cv2.NORM_INF)) for mask in masks]  # a third of the time of NumPy's max
 
 
 def mask_areas(masks: Sequence[np.ndarray]) -> np.ndarray:

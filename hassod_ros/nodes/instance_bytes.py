@@ -7,6 +7,7 @@ instances.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 
 import numpy as np
 from std_msgs.msg import Header
@@ -33,25 +34,44 @@ def instance_bytes(
     parts: list[bytes | memoryview] = [FRONT, start]
     if mask_encoding == "crop":
         heads = _heads(instances, mask_encoding, _mask_head(header_bytes(header), "mono8"))
-        for head, mask in zip(heads, instances.masks, strict=True):
-            parts += [head, (mask * np.uint8(255)).data.cast("B"), bytes(-mask.size % 4) + 3 * _NONE]
+        return _with_crops(FRONT + start, heads, instances.masks)
+    heads = _heads(instances, mask_encoding, _mask_head(header_bytes(Header()), ""))
+    if mask_encoding == "rle":
+        for head, runs in zip(heads, run_lengths(instances.masks), strict=True):
+            parts += [head, number_bytes(len(runs)), runs.data.cast("B"), 2 * _NONE]
     else:
-        heads = _heads(instances, mask_encoding, _mask_head(header_bytes(Header()), ""))
-        if mask_encoding == "rle":
-            for head, runs in zip(heads, run_lengths(instances.masks), strict=True):
-                parts += [head, number_bytes(len(runs)), runs.data.cast("B"), 2 * _NONE]
-        else:
-            for head, mask, corner in zip(heads, instances.masks, instances.regions[:, :2], strict=True):
-                points, ends = outline_fields(mask, corner)
-                parts += [
-                    head,
-                    _NONE,
-                    number_bytes(points.size),
-                    points.tobytes(),
-                    number_bytes(ends.size),
-                    ends.tobytes(),
-                ]
+        for head, mask, corner in zip(heads, instances.masks, instances.regions[:, :2], strict=True):
+            points, ends = outline_fields(mask, corner)
+            parts += [
+                head,
+                _NONE,
+                number_bytes(points.size),
+                points.tobytes(),
+                number_bytes(ends.size),
+                ends.tobytes(),
+            ]
     return b"".join(parts)
+
+
+def _with_crops(start: bytes, heads: Sequence[memoryview], masks: Sequence[np.ndarray]) -> bytes:
+    """The message that begins with `start`, in which a mask follows each head: 255 where it is 1.
+
+    Every pixel is written once, at its place.
+    """
+    total = len(start) + sum(
+        len(head) + mask.size + -mask.size % 4 + 3 * len(_NONE) for head, mask in zip(heads, masks, strict=True)
+    )
+    message = BytesIO(bytes(total))
+    with message.getbuffer() as written:
+        written[: len(start)] = start
+        place, pixels = len(start), np.frombuffer(written, np.uint8)
+        for head, mask in zip(heads, masks, strict=True):
+            written[place : place + len(head)] = head
+            place += len(head)
+            np.multiply(mask, np.uint8(255), out=pixels[place : place + mask.size].reshape(mask.shape))
+            place += mask.size + -mask.size % 4 + 3 * len(_NONE)
+        del pixels
+    return message.getvalue()
 
 
 def _heads(instances: Instances, mask_encoding: str, mask_head: np.ndarray) -> Sequence[memoryview]:

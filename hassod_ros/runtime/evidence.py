@@ -204,7 +204,8 @@ def _along_outlines(
     outline &= ((columns >= _EDGE) & (columns < width - _EDGE))[:, None, :]
     outline &= ((rows >= _EDGE) & (rows < height - _EDGE))[:, :, None]
     places = np.flatnonzero(outline)
-    line, column = np.divmod(places, side)
+    line = places // side  # half the time of np.divmod
+    column = places - line * side
     owner = line // side
     starts = rows.astype(np.intp) * width
     pixels = starts.ravel().take(line) + columns.astype(np.intp).ravel().take(owner * side + column)

@@ -100,6 +100,8 @@ def letterbox(image: np.ndarray, out: np.ndarray, *, fill: tuple[int, int, int],
         cv2.resize(image, (columns, rows), dst=content, interpolation=cv2.INTER_AREA if skips else cv2.INTER_LINEAR)
     if color_order == "BGR":
         cv2.cvtColor(content, cv2.COLOR_BGR2RGB, dst=content)
-    out[rows:] = fill
-    out[:rows, columns:] = fill
+    # A whole line at a time: NumPy copies pixels of three bytes one by one.
+    padding = np.tile(np.array(fill, np.uint8), (out.shape[1], 1))
+    out[rows:] = padding
+    out[:rows, columns:] = padding[columns:]
     return placed

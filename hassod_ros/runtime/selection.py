@@ -55,7 +55,7 @@ class Selection:
 
     def apply(self, instances: Instances) -> Instances:
         """What the thresholds, the levels and the limit leave over, best scores first."""
-        wanted = np.isin(np.arange(len(Level)), self.levels)
+        wanted = np.array([level in self.levels for level in Level])
         least = np.array(self.thresholds(None), np.float32)
         keep = wanted[instances.levels] & (instances.scores >= least[instances.levels])
         if not self.scene:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, fields
+from statistics import median
 
 import numpy as np
 
@@ -148,7 +149,7 @@ class Tracker:
         step = time - self._latest
         if 0 < step < np.inf:
             self._intervals.append(step)
-        memory = max(self.memory, _LEAST_FRAMES * float(np.median(self._intervals)) if self._intervals else 0.0)
+        memory = max(self.memory, _LEAST_FRAMES * median(self._intervals) if self._intervals else 0.0)
         if step < -memory:
             self._tracks = self._tracks.select(np.zeros(len(self._tracks), bool))
             self._intervals.clear()
