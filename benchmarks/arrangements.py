@@ -32,12 +32,13 @@ from hassod_ros.detection.checkpoints import open_detector
 from hassod_ros.detection.input_size import input_size
 from hassod_ros.discovery.features import load_features, suited_options
 from hassod_ros.discovery.features.base import HANDCRAFTED
-from hassod_ros.discovery.method import make_method
+from hassod_ros.discovery.method import instances_of, make_method
 from hassod_ros.discovery.pseudo_label import warm_up
-from hassod_ros.evaluation.annotations import AnnotatedSet, Picture, load_annotations, parse_predictions
+from hassod_ros.evaluation.annotations import AnnotatedSet, Picture, parse_predictions
 from hassod_ros.evaluation.evaluate import evaluate
 from hassod_ros.evaluation.matching import containment
 from hassod_ros.evaluation.report import clean
+from hassod_ros.evaluation.sets import add_sets, chosen_sets
 from hassod_ros.evaluation.tables import format_table
 from hassod_ros.files import revision, write_json
 from hassod_ros.hierarchy import coverage_forest
@@ -57,8 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the status is that of `commands.run`."""
     parser = script_parser("arrangements", __doc__)
     parser.add_argument("--checkpoint", action="append", default=[], metavar="NAME=PTH", help="may be given again")
-    parser.add_argument("--data", action="append", required=True, metavar="JSON[:IMAGES]", help="may be given again")
-    parser.add_argument("--every", type=int, default=10, help="use every so manieth image")
+    add_sets(parser, every=10)
     parser.add_argument("--short-side", type=int, default=160, help="shorter side of the network's input, px")
     parser.add_argument("--max-side", type=int, default=256, help="most pixels of the longer side")
     parser.add_argument("--labels", action="store_true", help="also SOHES' labels, handcrafted features")
@@ -76,12 +76,10 @@ def work(options: argparse.Namespace) -> None:
     ]
     finders += [_of_labels()] if options.labels else []
     figures: dict[str, Any] = {"code": revision(), "sets": {}}
-    for text in options.data:
-        truth, _, folder = text.partition(":")
-        annotated = load_annotations(truth)
-        pictures = [coarse_and_fine(picture) for picture in annotated.pictures[:: options.every]]
-        rows = measure(finders, AnnotatedSet(pictures, annotated.has_masks), Path(folder or Path(truth).parent))
-        print(f"\n{truth}: {len(pictures)} images, masks, per cent")
+    for text, annotated, folder in chosen_sets(options):
+        pictures = [coarse_and_fine(picture) for picture in annotated.pictures]
+        rows = measure(finders, replace(annotated, pictures=pictures), folder)
+        print(f"\n{text}: {len(pictures)} images, masks, per cent")
         print(format_table(rows, COLUMNS), flush=True)
         figures["sets"][text] = {"images": len(pictures), "rows": rows}
         if options.out:
@@ -153,12 +151,7 @@ def _of_labels() -> Finder:
     features = load_features(HANDCRAFTED)
     method = make_method("sohes", suited_options(HANDCRAFTED))
     warm_up(method)
-
-    def find(image: np.ndarray) -> dict[str, Instances]:
-        (partition,) = method.partition([method.prepare(image, features.patch_size)], features, None)
-        return {LABELS: method.masks(image, partition)}
-
-    return find
+    return lambda image: {LABELS: instances_of(image, method, features)}
 
 
 if __name__ == "__main__":

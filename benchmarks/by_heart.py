@@ -36,7 +36,7 @@ from hassod_ros.detection.checkpoints import open_detector  # noqa: E402
 from hassod_ros.detection.mask2former.config import Mask2FormerConfig  # noqa: E402
 from hassod_ros.discovery.features import load_features, suited_options  # noqa: E402
 from hassod_ros.discovery.features.base import HANDCRAFTED  # noqa: E402
-from hassod_ros.discovery.method import make_method  # noqa: E402
+from hassod_ros.discovery.method import instances_of, make_method  # noqa: E402
 from hassod_ros.discovery.pseudo_label import warm_up  # noqa: E402
 from hassod_ros.drawing import draw  # noqa: E402
 from hassod_ros.errors import InputError  # noqa: E402
@@ -111,8 +111,7 @@ def label(paths: list[Path], labels: Path) -> None:
     (labels.parent / "images").mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(paths, start=1):
         image = read_image(path)
-        (partition,) = method.partition([method.prepare(image, features.patch_size)], features, None)
-        found = method.masks(image, partition)
+        found = instances_of(image, method, features)
         name = f"{number:03}.png"
         Image.fromarray(image).save(labels.parent / "images" / name)
         content["images"].append(

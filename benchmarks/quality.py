@@ -16,7 +16,6 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from hassod_ros.deploy.gate import evenly
 from hassod_ros.discovery.features import load_features
 from hassod_ros.discovery.features.base import HANDCRAFTED, Features
 from hassod_ros.discovery.hassod import HassodConfig, discover
-from hassod_ros.discovery.method import change, make_method, open_learner, parse_option
+from hassod_ros.discovery.method import change, instances_of, make_method, open_learner, parse_option
 from hassod_ros.discovery.scene import SceneConfig, WithoutScene
 from hassod_ros.discovery.states import describe
 from hassod_ros.errors import InputError
@@ -36,9 +35,9 @@ from hassod_ros.evaluation.evaluate import evaluate
 from hassod_ros.evaluation.maskcut import maskcut
 from hassod_ros.evaluation.predict import Finder, open_checkpoint, open_exported, predict
 from hassod_ros.evaluation.report import clean
+from hassod_ros.evaluation.sets import find_set
 from hassod_ros.evaluation.tables import COMPOSITION, composition, format_table
 from hassod_ros.files import revision, write_json
-from hassod_ros.instances import Instances
 from hassod_ros.runtime.segmenter import open_segmenter
 
 COLUMNS = (
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Score every method on every set; print a table a set and write all figures."""
-    sets = [_find_set(text) for text in options.data]
+    sets = [find_set(text) for text in options.data]
     if options.predictions and len(sets) > 1:
         raise InputError("files of predictions belong to one set; give one --data with --predictions")
     finders = {row: find for name in options.methods for row, find in _method(name, options).items()}
@@ -153,12 +152,7 @@ def _without_scene(learner: str, path: str, features: Features, options: argpars
     state.require(describe(features))
     scene = change(SceneConfig(), dict(map(parse_option, options.scene_set)))
     method = WithoutScene(make_method("hassod", dict(map(parse_option, options.set))), knows, scene)
-
-    def find(image: np.ndarray) -> Instances:
-        (partition,) = method.partition([method.prepare(image, features.patch_size)], features, state)
-        return method.masks(image, partition)
-
-    return find
+    return functools.partial(instances_of, method=method, features=features, state=state)
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -166,20 +160,6 @@ def _named(text: str) -> tuple[str, str]:
     if not found or not name or not path:
         raise InputError(f"{text} has no name; write NAME=FILE")
     return name, path
-
-
-def _find_set(text: str) -> tuple[Path, Path]:
-    """Annotations and image folder of `ANNOTATIONS[:IMAGES]`; without IMAGES it is looked for near the annotations."""
-    path, _, folder = text.partition(":")
-    annotations = Path(path)
-    if folder:
-        return annotations, Path(folder)
-    first = load_annotations(annotations).pictures[0].file_name
-    near = (annotations.parent / "images", annotations.parent.parent / "images", annotations.parent)
-    for candidate in near:
-        if (candidate / first).is_file():
-            return annotations, candidate
-    raise InputError(f"the images of {annotations} are not beside it; write {annotations}:FOLDER")
 
 
 def _thin(annotated: AnnotatedSet, images: int | None) -> AnnotatedSet:

@@ -26,13 +26,14 @@ from hassod_ros.coco import to_coco
 from hassod_ros.commands import run, script_parser
 from hassod_ros.discovery.features import load_features, suited_options
 from hassod_ros.discovery.features.base import HANDCRAFTED, Features
-from hassod_ros.discovery.method import Method, make_method
+from hassod_ros.discovery.method import Method, instances_of, make_method
 from hassod_ros.discovery.pseudo_label import warm_up
 from hassod_ros.discovery.sohes import Crop, Sohes, SohesConfig, crops_around
-from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations, parse_predictions
+from hassod_ros.evaluation.annotations import AnnotatedSet, parse_predictions
 from hassod_ros.evaluation.evaluate import evaluate
 from hassod_ros.evaluation.maskcut import cut_patches
 from hassod_ros.evaluation.report import clean
+from hassod_ros.evaluation.sets import add_sets, chosen_sets
 from hassod_ros.evaluation.tables import format_table
 from hassod_ros.files import revision, write_json
 from hassod_ros.images import read_image
@@ -76,10 +77,9 @@ class DivideAndConquer(Sohes):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the status is that of `commands.run`."""
     parser = script_parser("sohes", __doc__)
-    parser.add_argument("--data", action="append", required=True, metavar="JSON[:IMAGES]", help="may be given again")
+    add_sets(parser, every=4)
     parser.add_argument("--features", default=HANDCRAFTED, help="as for pseudo_label")
     parser.add_argument("--weights", help="as for pseudo_label")
-    parser.add_argument("--every", type=int, default=4, help="use every so manieth image")
     parser.add_argument("--rows", nargs="*", help="only these rows; the first is what times are compared with")
     parser.add_argument("--out", help="JSON file for all figures")
     options = parser.parse_args(arguments)
@@ -101,15 +101,12 @@ def work(options: argparse.Namespace) -> None:
     for method in methods.values():
         warm_up(method)
     figures: dict[str, Any] = {"code": revision(), "features": options.features, "sets": {}}
-    for text in options.data:
-        truth, _, folder = text.partition(":")
-        annotated = load_annotations(truth)
-        annotated = AnnotatedSet(annotated.pictures[:: options.every], annotated.has_masks)
-        table = measure(methods, features, annotated, Path(folder or Path(truth).parent))
+    for text, annotated, folder in chosen_sets(options):
+        table = measure(methods, features, annotated, folder)
         first = next(iter(table.values()))
         for row in table.values():
             row["time"] = f"{row['s/image'] / first['s/image']:.2f}x"
-        print(f"\n{truth}: {len(annotated.pictures)} images, {options.features} features, masks, per cent; one core")
+        print(f"\n{text}: {len(annotated.pictures)} images, {options.features} features, masks, per cent; one core")
         columns = [*COLUMNS, *(pair for pair in PAIRS if pair in first)]
         print(format_table({name: row | {"s/image": f"{row['s/image']:.2f}"} for name, row in table.items()}, columns))
         figures["sets"][text] = {"images": len(annotated.pictures), "rows": table}
@@ -139,8 +136,7 @@ def measure(
         image = read_image(folder / picture.file_name)
         for name, method in methods.items():
             start = time.process_time()
-            (partition,) = method.partition([method.prepare(image, features.patch_size)], features, None)
-            found = method.masks(image, partition)
+            found = instances_of(image, method, features)
             seconds[name] += time.process_time() - start
             counts[name] += len(found)
             depths[name] = max(depths[name], _depth(found.parents))

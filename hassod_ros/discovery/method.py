@@ -75,6 +75,23 @@ class Learner(Method, Protocol):
         ...
 
 
+def instances_of(image: np.ndarray, method: Method, features: Features, state: Any = None) -> Instances:
+    """All steps of a method on one image.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        method: What finds them.
+        features: What it sees.
+        state: What it has learned; None where it learns nothing.
+
+    Raises:
+        InputError: The image is not (H, W, 3) uint8, or the state does not suit.
+
+    """
+    (partition,) = method.partition([method.prepare(image, features.patch_size)], features, state)
+    return method.masks(image, partition)
+
+
 @dataclass(frozen=True)
 class _Entry:
     config: Any  # the paper's settings

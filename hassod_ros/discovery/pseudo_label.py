@@ -34,7 +34,7 @@ from hassod_ros.discovery.cluster import probe as probe_cluster
 from hassod_ros.discovery.cluster import start_ray
 from hassod_ros.discovery.features import DEFAULT, load_features, suited_options
 from hassod_ros.discovery.features.base import HANDCRAFTED, HUB, Features
-from hassod_ros.discovery.method import LEARNERS, Learner, Method, change, make_method, open_learner
+from hassod_ros.discovery.method import LEARNERS, Learner, Method, change, instances_of, make_method, open_learner
 from hassod_ros.discovery.scene import SceneConfig, WithoutScene
 from hassod_ros.discovery.shards import Shards, Summary, check_target, shards_of
 from hassod_ros.discovery.states import State, load_state, save_state
@@ -452,9 +452,7 @@ def warm_up(method: Method) -> None:
     """Compile and load whatever a method compiles: the first image is then as fast as the others."""
     picture = np.full((64, 64, 3), 40, np.uint8)
     picture[10:50, 10:30], picture[20:60, 40:60] = (200, 40, 40), (40, 40, 200)
-    features = load_features(HANDCRAFTED)
-    (partition,) = method.partition([method.prepare(picture, features.patch_size)], features, None)
-    method.masks(picture, partition)
+    instances_of(picture, method, load_features(HANDCRAFTED))
 
 
 def _by_shard(
