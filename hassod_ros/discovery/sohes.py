@@ -1,10 +1,12 @@
-"""SOHES' self-exploration: regions of many grains, a closer look at small ones, a forest of any depth.
+"""SOHES' self-exploration: regions of many grains, closer looks, a forest of any depth.
 
 Cao et al., "SOHES: Self-supervised Open-world Hierarchical Entity Segmentation", ICLR 2024, phase 1. Public are the
 steps, not all constants: patches merge globally at a set of thresholds, small regions are enlarged and clustered again,
 masks are refined, coverage arranges them. Where a value below is "ours", the paper's is not public; the thresholds, the
 least size of a region, the crops' size and the containment are those of UnSAM (Wang et al., NeurIPS 2024), whose
-authors had reproduced SOHES.
+authors had reproduced SOHES. That overlapping tiles of the image are clustered, instead of crops around its small
+regions, is ours: few small things are a region of the whole image, and what is none cannot be enlarged. With `tiles`
+empty and `small` 0.01 it is SOHES' own step.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 
 from hassod_ros.discovery.clustering import check_thresholds, merge_regions
 from hassod_ros.discovery.crf import interpolate, refine_label_maps
-from hassod_ros.discovery.crf.config import PAPER, CRFConfig
+from hassod_ros.discovery.crf.config import CRFConfig
 from hassod_ros.discovery.crf.config import Method as CRFMethod
 from hassod_ros.discovery.features.base import Features, check_image
 from hassod_ros.discovery.filters import FilterConfig, Masks, select_masks
@@ -29,7 +31,11 @@ from hassod_ros.instances import Instances
 
 GRID = 32  # patches along a crop's side
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
-_CRF_SIDES = (48, 128)  # px of a crop's longer side at which its masks are refined, as near to its own as may be (ours)
+_OVERLAP = 1.25  # side of a tile, in shares that would not overlap (ours)
+_CRF = CRFConfig(stop_at=0.003)  # HASSOD's, until a step changes fewer pixels than that (ours)
+# Px of the longer side at which masks are refined, as near to the view's own as may be (ours).
+_CRF_TILE = (48, 256)
+_CRF_CROP = (48, 128)
 Pooling = Literal["sum", "mean"]
 
 
@@ -48,11 +54,12 @@ class SohesConfig:
     pooling: Pooling = "sum"  # of the patches' features as they are (the paper), or of unit vectors: all count alike
     position: float = 0.0  # weight of the patches' places beside their looks; S2-UniSeg: 0.4
     min_patches: int = 4  # smaller regions are dropped
-    small: float = 0.01  # share of the image below which a region is clustered again from close up; 0: none is (ours)
+    tiles: tuple[tuple[int, int], ...] = ((1, 320), (2, 480), (2, 320))  # (n, px): the image again in n x n (ours)
+    small: float = 0.0  # share of the image below which a region is clustered again from close up; 0.01 without tiles
     margin: float = 0.25  # of the region's box that a crop has more, on each side (ours)
     containment: float = 0.9  # share of a region found from close up that must lie in the small one
     cover: float = 0.9  # coverage that makes one mask a part of another
-    crf: CRFConfig | None = PAPER  # None: regions stay as coarse as the patches
+    crf: CRFConfig | None = _CRF  # None: regions stay as coarse as the patches
     crf_method: CRFMethod = "native"
     filters: FilterConfig = field(default_factory=lambda: FilterConfig(min_area=16, max_corners=4, duplicate_iou=0.9))
     crop_batch: int = 16  # crops that share one pass through the features
@@ -62,6 +69,9 @@ class SohesConfig:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         check_thresholds(self.thresholds)
+        object.__setattr__(self, "tiles", tuple(map(tuple, self.tiles)))  # YAML has lists
+        if any(len(each) != 2 or not all(isinstance(n, int) and n >= 1 for n in each) for each in self.tiles):
+            raise InputError(f"tiles are pairs (number along each side, px), such as (2, 480), got {self.tiles}")
         if self.pooling not in (known := get_args(Pooling)):
             raise InputError(f"there is no pooling {self.pooling!r}; choose one of {', '.join(known)}")
         for name, low, high in (("position", 0, 1), ("small", 0, 1), ("margin", 0, 10)):
@@ -81,11 +91,13 @@ class Regions:
     Attributes:
         box: x0 y0 x1 y1 of the rectangle, as shares of the image's width and height.
         label_maps: (T, h, w) uint16 over the rectangle, each map with candidates 1, 2, ... and 0 for all the rest.
+        sides: Least and most px of its longer side at which masks are refined. None: the square of `SohesConfig.size`.
 
     """
 
     box: tuple[float, float, float, float]
     label_maps: np.ndarray
+    sides: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +106,15 @@ class Crop:
 
     Attributes:
         box: x0 y0 x1 y1 in pixels.
-        inside: (GRID, GRID) bool, where the region lies that the crop is about.
+        inside: (h, w) bool over its patches, where the region lies that the crop is about.
+        cut: (h, w) bool, patches at which the crop ends and the image goes on. What reaches them is left out; None
+            where it may.
 
     """
 
     box: tuple[int, int, int, int]
     inside: np.ndarray
+    cut: np.ndarray | None = None
 
 
 class Sohes:
@@ -124,25 +139,38 @@ class Sohes:
         """Nothing is learned from the set."""
 
     def partition(self, prepared: Sequence[np.ndarray], features: Features, state: None = None) -> list[list[Regions]]:
-        """For each image its candidates: first those of the whole image, then those of each crop.
+        """For each image its candidates: first those of the whole image, then those of each tile and each crop.
 
-        The crops of all images go through the features in common batches.
+        The tiles and crops of all images go through the features in common batches.
         """
-        side = max(1, round(self.config.size / features.patch_size)) * features.patch_size
+        side = _whole_patches(self.config.size, features)
         grids = features(np.stack([resize(picture, (side, side)) for picture in prepared]))
         looks = [self.look(grid, (view.shape[0], view.shape[1])) for grid, view in zip(grids, prepared, strict=True)]
         found = [[Regions(_WHOLE, maps)] for maps, _ in looks]
+        for count, size in self.config.tiles:
+            side = _whole_patches(size, features)
+            patches = side // features.patch_size
+            tiles = [(i, tile) for i, view in enumerate(prepared) for tile in tiles_of(view.shape[:2], count, patches)]
+            for i, regions in self._close_up(prepared, tiles, side, len(prepared), features):
+                found[i].append(replace(regions, sides=_CRF_TILE))
         crops = [(i, crop) for i, (_, crops) in enumerate(looks) for crop in crops]
-        for start in range(0, len(crops), self.config.crop_batch):
-            some = crops[start : start + self.config.crop_batch]
-            views = np.stack([_enlarge(prepared[i], crop.box, GRID * features.patch_size) for i, crop in some])
+        for i, regions in self._close_up(prepared, crops, GRID * features.patch_size, self.config.crop_batch, features):
+            found[i].append(replace(regions, sides=_CRF_CROP))
+        return found
+
+    def _close_up(
+        self, prepared: Sequence[np.ndarray], crops: list[tuple[int, Crop]], side: int, batch: int, features: Features
+    ) -> Iterator[tuple[int, Regions]]:
+        """The candidates of crops, each with the number of its image, enlarged to side x side pixels in batches."""
+        for start in range(0, len(crops), batch):
+            some = crops[start : start + batch]
+            views = np.stack([_enlarge(prepared[i], crop.box, side) for i, crop in some])
             for (i, crop), grid in zip(some, features(views), strict=True):
-                maps = self.candidates(self.cluster(grid), crop.inside)
+                maps = self.candidates(self.cluster(grid), crop)
                 if len(maps):
                     height, width = prepared[i].shape[:2]
                     x0, y0, x1, y1 = crop.box
-                    found[i].append(Regions((x0 / width, y0 / height, x1 / width, y1 / height), maps))
-        return found
+                    yield i, Regions((x0 / width, y0 / height, x1 / width, y1 / height), maps)
 
     def masks(self, image: np.ndarray, partition: Sequence[Regions]) -> Instances:
         """The masks of an image's candidates: refined by the CRF, without duplicates, arranged into a forest.
@@ -191,12 +219,12 @@ class Sohes:
         """(T, h, w) label maps of features (C, h, w)."""
         return merge_regions(weigh(grid, self.config.pooling, self.config.position), self.config.thresholds)
 
-    def candidates(self, maps: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
-        """Those regions of (T, h, w) label maps that are large enough and lie inside, numbered as in `Regions`.
+    def candidates(self, maps: np.ndarray, crop: Crop | None = None) -> np.ndarray:
+        """Those regions of (T, h, w) label maps that are large enough and wanted, numbered as in `Regions`.
 
         Args:
             maps: Of `cluster`.
-            inside: (h, w) bool. Default: everywhere.
+            crop: What they show. Default: the whole image.
 
         Returns:
             Of the maps those with a candidate; one that repeats the map before it is left out.
@@ -206,8 +234,10 @@ class Sohes:
         for labels in maps:
             areas = np.bincount(labels.ravel())
             keep = areas >= self.config.min_patches
-            if inside is not None:
-                keep &= np.bincount(labels[inside], minlength=len(areas)) >= self.config.containment * areas
+            if crop is not None:
+                keep &= np.bincount(labels[crop.inside], minlength=len(areas)) >= self.config.containment * areas
+                if crop.cut is not None:
+                    keep[labels[crop.cut]] = False
             numbered = np.where(keep, np.cumsum(keep), 0).astype(np.uint16)[labels]
             if keep.any() and not (kept and np.array_equal(numbered, kept[-1])):
                 kept.append(numbered)
@@ -221,7 +251,8 @@ class Sohes:
         x0, x1 = _span(regions.box[0], regions.box[2], image.shape[1])
         y0, y1 = _span(regions.box[1], regions.box[3], image.shape[0])
         view = image[y0:y1, x0:x1]
-        small = resize(view, (config.size, config.size) if regions.box == _WHOLE else _crf_size(y1 - y0, x1 - x0))
+        size = (config.size, config.size) if regions.sides is None else _within(y1 - y0, x1 - x0, *regions.sides)
+        small = resize(view, size)
         maps = regions.label_maps.astype(np.int32)
         least = math.ceil(config.filters.min_share * image.shape[0] * image.shape[1])  # of the image, not of the crop
         filters = replace(config.filters, min_area=max(config.filters.min_area, least), min_share=0.0)
@@ -291,6 +322,32 @@ def crops_around(labels: np.ndarray, chosen: np.ndarray, size: tuple[int, int], 
     ]
 
 
+def tiles_of(size: tuple[int, ...], count: int, patches: int) -> list[Crop]:
+    """Overlapping tiles of a picture, in rows; none that is the whole picture, unless one is asked for.
+
+    Args:
+        size: (H, W) of the picture in pixels.
+        count: Tiles along each side.
+        patches: Along each side of a tile.
+
+    """
+    tiles = []
+    for y0, y1 in _spans(size[0], count):
+        for x0, x1 in _spans(size[1], count):
+            cut = np.zeros((patches, patches), bool)
+            cut[0], cut[-1] = y0 > 0, y1 < size[0]
+            cut[:, 0] |= x0 > 0
+            cut[:, -1] |= x1 < size[1]
+            if count == 1 or cut.any():
+                tiles.append(Crop((x0, y0, x1, y1), np.ones_like(cut), cut))
+    return tiles
+
+
+def _whole_patches(side: int, features: Features) -> int:
+    """The multiple of a patch, at least one, that is nearest to so many pixels."""
+    return max(1, round(side / features.patch_size)) * features.patch_size
+
+
 def _enlarge(image: np.ndarray, box: tuple[int, int, int, int], side: int) -> np.ndarray:
     x0, y0, x1, y1 = box
     return cv2.resize(image[y0:y1, x0:x1], (side, side), interpolation=cv2.INTER_CUBIC)
@@ -302,7 +359,15 @@ def _span(low: float, high: float, side: int) -> tuple[int, int]:
     return first, max(first + 1, round(high * side))
 
 
-def _crf_size(height: int, width: int) -> tuple[int, int]:
+def _spans(side: int, count: int) -> list[tuple[int, int]]:
+    """Where the tiles along a side of so many pixels begin and end; each once."""
+    length = min(side, math.ceil(side / count * _OVERLAP))
+    starts = [round(i * (side - length) / max(count - 1, 1)) for i in range(count)]
+    return [(start, start + length) for start in dict.fromkeys(starts)]
+
+
+def _within(height: int, width: int, least: int, most: int) -> tuple[int, int]:
+    """The shape with a longer side of at least and at most so many pixels."""
     longer = max(height, width)
-    factor = min(max(longer, _CRF_SIDES[0]), _CRF_SIDES[1]) / longer
+    factor = min(max(longer, least), most) / longer
     return max(1, round(height * factor)), max(1, round(width * factor))

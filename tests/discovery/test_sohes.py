@@ -11,7 +11,7 @@ from hassod_ros.coco import from_coco, to_coco
 from hassod_ros.discovery.clustering import merge_regions
 from hassod_ros.discovery.filters import FilterConfig
 from hassod_ros.discovery.method import change, make_method
-from hassod_ros.discovery.sohes import GRID, Regions, Sohes, SohesConfig, weigh
+from hassod_ros.discovery.sohes import GRID, Regions, Sohes, SohesConfig, tiles_of, weigh
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Level
 
@@ -46,7 +46,7 @@ def scene(seed: int, height: int = 90, width: int = 120) -> np.ndarray:
 
 
 def config(**values) -> SohesConfig:
-    return SohesConfig(**{"size": 64, "small": 0.1, "crf": None} | values)
+    return SohesConfig(**{"size": 64, "tiles": (), "small": 0.1, "crf": None} | values)
 
 
 def reference_partitions(grid: np.ndarray, thresholds: tuple[float, ...]) -> list[list[frozenset]]:
@@ -225,6 +225,56 @@ def test_crops_of_all_images_share_batches():
         assert all(np.array_equal(a.label_maps, b.label_maps) for a, b in zip(alone, found, strict=True))
 
 
+def test_tiles_are_looked_at_as_the_whole_is():
+    images, features = [scene(seed, 90, 120) for seed in range(3)], Colours()
+    method = Sohes(config(small=0.0, tiles=((2, 64), (1, 32))))
+    together = method.partition(images, features)
+    assert features.batches == [(3, 64, 64, 3)] * 5 + [(3, 32, 32, 3)]
+    boxes = [(0, 0, 75, 57), (45, 0, 120, 57), (0, 33, 75, 90), (45, 33, 120, 90)]
+    found = 0
+    for image, (whole, *tiles, again) in zip(images, together, strict=True):
+        assert whole.box == again.box == (0, 0, 1, 1)
+        assert again.label_maps.shape[1:] == (8, 8)
+        assert {tuple(np.round(np.array(each.box) * (120, 90, 120, 90))) for each in tiles} <= set(boxes)
+        for box in boxes:
+            x0, y0, x1, y1 = box
+            (grid,) = Colours()(_zoom(image, box, 64)[None])
+            kept = set()
+            for labels in merge_regions(grid, method.config.thresholds):
+                for r in np.unique(labels):
+                    mine = labels == r
+                    ends = [mine[:, 0].any(), mine[0].any(), mine[:, -1].any(), mine[-1].any()]
+                    if mine.sum() >= 4 and not np.any(np.array(ends) & [x0 > 0, y0 > 0, x1 < 120, y1 < 90]):
+                        kept.add(frozenset(map(tuple, np.argwhere(mine).tolist())))
+            (mine,) = [t.label_maps for t in tiles if np.allclose(t.box, np.array(box) / (120, 90, 120, 90))] or [[]]
+            assert set().union(*map(as_sets, mine)) == kept
+            found += len(kept)
+    assert found > 10
+
+
+def test_what_is_no_region_of_the_whole_image_is_found_in_a_tile():
+    image = scene(3, 160, 160) // 16 + np.array([30, 120, 30], np.uint8)
+    image[43:50, 43:50] = (20, 20, 250)  # smaller than a patch of the whole image, and in no region of its own
+    square = np.zeros((160, 160), bool)
+    square[43:50, 43:50] = True
+
+    def best(*tiles: tuple[int, int]) -> float:
+        method = Sohes(config(small=0.0, tiles=tiles))
+        (partition,) = method.partition([image], Colours())
+        masks = method.masks(image, partition).dense()
+        return float(((masks & square).sum((1, 2)) / (masks | square).sum((1, 2))).max(initial=0))
+
+    assert best((4, 64)) > 0.5 > 0.3 > best()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2)])
+def test_no_tile_is_the_whole_picture_or_stands_twice(size):
+    boxes = [tile.box for tile in tiles_of(size, 4, 8)]
+    assert (0, 0, *size[::-1]) not in boxes
+    assert len(set(boxes)) == len(boxes)
+    assert all(x0 < x1 <= size[1] and y0 < y1 <= size[0] for x0, y0, x1, y1 in boxes)
+
+
 def test_nothing_is_enlarged_if_small_is_0():
     features = Colours()
     (found,) = Sohes(config(small=0.0)).partition([scene(0)], features)
@@ -253,6 +303,26 @@ def test_images_of_a_pixel(size):
     method = Sohes(config(small=1.0, filters=FilterConfig(min_area=1, max_corners=4, duplicate_iou=0.9)))
     (partition,) = method.partition([method.prepare(image, PATCH)], Colours())
     assert method.masks(image, partition).image_size == size
+
+
+def test_crops_of_one_pixel():
+    class Blocks(Colours):
+        """Each block of 2 x 2 patches is unlike its neighbours; crops, of 32 x 32, are of one piece."""
+
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            grid = super().__call__(images)
+            blocks = (np.indices(grid.shape[2:]) // 2).sum(0) % 2 * 2 - 1
+            return np.ones_like(grid) * np.asarray(blocks if grid.shape[2] < GRID else 1, np.float32)
+
+    image = np.random.default_rng(0).integers(0, 256, (2, 3, 3), np.uint8)
+    filters = FilterConfig(min_area=1, max_corners=4)
+    method = Sohes(config(margin=0.0, containment=0.01, filters=filters))
+    (partition,) = method.partition([image], Blocks())
+    sizes = [np.subtract(each.box[2:], each.box[:2]) * (3, 2) for each in partition[1:]]
+    assert any(np.allclose(size, 1) for size in sizes)
+    found = method.masks(image, partition)
+    assert len(found) > 0
+    assert found.image_size == (2, 3)
 
 
 def test_masks_of_crops_stay_inside_images_of_another_size():
@@ -286,9 +356,9 @@ def test_position_counts_as_much_as_asked():
 
 
 def test_options_reach_the_method():
-    method = make_method("sohes", {"small": 0.02, "cover": 0.8, "thresholds": [0.3, 0.1], "filters.min_area": 9})
+    method = make_method("sohes", {"small": 0.02, "tiles": [[2, 64]], "thresholds": [0.3, 0.1], "filters.min_area": 9})
     assert method.config == change(
-        SohesConfig(), {"small": 0.02, "cover": 0.8, "thresholds": (0.3, 0.1), "filters.min_area": 9}
+        SohesConfig(), {"small": 0.02, "tiles": ((2, 64),), "thresholds": (0.3, 0.1), "filters.min_area": 9}
     )
 
 
@@ -302,6 +372,8 @@ def test_options_reach_the_method():
         ({"pooling": "max"}, "there is no pooling 'max'; choose one of sum, mean"),
         ({"thresholds": [0.1, 0.6]}, "must descend"),
         ({"min_patches": 0}, "min_patches must be at least 1"),
+        ({"tiles": [[2, 0]]}, "tiles are pairs (number along each side, px), such as (2, 480), got ((2, 0),)"),
+        ({"tiles": [[2]]}, "tiles are pairs"),
         ({"crf_method": "none"}, "there is no CRF method 'none'"),
     ],
 )

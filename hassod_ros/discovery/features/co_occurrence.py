@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from scipy.linalg import eigh
 
 RADIUS = 2.5  # standard deviation of a patch's neighbourhood, patches
 _MOST_CHANNELS = 128  # of an array that OpenCV 5 filters; OpenCV 4 took 512
@@ -41,8 +42,11 @@ def co_occurrence(features: np.ndarray, dim: int) -> np.ndarray:
     variance = np.trace(within) / channels
     if variance < 1e-12:
         return np.zeros((height, width, dim), np.float32)
-    scales, axes = np.linalg.eigh(within)
-    whiten = axes / np.sqrt(np.maximum(scales, 0) + RIDGE * variance)
-    agreement, directions = np.linalg.eigh(whiten.T @ (between + between.T) @ whiten / 2)
-    weighted = whiten @ directions[:, -dim:] * np.maximum(agreement[-dim:], 0)
+    agreement, directions = eigh(
+        (between + between.T) / 2,
+        within + RIDGE * variance * np.eye(channels),
+        subset_by_index=(channels - dim, channels - 1),
+        check_finite=False,
+    )
+    weighted = directions * np.maximum(agreement, 0)
     return (patches @ weighted.astype(np.float32)).reshape(height, width, dim)
