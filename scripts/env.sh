@@ -26,6 +26,9 @@ for _folder in "$_root"/install/lib/python3*/site-packages; do
   fi
 done
 
+# Tests, nodes and Ray start hundreds of processes: without its bytecode each would compile all that it imports.
+unset PYTHONDONTWRITEBYTECODE
+
 export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
 export FASTDDS_DEFAULT_PROFILES_FILE="${FASTDDS_DEFAULT_PROFILES_FILE:-$_root/config/fastdds.xml}"
 unset _root _folder

@@ -65,9 +65,6 @@ fi
 say "installing the Python packages (5 GB the first time, torch is most of it: some minutes)"
 step "a Python package could not be installed; check the network and the free disk space, then run this again" \
   "$VENV/bin/uv" pip install --python "$PYTHON" "${REQUIREMENTS[@]}" -e '.[footage,train,dev]'
-# Tests and Ray start hundreds of processes: where Python may not write bytecode, each would compile all that it imports.
-# Its status is that of templates in some packages, which are no Python.
-"$PYTHON" -m compileall -qq -j 0 "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
 
 if [[ -z "${ROS_DISTRO:-}" ]]; then
   # The CMake files in the wheels name folders of the machine that built the wheels.
@@ -95,6 +92,7 @@ fi
 
 say "building hassod_msgs into install/ (half a minute)"
 source scripts/env.sh
+export MAKEFLAGS="-j$(nproc)"  # colcon's own flags wait while the machine is busy
 step "colcon could not build hassod_msgs, see above; if the checkout was moved, remove build/ and install/ first" \
   "$VENV/bin/colcon" --log-base log build --merge-install --base-paths hassod_msgs --cmake-args "-DPython3_EXECUTABLE=$PYTHON" -DBUILD_TESTING=OFF -Wno-dev
 
