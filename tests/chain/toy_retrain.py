@@ -1,4 +1,7 @@
-"""A recording, a running model of random weights and old pictures: what retraining starts from, on toy scale."""
+"""A recording, a running model and old pictures: what retraining starts from, on toy scale.
+
+The model is written by hand, as exporting takes long and is a step of retraining; its checkpoint has random weights.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,21 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import torch
 
 from hassod_ros.chain.retrain import Retrain
-from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
-from hassod_ros.detection.checkpoints import open_detector, save_weights
+from hassod_ros.detection.checkpoints import save_weights
 from hassod_ros.runtime.evidence import CUES, Evidence
 from tests.footage.recordings import IMAGE, Messages, image, write_mcap
+from tests.runtime.conftest import build_model, make_info
 from tests.tiny_network import tiny_cascade
 
 REPO = Path(__file__).parents[2]
-NETWORK = tiny_cascade(backbone="resnet18")
+NETWORK = tiny_cascade(backbone="resnet18", backbone_width=0.25, stage_ious=(0.5,))  # few nodes to export
 NOTHING = (0.0,) * len(CUES)
-# Everything is a thing, whatever can be seen of it: masks of random weights are no things by the real constants.
+# Everything is a thing, whatever can be seen of it: masks that are drawn blindly are no things by the real constants.
 EVIDENCE = Evidence(thing=(*NOTHING, 3.0), scene=(*NOTHING, -9.0), parent=(*NOTHING, 9.0), child=(*NOTHING, 9.0))
 CHANGES = {
     "iterations": 3,
@@ -47,16 +51,11 @@ def make_start(folder: Path) -> Path:
         cv2.imwrite(str(folder / "old" / f"{number}.png"), page)
     torch.manual_seed(0)
     save_weights(CascadeMaskRCNN(NETWORK), folder / "start.pth")
-    options = ExportOptions(
-        input_size=(64, 96),
-        images=folder / "old",
-        proposals=20,
-        detections=10,
-        score_thresholds=(0.05, 0.05, 0.05),
-        evidence=EVIDENCE,
+    thresholds = (0.05, 0.05, 0.05)
+    info = make_info(
+        input_size=(64, 96), proposals=20, detections=10, score_thresholds=thresholds, rpn_nms=0.6, evidence=EVIDENCE
     )
-    exported = open_detector(folder / "start.pth", NETWORK.changed(rpn_nms=0.6))
-    export_onnx(exported, folder / "start.onnx", options, weights_sha256="")
+    onnx.save(build_model(info), folder / "start.onnx")
     return folder
 
 
