@@ -260,6 +260,7 @@ def tiles(data: Path, given: argparse.Namespace) -> None:
         **patchcore(pictures, clean, observe),
     }
     inspectors: dict[int, Inspector] = {}
+    called: Counter[str] = Counter()
 
     def judged(i: int) -> Inspector:
         key = i if i in clean else -1
@@ -274,7 +275,9 @@ def tiles(data: Path, given: argparse.Namespace) -> None:
         size = (picture.shape[0], picture.shape[1])
         inspector = judged(i)
         limit = inspector.reference.limits(inspector.settings.margin)["texture"]
-        heats["ours"][i] = inspector(picture).heatmap(size) * limit  # distances, as the others give them
+        verdict = inspector(picture)
+        called["good" if i in clean else "bad"] += verdict.result == Result.NG
+        heats["ours"][i] = verdict.heatmap(size) * limit  # distances, as the others give them
         others = [cv2.resize(pictures[j], size[::-1]) for j in clean if j != i]
         mean = np.mean(others, axis=0).astype(np.float32)
         off = np.abs(picture.astype(np.float32) - mean).max(axis=2)
@@ -288,6 +291,10 @@ def tiles(data: Path, given: argparse.Namespace) -> None:
         outside = np.sort(np.concatenate([maps[i][~truths.get(i, np.zeros(maps[i].shape, bool))][::17] for i in maps]))
         pixel = float(np.searchsorted(outside, inside).mean() / len(outside))
         print(f"tiles, {name}: image AUROC {image:.3f}, pixel AUROC {pixel:.3f}")
+    print(
+        f"tiles, ours: NG {called['bad'] / len(truths):.1%} of {len(truths)} bad ones and "
+        f"{called['good'] / len(clean):.1%} of {len(clean)} good ones"
+    )
 
 
 def patchcore(pictures: dict[int, np.ndarray], clean: list[int], observe: Memory) -> dict[str, dict[int, np.ndarray]]:

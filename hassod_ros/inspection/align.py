@@ -31,9 +31,11 @@ _PEAKS = 3  # of the votes, that are followed up
 _INLIER = 2.5  # pixels at the side that keypoints are sought at
 _LEAST_INLIERS = 6  # below it a placement is not even tried
 _MOST = 600  # keypoints
+_LIKELY = 0.7  # of the agreement that good pictures have, from which a part may lie without a turn
+_ROUNDS = 3  # of blocks that are laid over each other, there
 _SURE = 15  # inliers from which no other placement is sought
 _SAME = 0.01  # of the longer side, by which two placements that are the same may differ
-_SHORT = 0.03  # trust that may lack to what is usual; if more does, finer keypoints are sought
+_SHORT = 0.03  # trust, or agreement, that may lack to what is usual; if more does, the search goes on
 _LOCAL = 4.0  # standard deviation, in pixels at _SMALL_SIDE, of the places that agree or not
 _NOISE, _STRONG = 2.0, 20.0  # grey levels of contrast below which a place says nothing, and above which no more
 _SCALES = (0.7, 1.4)  # a placement beyond them is a mistake
@@ -154,11 +156,12 @@ class Aligner:
         reference: (H, W, 3) uint8 RGB.
         mask: (H, W) uint8, 255 where the part may be looked at.
         usual: Trust that good pictures have; with it, and no better, the search ends.
+        alike: Agreement that good pictures have, likewise, with which it need not begin.
 
     """
 
-    def __init__(self, reference: np.ndarray, mask: np.ndarray, usual: float = 2.0) -> None:
-        self._usual = usual
+    def __init__(self, reference: np.ndarray, mask: np.ndarray, usual: float = 2.0, alike: float = 2.0) -> None:
+        self._usual, self._alike = usual, alike
         self.reference = Keypoints(reference, mask)
         ys, xs = np.nonzero(mask)
         self._middle = np.array([xs.mean(), ys.mean()])
@@ -181,8 +184,8 @@ class Aligner:
 
     def place(self, picture: Keypoints) -> Alignment:
         """The best placement of a picture whose keypoints are known."""
-        best, before = self._describe(picture, np.eye(2, 3), 0), None
-        for side in _STAGES:
+        best, before = self._unturned(picture), None
+        for side in _STAGES if best.agreement < self._alike - _SHORT else ():
             rough = self._by_keypoints(picture, side) if side else self._by_correlation(picture)
             tried = [self._describe(picture, *each) for each in rough]
             if not tried:
@@ -196,14 +199,41 @@ class Aligner:
             best = self._slide(picture, best)
         return replace(best, correlation=self._correlate(picture, best.matrix))
 
+    def _unturned(self, picture: Keypoints) -> Alignment:
+        """The best placement without a turn, at a fifth of the price of keypoints: many parts lie as they were taught.
+
+        Where it looks like one, it is followed up as all others are, and may then be turned a little.
+        """
+        target, scale = self.reference.small, self.reference.scale
+        height, width = target.shape
+        rows, columns = round(height * _MIDDLE), round(width * _MIDDLE)
+        left, top = (width - columns) // 2, (height - rows) // 2
+        middle = target[top : top + rows, left : left + columns]
+        source = picture.small if scale == picture.scale else _shrunk(picture.grey, scale).astype(np.float32)
+        best = self._describe(picture, np.eye(2, 3), 0)
+        if min(source.shape[0] - rows, source.shape[1] - columns) >= 0 and middle.std() >= 1:
+            likeness = np.pad(cv2.matchTemplate(source, middle, cv2.TM_CCOEFF_NORMED), 1, mode="edge")
+            _, _, _, (x, y) = cv2.minMaxLoc(likeness[1:-1, 1:-1])
+            x_off, y_off = _peak(likeness[y + 1, x : x + 3]), _peak(likeness[y : y + 3, x + 1])
+            offset = np.array([left - x - x_off, top - y - y_off]) / scale
+            best = max(best, self._describe(picture, _moved(np.eye(2, 3), offset), 0), key=lambda each: each.agreement)
+        if best.agreement < _LIKELY * self._alike:
+            return best
+        for _ in range(_ROUNDS):  # where it is turned, the outer blocks are found last
+            rough, best = best, self._finer(picture, best)
+            if self._apart(rough, best) < _BLOCK_INLIER:
+                break
+        return best
+
     def _same(self, first: Alignment, second: Alignment | None) -> bool:
         """Whether two placements are one, at every corner of the reference."""
-        if second is None:
-            return False
+        return second is not None and self._apart(first, second) < _SAME * max(self.reference.grey.shape)
+
+    def _apart(self, first: Alignment, second: Alignment) -> float:
+        """Pixels, along x or y, by which two placements differ at most at a corner of the reference."""
         height, width = self.reference.grey.shape
         corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]])
-        apart = float(np.abs(corners @ (first.matrix - second.matrix).T).max())
-        return apart < _SAME * max(height, width)
+        return float(np.abs(corners @ (first.matrix - second.matrix).T).max())
 
     def _slide(self, picture: Keypoints, start: Alignment) -> Alignment:
         """The best place along the directions in which the reference resembles itself, and whether it is one."""

@@ -42,7 +42,8 @@ class Inspector:
         self._observe = observe if reference.model_sha256 else None
         self._limits = reference.limits(self.settings.margin)
         if reference.texture is None:
-            self._aligner = Aligner(reference.ideal, reference.mask, float(np.median(reference.trust)))
+            usual, alike = (float(np.median(each)) for each in (reference.trust, reference.agreement))
+            self._aligner = Aligner(reference.ideal, reference.mask, usual, alike)
             self._size = (reference.ideal.shape[0], reference.ideal.shape[1])
             self._known = judge.Known.of(reference, self.settings)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -73,7 +74,8 @@ class Known:
         return cls(smooth, lab, reference.components, masks, reference.seen, far)
 
 
-class Measured(NamedTuple):
+@dataclass(frozen=True)
+class Measured:
     """How far off a part is, over the limits: 1 is as far as may be.
 
     Attributes:
@@ -91,9 +93,9 @@ class Measured(NamedTuple):
     unlike: np.ndarray
     features: np.ndarray
 
-    @property
+    @cached_property
     def heat(self) -> np.ndarray:
-        """(H, W) float32, the worse of pixels and cells; a new array."""
+        """(H, W) float32, the worse of pixels and cells once both are final."""
         return np.asarray(np.maximum(self.pixels, self.cells))
 
 

@@ -28,7 +28,7 @@ from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.texture import Texture
 from hassod_ros.inspection.view import Observe, blank, see, smoothed
 
-SCHEMA = 5
+SCHEMA = 6
 KEY = "hassod_ros_reference"
 LEAST = 3  # good pictures
 MOST = 100
@@ -41,8 +41,10 @@ _EDGE = 2 / 3  # of the tolerance of position, for single edges; surroundings ma
 # levels, what light makes; of components, in the unlikeness that they may always have, how far off they look in other
 # light.
 _LEAST = {"pixels": 3.0, "colours": 12.0, "likeness": 1.5}
-# Of the margin: colours change with the light, and a few good pictures rarely show how far.
-_SHARES = {"colours": 1.5, "colour_looks": 3.0}
+# Of the margin: colours change with the light, and a few good pictures rarely show how far; the worst of all
+# cells of a texture is already far out.
+_SHARES = {"colours": 1.5, "colour_looks": 3.0, "texture": 0.5}
+_ARRAYS = ("ideal", "mask", "channels", "wander", "seen", "trust", "agreement", "light")
 _BANDS = {
     "pixels": PixelBand,
     "colours": CellBand,
@@ -73,7 +75,8 @@ class Reference:
         components: The inventory, the largest first.
         wander: (N,) how far off they lie in good pictures, see `learn_wander`.
         seen: See `seen_share`.
-        trust: (K,) how well the good pictures lie over the reference.
+        trust: (K,) how well the good pictures lie over the reference, see `Alignment.trust`.
+        agreement: (K,) how much of them looks like it, see `Alignment.agreement`.
         light: (K,) percent that their light was changed by.
         texture: In place of all this where the method is "texture".
         disagree: Names of good pictures that are odd.
@@ -97,6 +100,7 @@ class Reference:
     wander: np.ndarray
     seen: np.ndarray
     trust: np.ndarray
+    agreement: np.ndarray
     light: np.ndarray
     texture: Texture | None
     disagree: tuple[str, ...]
@@ -188,6 +192,7 @@ def learn(
             wander=np.zeros(0, np.float32),
             seen=empty,
             trust=np.ones(len(pictures), np.float32),
+            agreement=np.ones(len(pictures), np.float32),
             light=np.zeros(len(pictures), np.float32),
             texture=texture,
             disagree=disagree,
@@ -236,6 +241,7 @@ def learn(
         wander=learn_wander([view.pixels for view in views], smoothed(ideal), components),
         seen=seen_share(found, size),
         trust=np.array([each.trust for each in placed], np.float32),
+        agreement=np.array([each.agreement for each in placed], np.float32),
         light=np.array([view.light.change for view in views], np.float32),
         texture=None,
         disagree=(),
@@ -329,7 +335,7 @@ def save(reference: Reference, path: str | os.PathLike) -> None:
         arrays[f"picture{i}"] = coded.ravel()
     for i, component in enumerate(reference.components):
         arrays[f"component{i}"] = component.mask
-    for name in ("ideal", "mask", "channels", "wander", "seen", "trust", "light"):
+    for name in _ARRAYS:
         arrays[name] = getattr(reference, name)
     for name in (*_BANDS, "texture"):
         band = getattr(reference, name)
@@ -398,9 +404,7 @@ def _build(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reference:
         return kind(**{key: value if value.ndim else value.item() for key, value in values.items()}) if values else None
 
     bands: dict[str, Any] = {name: part(name, kind) for name, kind in _BANDS.items()}
-    kept: dict[str, Any] = {
-        name: arrays[name] for name in ("ideal", "mask", "channels", "wander", "seen", "trust", "light")
-    }
+    kept: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
     settings = record["settings"]
     settings["roi"] = None if settings["roi"] is None else tuple(settings["roi"])
     settings["ignore"] = tuple(tuple((x, y) for x, y in polygon) for polygon in settings["ignore"])
