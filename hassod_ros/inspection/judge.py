@@ -25,6 +25,7 @@ _CHANGED = 0.4  # share of a component that must be off to make it the component
 # much of it must look different.
 _NEARLY, _MOSTLY = 0.85, 0.7
 _WHOLE = 0.5  # likewise, to call it changed as a whole
+_STAYS = 0.3  # share of its pixels that may look like the surroundings, likewise
 _CLEAR = 0.2  # more of a stranger's pixels that say it is new than that say something is gone
 _ROUND = 4  # shares of components that differ by less than one of so many are alike
 _OWN = 0.5  # share of a spot that lies on a component of which it is then a part
@@ -112,6 +113,54 @@ class _Told(NamedTuple):
     empty: bool = False
 
 
+@dataclass(frozen=True)
+class _Case:
+    """A part with something off, and what has been told of it.
+
+    Attributes:
+        view: The part.
+        known: The good ones.
+        measured: How far off it is.
+        margin: The limit in what good pictures show.
+        bad: (H, W) bool, what is beyond its limit.
+        usable: (H, W) bool, where nothing is wrong.
+        counts: (N,) pixels of the components that are bad.
+        explained: (H, W) bool, where it has been told why; grows.
+
+    """
+
+    view: View
+    known: Known
+    measured: Measured
+    margin: float
+    bad: np.ndarray
+    usable: np.ndarray
+    counts: np.ndarray
+    explained: np.ndarray
+
+    @classmethod
+    def of(cls, view: View, known: Known, measured: Measured, margin: float) -> _Case:
+        """Of which nothing has been told."""
+        bad = measured.heat >= 1
+        counts = np.array([np.count_nonzero(bad & mask) for mask in known.masks], np.int64)
+        return cls(view, known, measured, margin, bad, view.covered & ~bad, counts, np.zeros(bad.shape, bool))
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(N,) share of the components that is bad."""
+        return self.counts / np.array([each.area for each in self.known.components], np.int64)
+
+    def worst(self, place: np.ndarray) -> float:
+        """The worst that was measured on `place` (H, W) bool, in what good pictures show."""
+        return float(self.measured.heat[place].max()) * self.margin
+
+    def told(
+        self, kind: Kind, number: int, place: np.ndarray, value: float, text: str, *, empty: bool = False
+    ) -> _Told:
+        """What happened at a place, against the limit."""
+        return _Told(kind, number, place, value, self.margin, TIMES, text, empty)
+
+
 def find(view: View, known: Known, measured: Measured, *, margin: float, least_area: int) -> list[Finding]:
     """Findings of a view, the worst first.
 
@@ -123,100 +172,123 @@ def find(view: View, known: Known, measured: Measured, *, margin: float, least_a
         least_area: Pixels that a spot must have.
 
     """
-    pixels, looks, unlike, heat = measured.pixels, measured.looks, measured.unlike, measured.heat
-    spots = _spots(pixels, measured.cells, least_area)
-    if not spots and (looks < _NEARLY).all():
+    spots = _spots(measured.pixels, measured.cells, least_area)
+    if not spots and (measured.looks < _NEARLY).all():
         return []
-    size = (heat.shape[0], heat.shape[1])
-    now, ideal = view.pixels, known.lab
-    usable = view.covered & (heat < 1)
-    detector = view.detector
-    masks = known.masks
+    case = _Case.of(view, known, measured, margin)
+    found = [*_tell_strangers(case), *_tell_components(case)]
+    found += _tell_spots(case, spots[:_MOST])
+    found += _tell_looks(case, found)
+    found = _pair_moved(found, view, known, case.bad, case.shares.tolist())
+    return sorted((_finding(each, view) for each in found), key=lambda each: -each.severity)
+
+
+def _finding(told: _Told, view: View) -> Finding:
+    sentence = f"{told.text} ({place_in_words(box_of(told.place), view.covered.shape)})"
+    box = _box_in_picture(told.place, view)
+    return Finding(told.kind, told.number, box, round(told.measured, 3), told.limit, told.unit, sentence)
+
+
+def _tell_strangers(case: _Case) -> list[_Told]:
+    """Things that the detector sees, that are no component and new."""
     found: list[_Told] = []
-    bad, sharp = heat >= 1, pixels >= 1
-    explained = np.zeros(size, bool)
-    for thing in detector.strangers(bad, masks):
-        place = thing.full(size)
-        votes = compare_surroundings(now, ideal, place, usable)
-        if thing.on(explained) >= _OWN * thing.area or _same_shape(now, ideal, place):
+    now, ideal = case.view.pixels, case.known.lab
+    for thing in case.view.detector.strangers(case.bad, case.known.masks):
+        place = thing.full(case.bad.shape)
+        votes = compare_surroundings(now, ideal, place, case.usable)
+        if thing.on(case.explained) >= _OWN * thing.area or _same_shape(now, ideal, place):
             continue
         if votes.new > votes.gone + _CLEAR:
-            text = "Something is there that should not be"
-            found.append(_Told(Kind.EXTRA, 0, place, float(heat[place].max()) * margin, margin, TIMES, text))
-            explained |= place
-    counts = [np.count_nonzero(bad & mask) for mask in masks]
-    shares = [count / each.area for count, each in zip(counts, known.components, strict=True)]
-    # Those that are off as a whole come first: a missing limb also makes a large piece of the body look wrong.
+            found.append(case.told(Kind.EXTRA, 0, place, case.worst(place), "Something is there that should not be"))
+            case.explained[place] = True
+    return found
+
+
+def _tell_components(case: _Case) -> list[_Told]:
+    """Components that are off as a whole, or nearly.
+
+    The most come first: a missing limb also makes a large piece of the body look wrong.
+    """
+    found: list[_Told] = []
+    masks, shares = case.known.masks, case.shares
     for i in sorted(range(len(masks)), key=lambda i: (-round(_ROUND * shares[i]), i)):
-        component, mask, share = known.components[i], masks[i], shares[i]
-        if share < _CHANGED and looks[i] < _NEARLY:
+        if shares[i] < _CHANGED and case.measured.looks[i] < _NEARLY:
             continue
-        if counts[i] and np.count_nonzero(bad & mask & explained) >= _OWN * counts[i]:
+        count = case.counts[i]
+        if count and np.count_nonzero(case.bad & masks[i] & case.explained) >= _OWN * count:
             continue
-        value = max(float(heat[mask].max()), float(looks[i])) * margin
-        votes = compare_surroundings(now, ideal, mask, usable)
-        seen = detector.sees(mask, component.overlap)
-        differs = np.count_nonzero(votes.differs & mask) / component.area
-        if share >= _CHANGED and (votes.missing or unlike[i] > 1) and _same_shape(now, ideal, mask):
-            found.append(_Told(Kind.CHANGED, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is changed"))
-        elif votes.new > votes.gone and (mask & explained).any():
-            continue  # a stranger lies over it
-        elif share >= _CHANGED and _shows_beyond(sharp, component) and (offset := _nearby(view, known, i, sharp)):
-            found.append(_moved(i + 1, mask, offset, known.allowed[i]))
-        elif votes.missing and not seen and value > (limit := margin * (_NEARLY if differs >= _MOSTLY else 1.0)):
-            text = f"Component {i + 1} is missing"
-            found.append(_Told(Kind.MISSING, i + 1, mask, value, limit, TIMES, text, empty=True))
-        elif share >= _CHANGED and (offset := _nearby(view, known, i, bad)) is not None:
-            found.append(_moved(i + 1, mask, offset, known.allowed[i]))
-        elif unlike[i] > 1 and not seen:
-            found.append(_Told(Kind.MISSING, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is missing"))
-        elif value > margin and votes.gone < 0.3 and share >= _WHOLE:
-            found.append(_Told(Kind.CHANGED, i + 1, mask, value, margin, TIMES, f"Component {i + 1} is changed"))
-        else:
-            continue
-        explained |= mask | found[-1].place
-    explained = cv2.dilate(explained.view(np.uint8), np.ones((9, 9), np.uint8)) > 0
-    for spot in spots[:_MOST]:
-        if np.count_nonzero(spot & explained) >= _OWN * np.count_nonzero(spot):
-            continue
-        found.append(_tell(spot, view, known, measured.features, usable, float(heat[spot].max()) * margin, margin))
-    for i in np.flatnonzero(looks > 1).tolist():  # as a whole, though no spot of it is off enough
-        if not any(each.number == i + 1 or (masks[i] & each.place).any() for each in found):
-            value, text = float(looks[i]) * margin, f"Component {i + 1} is changed"
-            found.append(_Told(Kind.CHANGED, i + 1, masks[i], value, margin, TIMES, text))
-    found = _pair_moved(found, view, known, bad, shares)
-    findings = []
-    for kind, number, place, value, limit, unit, text, _ in found:
-        box = _box_in_picture(place, view)
-        sentence = f"{text} ({place_in_words(box_of(place), size)})"
-        findings.append(Finding(kind, number, box, round(value, 3), limit, unit, sentence))
-    return sorted(findings, key=lambda each: -each.severity)
+        told = _tell_component(case, i, float(shares[i]))
+        if told is not None:
+            found.append(told)
+            case.explained[masks[i] | told.place] = True
+    return found
 
 
-def _tell(
-    spot: np.ndarray, view: View, known: Known, features: np.ndarray, usable: np.ndarray, value: float, margin: float
-) -> _Told:
+def _tell_component(case: _Case, i: int, share: float) -> _Told | None:
+    """What became of component `i`, of which a share is bad; None where it is there and as it should be."""
+    view, known, margin, unlike = case.view, case.known, case.margin, case.measured.unlike[i]
+    component, mask = known.components[i], known.masks[i]
+    value = max(case.worst(mask), float(case.measured.looks[i]) * margin)
+    votes = compare_surroundings(view.pixels, known.lab, mask, case.usable)
+    seen = view.detector.sees(mask, component.overlap)
+    changed = case.told(Kind.CHANGED, i + 1, mask, value, f"Component {i + 1} is changed")
+    missing = case.told(Kind.MISSING, i + 1, mask, value, f"Component {i + 1} is missing", empty=True)
+    if share >= _CHANGED and (votes.missing or unlike > 1) and _same_shape(view.pixels, known.lab, mask):
+        return changed
+    if votes.new > votes.gone and (mask & case.explained).any():
+        return None  # a stranger lies over it
+    sharp = case.measured.pixels >= 1
+    if share >= _CHANGED and _shows_beyond(sharp, component) and (offset := _nearby(view, known, i, sharp)):
+        return _moved(i + 1, mask, offset, known.allowed[i])
+    differs = np.count_nonzero(votes.differs & mask) / component.area
+    limit = margin * (_NEARLY if differs >= _MOSTLY else 1.0)
+    if votes.missing and not seen and value > limit:
+        return missing._replace(limit=limit)
+    if share >= _CHANGED and (offset := _nearby(view, known, i, case.bad)) is not None:
+        return _moved(i + 1, mask, offset, known.allowed[i])
+    if unlike > 1 and not seen:
+        return missing._replace(empty=False)
+    return changed if value > margin and votes.gone < _STAYS and share >= _WHOLE else None
+
+
+def _tell_spots(case: _Case, spots: Sequence[np.ndarray]) -> list[_Told]:
+    """What spots are that nothing has explained."""
+    explained = cv2.dilate(case.explained.view(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    left = [spot for spot in spots if np.count_nonzero(spot & explained) < _OWN * np.count_nonzero(spot)]
+    return [_tell_spot(case, spot) for spot in left]
+
+
+def _tell_looks(case: _Case, found: Sequence[_Told]) -> list[_Told]:
+    """Components that look different as a whole, though no spot of them is off enough to be found."""
+    looks, masks = case.measured.looks, case.known.masks
+    return [
+        case.told(Kind.CHANGED, i + 1, masks[i], float(looks[i]) * case.margin, f"Component {i + 1} is changed")
+        for i in np.flatnonzero(looks > 1).tolist()
+        if not any(each.number == i + 1 or (masks[i] & each.place).any() for each in found)
+    ]
+
+
+def _tell_spot(case: _Case, spot: np.ndarray) -> _Told:
     """What a spot is that is no whole component."""
-    masks, detector = known.masks, view.detector
-    area = np.count_nonzero(spot)
+    known, masks, detector = case.known, case.known.masks, case.view.detector
+    area, value = np.count_nonzero(spot), case.worst(spot)
     owners = [i for i, mask in enumerate(masks) if np.count_nonzero(mask & spot) >= _OWN * area]
     owner = owners[-1] if owners else -1  # the smallest: components are sorted
     holder = masks[owner] if owners else None
-    votes = compare_surroundings(view.pixels, known.lab, spot, usable, holder)
+    votes = compare_surroundings(case.view.pixels, known.lab, spot, case.usable, holder)
     expected = float(known.seen[votes.differs].mean())
     lacks = (holder is not None and detector.lacks(votes.differs, holder)) or (
         expected >= 0.5 and detector.share(votes.differs) < 0.5 * expected
     )
     if votes.missing and lacks:
-        name = f"a piece of component {owner + 1}" if owners else "a piece"
-        text = f"{name.capitalize()} is missing"
-        return _Told(Kind.MISSING, owner + 1, spot, value, margin, TIMES, text, empty=True)
-    if votes.extra and (detector.finds(spot, masks) or _is_foreign(spot, features)):
-        return _Told(Kind.EXTRA, 0, spot, value, margin, TIMES, "Something is there that should not be")
+        text = f"A piece of component {owner + 1} is missing" if owners else "A piece is missing"
+        return case.told(Kind.MISSING, owner + 1, spot, value, text, empty=True)
+    if votes.extra and (detector.finds(spot, masks) or _is_foreign(spot, case.measured.features)):
+        return case.told(Kind.EXTRA, 0, spot, value, "Something is there that should not be")
     if owners and area >= _WHOLE * known.components[owner].area:
-        return _Told(Kind.CHANGED, owner + 1, spot, value, margin, TIMES, f"Component {owner + 1} is changed")
+        return case.told(Kind.CHANGED, owner + 1, spot, value, f"Component {owner + 1} is changed")
     name = f" on component {owner + 1}" if owners else ""
-    return _Told(Kind.DEFECT, owner + 1, spot, value, margin, TIMES, f"There is a defect{name}")
+    return case.told(Kind.DEFECT, owner + 1, spot, value, f"There is a defect{name}")
 
 
 def _is_foreign(spot: np.ndarray, features: np.ndarray) -> bool:
