@@ -30,6 +30,24 @@ def test_a_movement_is_told_back(x, y, angle, scale):
     assert found.trust > 0.6
 
 
+@pytest.mark.parametrize(("x", "y", "angle", "needed"), [(3, -2, 0.5, False), (30, 15, 1, False), (5, 5, 20, True)])
+def test_keypoints_are_needed_only_where_the_part_is_turned(x, y, angle, needed):
+    picture = moved(part(), x, y, angle)
+    fast, slow = Aligner(part(), WHOLE, usual=0.9, alike=0.85)(picture), Aligner(part(), WHOLE)(picture)
+    assert (fast.inliers > 0) == needed
+    assert np.abs(fast.matrix - slow.matrix)[:, 2].max() < 0.5
+    assert fast.agreement == pytest.approx(slow.agreement, abs=0.01)
+
+
+def test_a_part_is_found_without_a_turn_where_only_a_window_is_looked_at():
+    x, y, columns, rows = 40, 30, 200, 160
+    window = np.ascontiguousarray(part()[y : y + rows, x : x + columns])
+    aligner = Aligner(window, np.full((rows, columns), 255, np.uint8), usual=0.9, alike=0.85)
+    found = aligner(moved(part(), 12, -9, 0))
+    assert found.inliers == 0
+    np.testing.assert_allclose(found.matrix[:, 2], (-x - 12, -y + 9), atol=0.6)
+
+
 def test_pictures_without_texture_are_laid_by_correlation():
     smooth = np.full((*SIZE, 3), 240, np.uint8)
     cv2.ellipse(smooth, (150, 120), (80, 40), 20, 0, 360, (60, 60, 60), -1)
