@@ -211,7 +211,7 @@ def _tell_components(case: _Case) -> list[_Told]:
     """
     found: list[_Told] = []
     masks, shares = case.known.masks, case.shares
-    for i in sorted(range(len(masks)), key=lambda i: (-round(_ROUND * shares[i]), i)):
+    for i in sorted(range(len(masks)), key=lambda i: (-round(_ROUND * float(shares[i])), i)):
         if shares[i] < _CHANGED and case.measured.looks[i] < _NEARLY:
             continue
         count = case.counts[i]
