@@ -58,18 +58,18 @@ def _with_crops(start: bytes, heads: Sequence[memoryview], masks: Sequence[np.nd
 
     Every pixel is written once, at its place.
     """
-    total = len(start) + sum(
-        len(head) + mask.size + -mask.size % 4 + 3 * len(_NONE) for head, mask in zip(heads, masks, strict=True)
-    )
+    sizes = [mask.size for mask in masks]
+    rest = 3 * len(_NONE)  # the sequences that follow a mask
+    total = len(start) + sum(size + -size % 4 + rest for size in sizes) + sum(map(len, heads))
     message = BytesIO(bytes(total))
     with message.getbuffer() as written:
         written[: len(start)] = start
         place, pixels = len(start), np.frombuffer(written, np.uint8)
-        for head, mask in zip(heads, masks, strict=True):
+        for head, mask, size in zip(heads, masks, sizes, strict=True):
             written[place : place + len(head)] = head
             place += len(head)
-            np.multiply(mask, np.uint8(255), out=pixels[place : place + mask.size].reshape(mask.shape))
-            place += mask.size + -mask.size % 4 + 3 * len(_NONE)
+            np.multiply(mask, np.uint8(255), out=pixels[place : place + size].reshape(mask.shape))
+            place += size + -size % 4 + rest
         del pixels
     return message.getvalue()
 
