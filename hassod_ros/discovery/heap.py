@@ -47,6 +47,7 @@ class HeapConfig:
     """
 
     size: int = 480  # side of the square that an image is resized to, px
+    keep_aspect: bool = False  # instead a rectangle of the image's shape with as many pixels
     classes: int = 20  # clusters of regions over all images
     head: HeadConfig = field(default_factory=HeadConfig)
     cover: float = 0.9  # coverage that makes one mask a part of another
@@ -61,7 +62,9 @@ class HeapConfig:
 
     def working(self) -> HassodConfig:
         """The size at which features and CRF run."""
-        return HassodConfig(size=self.size, cover=self.cover, crf=self.crf, crf_method=self.crf_method)
+        return HassodConfig(
+            size=self.size, keep_aspect=self.keep_aspect, cover=self.cover, crf=self.crf, crf_method=self.crf_method
+        )
 
 
 class Heap(PatchLearner):

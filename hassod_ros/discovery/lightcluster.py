@@ -33,7 +33,6 @@ from hassod_ros.discovery.hassod import HassodConfig
 from hassod_ros.discovery.patch_learner import PatchLearner, finite_features
 from hassod_ros.discovery.regions import (
     Regions,
-    above_otsu,
     components,
     foreground_of,
     means_of,
@@ -268,8 +267,8 @@ class _Learner:
         """Centres of the embeddings of the regions in the images that were kept."""
         found = [np.zeros((0, codebooks.dataset_centres.shape[1]), np.float32)]
         for sample, vectors in self._pairs():
-            chosen = above_otsu(_foreground(vectors, sample.shape[1:], codebooks, self._config)[0])
-            chosen = chosen.reshape(sample.shape[1:])
+            grid = sample.shape[1:]
+            chosen = foreground_of(_foreground(vectors, grid, codebooks, self._config)[0], grid)
             labels = components(chosen, self._config.min_region).ravel()
             found.append(means_of(vectors, labels, int(labels.max(initial=-1)) + 1))
         regions = np.concatenate(found)

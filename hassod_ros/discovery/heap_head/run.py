@@ -66,7 +66,7 @@ def train_heap(request: HeapRequest) -> str:
     folder = request.out.with_name(f"{request.out.stem}.run")
     first = method.sample([method.prepare(read_image(root / names[0]), features.patch_size)], features)[0]
     grid = (first.shape[1], first.shape[2])
-    content = {"images": names, "features": describe(features), "size": config.size}
+    content = {"images": names, "features": describe(features), "size": config.size, "keep_aspect": config.keep_aspect}
     cache = FeatureCache(folder / "features.npy", content, (len(names), grid[0] * grid[1], features.dim))
     with tqdm(total=len(names), initial=cache.done, unit="image", desc="features") as bar:
         cache.fill(_vectors(method, features, root, names[cache.done :], bar))

@@ -100,17 +100,26 @@ def test_last_block_is_cut_without_changing_the_keys(name):
     np.testing.assert_allclose(keys, wanted, atol=2e-4 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"])
+@pytest.mark.parametrize(
+    ("name", "patch", "prefix"),
+    [
+        ("vit_small_patch16_224.dino", 16, 1),
+        ("vit_small_patch14_dinov2.lvd142m", 14, 1),
+        ("vit_small_patch14_reg4_dinov2.lvd142m", 14, 5),
+        ("vit_small_patch16_dinov3.lvd1689m", 16, 5),
+    ],
+)
 @pytest.mark.parametrize("kind", ["q", "v", "tokens"])
-def test_queries_values_and_tokens_are_those_of_the_whole_network(name, kind):
+def test_queries_values_and_tokens_are_those_of_the_whole_network(name, patch, prefix, kind):
     torch.manual_seed(0)
-    patch = 14 if "dinov2" in name else 16
     model = timm.create_model(name, num_classes=0, dynamic_img_size=True, depth=2, img_size=4 * patch)
     images = np.random.default_rng(1).integers(0, 256, (1, 4 * patch, 4 * patch, 3), dtype=np.uint8)
     wanted = hooked(model, images, patch, kind)
+    assert model.num_prefix_tokens == prefix  # class token and registers, which have no place
 
     found = ViTFeatures(model, name=name, kind=kind)(images)
 
+    assert found.shape == (1, 384, 4, 4)
     np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
 
 
