@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from hassod_ros.inspection.reference import Reference
 from hassod_ros.inspection.verdict import Finding, Result, Verdict
 
 _COLOURS = {  # RGB; the word says the same, for who cannot tell red from green
@@ -17,6 +18,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LEAST_WIDTH = 960  # pixels of the drawing
 _MOST = 5  # findings with a sentence; the others have a circle
 _WHITE = (255, 255, 255)
+_TAUGHT = (20, 80, 170)  # of what was taught
 
 
 def draw_verdict(picture: np.ndarray, verdict: Verdict) -> np.ndarray:
@@ -35,6 +37,32 @@ def draw_verdict(picture: np.ndarray, verdict: Verdict) -> np.ndarray:
     frame = max(6, width // 80)
     sheet = cv2.copyMakeBorder(sheet, 0, frame, frame, frame, cv2.BORDER_CONSTANT, value=colour)
     return np.vstack([_bar(verdict, sheet.shape[1], colour), sheet, *_sentences(verdict, sheet.shape[1])])
+
+
+def draw_taught(reference: Reference) -> np.ndarray:
+    """The part as it was taught, its components outlined and numbered as findings name them.
+
+    Returns:
+        uint8 RGB, enlarged likewise.
+
+    """
+    scale = max(1.0, _LEAST_WIDTH / reference.ideal.shape[1])
+    sheet = cv2.resize(reference.ideal, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    thick = max(2, sheet.shape[1] // 400)
+    middles = []
+    for component in reference.components:
+        full = component.full((reference.ideal.shape[0], reference.ideal.shape[1])).view(np.uint8)
+        wide = cv2.resize(full, (sheet.shape[1], sheet.shape[0]), interpolation=cv2.INTER_NEAREST)
+        outlines, _ = cv2.findContours(wide, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(sheet, outlines, -1, _WHITE, thick + 2, cv2.LINE_AA)
+        cv2.drawContours(sheet, outlines, -1, _TAUGHT, thick, cv2.LINE_AA)
+        # where it is widest, so that the number of one that holds others does not lie on them
+        inner = cv2.distanceTransform(wide, cv2.DIST_L2, cv2.DIST_MASK_5)
+        middles.append(cv2.minMaxLoc(inner)[3])
+    size = 0.6 * sheet.shape[1] / 900
+    for number, middle in enumerate(middles, start=1):
+        _number(sheet, number, (middle[0], middle[1]), size, _TAUGHT)
+    return sheet
 
 
 def draw_heat(picture: np.ndarray, verdict: Verdict) -> np.ndarray:
@@ -58,12 +86,17 @@ def _circle(sheet: np.ndarray, finding: Finding, number: int, scale: float, colo
     cv2.ellipse(sheet, middle, axes, 0, 0, 360, colour, thick, cv2.LINE_AA)
     if number > _MOST:
         return
-    size = sheet.shape[1] / 900
-    (wide, high), _ = cv2.getTextSize(str(number), _FONT, size, 3)
-    x = int(np.clip(middle[0] + axes[0], 0, sheet.shape[1] - wide - 12))
-    y = int(np.clip(middle[1] - axes[1], high + 12, sheet.shape[0] - 6))
+    place = middle[0] + axes[0], middle[1] - axes[1]
+    _number(sheet, number, place, sheet.shape[1] / 900, colour)
+
+
+def _number(sheet: np.ndarray, number: int, place: tuple[int, int], size: float, colour: tuple[int, int, int]) -> None:
+    thick = max(1, round(3 * size))
+    (wide, high), _ = cv2.getTextSize(str(number), _FONT, size, thick)
+    x = int(np.clip(place[0], 0, sheet.shape[1] - wide - 12))
+    y = int(np.clip(place[1], high + 12, sheet.shape[0] - 6))
     cv2.rectangle(sheet, (x, y - high - 8), (x + wide + 10, y + 8), colour, -1)
-    cv2.putText(sheet, str(number), (x + 5, y), _FONT, size, _WHITE, 3, cv2.LINE_AA)
+    cv2.putText(sheet, str(number), (x + 5, y), _FONT, size, _WHITE, thick, cv2.LINE_AA)
 
 
 def _bar(verdict: Verdict, width: int, colour: tuple[int, int, int]) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hassod_ros.inspection.drawing import draw_heat, draw_verdict
+from hassod_ros.inspection.drawing import draw_heat, draw_taught, draw_verdict
 from hassod_ros.inspection.reference import Reference
 from hassod_ros.inspection.verdict import Result, Verdict
 
@@ -26,7 +26,7 @@ th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #d5da
 .OK { background: #00823c } .NG { background: #c8141e } .UNDECIDED { background: #b87800 }
 .part { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; margin: 1rem 0 2rem; align-items: start }
 .part img { width: 100%; height: auto; border: 1px solid #d5dae0 }
-.counts { font-size: 1.15rem } .counts .word { margin-right: 1rem }
+.counts { font-size: 1.15rem } .counts > span { white-space: nowrap; margin-right: 1.5rem }
 figcaption { color: #57606a; font-size: .9rem } figure { margin: 0 } svg { width: 100%; height: auto }
 @media (max-width: 700px) { .part { grid-template-columns: 1fr } }
 """
@@ -59,7 +59,7 @@ def render(reference: Reference, parts: Sequence[Inspected], margin: float) -> s
     counts = Counter(part.verdict.result for part in parts)
     sure, likely = reference.false_alarm_rate(margin)
     words = "".join(
-        f"{_word(result)} {counts[result]}" + "&emsp;" for result in (Result.OK, Result.NG, Result.UNDECIDED)
+        f"<span>{_word(result)} {counts[result]}</span> " for result in (Result.OK, Result.NG, Result.UNDECIDED)
     )
     disagree = ""
     if reference.disagree:
@@ -73,6 +73,7 @@ def render(reference: Reference, parts: Sequence[Inspected], margin: float) -> s
 <p>Taught by {len(reference.pictures)} good pictures, {len(reference.components)} components. A good part is called NG
 with a chance of about {likely:.1%}; without the margin of {margin:g} it would be at most {sure:.0%}.</p>{disagree}
 <h2>How far from the limit</h2>{_histogram(parts)}
+{_taught(reference)}
 <h2>All pictures</h2>
 <table><tr><th>Picture</th><th>Verdict</th><th>Score</th><th>Why</th></tr>{rows}</table>
 {"".join(_part(i, part) for i, part in enumerate(parts))}
@@ -93,13 +94,22 @@ def _row(index: int, part: Inspected) -> str:
 
 
 def _part(index: int, part: Inspected) -> str:
-    def figure(data: bytes, text: str) -> str:
-        source = "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
-        return f'<figure><img alt="{html.escape(text)}" src="{source}"><figcaption>{text}</figcaption></figure>'
-
     title = f'<h2 id="part{index}">{html.escape(part.name)} {_word(part.verdict.result)}</h2>'
-    figures = figure(part.drawing, "verdict") + figure(part.heat, "measured; red is beyond the limit")
+    figures = _figure(part.drawing, "verdict") + _figure(part.heat, "measured; red is beyond the limit")
     return f'{title}<div class="part">{figures}</div>'
+
+
+def _taught(reference: Reference) -> str:
+    """The taught part with its components, which findings call by their numbers."""
+    if not reference.components:
+        return ""
+    figure = _figure(_jpeg(draw_taught(reference)), "the components that were taught, by their numbers")
+    return f'<h2>What was taught</h2><div class="part">{figure}</div>'
+
+
+def _figure(data: bytes, text: str) -> str:
+    source = "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
+    return f'<figure><img alt="{html.escape(text)}" src="{source}"><figcaption>{text}</figcaption></figure>'
 
 
 def _histogram(parts: Sequence[Inspected]) -> str:

@@ -1,9 +1,10 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 
-from hassod_ros.inspection.drawing import draw_verdict
+from hassod_ros.inspection.drawing import draw_taught, draw_verdict
 from hassod_ros.inspection.inspector import Inspector
 from hassod_ros.inspection.report import inspected, render
 from hassod_ros.inspection.verdict import undecided
@@ -24,7 +25,7 @@ def test_the_report_needs_nothing_but_itself(reference):
     assert "<bad>" not in text
     for word in ("OK", "NG", "UNDECIDED", "is missing", "The picture is blank"):
         assert word in text
-    assert text.count("data:image/jpeg;base64,") == 6
+    assert text.count("data:image/jpeg;base64,") == 7  # two of each, and what was taught
     HTMLParser().feed(text)
 
 
@@ -43,3 +44,19 @@ def test_a_drawing_has_a_sentence_for_each_finding(reference):
     one, two = part(red=None), part(red=None, blue=None)
     heights = [draw_verdict(picture, inspector(picture)).shape[0] for picture in (one, two)]
     assert heights[1] - heights[0] == 984 // 16  # another strip
+
+
+def test_what_was_taught_is_drawn_with_an_outline_around_each_component(reference):
+    plain = replace(reference, components=())
+    changed = np.abs(draw_taught(reference).astype(int) - draw_taught(plain)).max(axis=2) > 60
+    scale = changed.shape[1] / reference.ideal.shape[1]
+    for component in reference.components:
+        x0, y0, x1, y1 = (round(value * scale) for value in component.box)
+        outside = changed.copy()
+        outside[y0 - 6 : y1 + 6, x0 - 6 : x1 + 6] = False
+        assert changed.sum() - outside.sum() > 2 * (x1 - x0)
+    boxes = np.ones_like(changed)
+    for component in reference.components:
+        x0, y0, x1, y1 = (round(value * scale) for value in component.box)
+        boxes[y0 - 6 : y1 + 6, x0 - 6 : x1 + 40] = False
+    assert not (changed & boxes).any()
