@@ -86,7 +86,7 @@ def _circle(sheet: np.ndarray, finding: Finding, number: int, scale: float, colo
     cv2.ellipse(sheet, middle, axes, 0, 0, 360, colour, thick, cv2.LINE_AA)
     if number > _MOST:
         return
-    place = middle[0] + axes[0], middle[1] - axes[1]
+    place = middle[0] + round(0.71 * axes[0]), middle[1] - round(0.71 * axes[1])  # on the circle
     _number(sheet, number, place, sheet.shape[1] / 900, colour)
 
 
