@@ -36,8 +36,8 @@ def test_outputs_are_made_only_while_somebody_subscribes(ros):
         """The node lets go of an unwatched camera after two seconds, which may pass before it and the camera meet."""
         if not camera.get_subscription_count() and time.monotonic() > patience[0]:
             patience[0] = time.monotonic() + 5
-            assert ros.transition(NODE, "deactivate")
-            assert ros.transition(NODE, "activate")
+            if ros.transition(NODE, "deactivate"):  # else it is not even active yet
+                assert ros.transition(NODE, "activate")
         return camera.get_subscription_count() > 0
 
     def figures() -> dict[str, str]:
