@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,10 @@ from hassod_ros.errors import InputError
 
 WRONG_INPUT = 2
 _reached: list[str] = []
+
+if sys.stderr is not None and not sys.stderr.isatty():
+    # A log wants a line now and then, not a bar ten times a second; tqdm reads this when it is imported.
+    os.environ.setdefault("TQDM_MININTERVAL", "10")
 
 
 class Terminated(KeyboardInterrupt):

@@ -1,5 +1,7 @@
 """How scripts end: one sentence, and the status that shells expect."""
 
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -71,3 +73,15 @@ def test_wrong_input_is_one_sentence_and_status_2(capsys):
 def test_a_bug_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         commands.run("label", lambda: 1 / 0)
+
+
+def test_a_log_gets_a_bar_now_and_then_and_a_terminal_ten_times_a_second(monkeypatch):
+    monkeypatch.delenv("TQDM_MININTERVAL", raising=False)
+    code = "import hassod_ros.commands; from tqdm import tqdm; print(tqdm(total=1).mininterval)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) == 10
+    leader, terminal = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=terminal, text=True, check=True)
+    os.close(terminal)
+    os.close(leader)
+    assert float(done.stdout) == 0.1
