@@ -84,7 +84,7 @@ class Evidence:
         thing, scene, parent, child = (cues @ constants[:, :-1].T + constants[:, -1]).T
         is_scene = (scene > 0) & (np.exp(cues[:, CUES.index("area")]) > self.scene_area)
         allowed = (parent[None] + child[:, None] > 0) & ~is_scene[None] & ~is_scene[:, None]
-        scores = 1 / (1 + np.exp(-np.where(is_scene, scene, thing)))
+        scores = 1 / (1 + np.exp(np.minimum(-np.where(is_scene, scene, thing), 80)))  # float32 ends at exp(88)
         return Judgement(scores.astype(np.float32), is_scene, allowed)
 
 
