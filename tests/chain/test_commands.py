@@ -185,7 +185,7 @@ def test_the_shipped_chain_goes_from_photographs_to_a_model(tmp_path, capfd):
     folders = dict(line.split(": ") for line in said.splitlines()[-len(read_chain(CHAIN, values())) :])
     info = read_model_info(Path(folders["export"]) / "model.onnx")
     assert (info.recipe, info.input_size, info.evidence is not None) == ("default_model", (64, 96), True)
-    name = "roi_heads.box_head.0.fc1.weight"
+    name = "roi_heads.box_head.fc1.weight"
     files = ("burn_in_2/burn_in/model.pth", "mean_teacher_2/mean_teacher/model.pth", "average/model.pth")
     first, second, mean = (
         torch.load(Path(folders[step]) / rest, weights_only=True)["model"][name]

@@ -29,9 +29,17 @@ def old_file(tmp_path):
     def strip(precision):
         model = onnx.load(default_model(precision))
         names = [value.name for value in model.graph.output]
-        del model.graph.output[names.index("features")]
-        (node,) = [node for node in model.graph.node if "features" in node.output]
-        model.graph.node.remove(node)
+        shape = model.graph.output.pop(names.index("features"))
+        for node in model.graph.node:  # of an export the pyramid's own name, of `add_features` a copy's
+            for names in (node.input, node.output):
+                names[:] = ["pyramid" if name == "features" else name for name in names]
+        (finest,) = [
+            node
+            for node in model.graph.node
+            if any("fpn_output2.weight" in name for name in node.input[:2]) and node.op_type == "Conv"
+        ]
+        shape.name = finest.output[0]
+        model.graph.value_info.append(shape)
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         info = json.loads(metadata[METADATA_KEY])
         del info["feature_stride"]

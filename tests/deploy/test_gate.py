@@ -156,7 +156,7 @@ def test_the_shipped_model_is_accepted_against_itself_and_a_spoiled_one_refused(
         page = (tmp_path / name / "report.html").read_text()
         assert f">{word}<" in page
         assert page.count("data:image/jpeg") == 4  # old beside new, worst and best of two frames
-    assert "recall" in found["reason"] or "masks of the running model" in found["reason"]
+    assert "consistency is" in found["reason"] or "masks of the running model" in found["reason"]
 
 
 def test_what_cannot_be_judged_is_one_sentence(tmp_path: Path, frames: Path, capsys: pytest.CaptureFixture) -> None:
