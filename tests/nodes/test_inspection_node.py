@@ -157,7 +157,7 @@ def test_another_model_learns_the_reference_anew(cell):
     assert judge(cell, taken(part(), 33))[0].result == Verdict.OK
     answer = cell.call(ReloadModel, f"{NODE}/reload_model", ReloadModel.Request(path="default-int8"), 120)
     assert answer.success, answer.message
-    verdict, _ = judge(cell, taken(part(), 34))
+    verdict, _ = judge(cell, taken(part(), 33))
     assert verdict.result == Verdict.OK, verdict.sentence
     assert verdict.reference_version == 3
 
