@@ -198,16 +198,20 @@ class Instances:
             ValueError: They are not.
 
         """
-        other = object.__new__(Instances)
-        other.__dict__.update(self.__dict__, ids=_as_integers("ids", ids, np.uint32))
+        other = self._unchecked(**self.__dict__ | {"ids": _as_integers("ids", ids, np.uint32)})
         other._check_ids()
         return other
 
     def _sharing(self, **fields: Any) -> Instances:
         """Instances of this picture whose masks were checked already; `fields` are all but the size of the picture."""
-        other = object.__new__(Instances)
-        other.__dict__.update(fields, image_size=self.image_size)
+        other = self._unchecked(**fields, image_size=self.image_size)
         other._check_fields()
+        return other
+
+    @staticmethod
+    def _unchecked(**fields: Any) -> Instances:
+        other = object.__new__(Instances)
+        other.__dict__.update(fields)
         return other
 
     def dense(self) -> np.ndarray:

@@ -205,9 +205,7 @@ class Aligner:
         Where it looks like one, it is followed up as all others are, and may then be turned a little.
         """
         target, scale = self.reference.small, self.reference.scale
-        height, width = target.shape
-        rows, columns = round(height * _MIDDLE), round(width * _MIDDLE)
-        left, top = (width - columns) // 2, (height - rows) // 2
+        top, left, rows, columns = _middle_of(target.shape)
         middle = target[top : top + rows, left : left + columns]
         source = picture.small if scale == picture.scale else _shrunk(picture.grey, scale).astype(np.float32)
         best = self._describe(picture, np.eye(2, 3), 0)
@@ -307,8 +305,7 @@ class Aligner:
         """ECC at the small size, from the turns at which the middle of the picture correlates best."""
         target, source = self.reference.small, picture.small
         height, width = source.shape
-        rows, columns = round(height * _MIDDLE), round(width * _MIDDLE)
-        left, top = (width - columns) // 2, (height - rows) // 2
+        top, left, rows, columns = _middle_of(source.shape)
         coarse = _shrunk(target, 0.5)
         starts = []
         for angle in _ANGLES:
@@ -458,6 +455,12 @@ def _peaks(bins: np.ndarray, weights: np.ndarray) -> np.ndarray:
         if all(np.abs(place - other).max() > 1 for other in chosen):
             chosen.append(place)
     return np.array(chosen[:_PEAKS]).reshape(-1, 3)
+
+
+def _middle_of(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Top, left, rows and columns of the middle of a picture (h, w)."""
+    rows, columns = (round(side * _MIDDLE) for side in shape)
+    return (shape[0] - rows) // 2, (shape[1] - columns) // 2, rows, columns
 
 
 def _moved(matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:

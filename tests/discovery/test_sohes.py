@@ -356,10 +356,9 @@ def test_position_counts_as_much_as_asked():
 
 
 def test_options_reach_the_method():
-    method = make_method("sohes", {"small": 0.02, "tiles": [[2, 64]], "thresholds": [0.3, 0.1], "filters.min_area": 9})
-    assert method.config == change(
-        SohesConfig(), {"small": 0.02, "tiles": ((2, 64),), "thresholds": (0.3, 0.1), "filters.min_area": 9}
-    )
+    options = {"small": 0.02, "cover": 0.8, "tiles": [[2, 64]], "thresholds": [0.3, 0.1], "filters.min_area": 9}
+    method = make_method("sohes", options)
+    assert method.config == change(SohesConfig(), options | {"tiles": ((2, 64),), "thresholds": (0.3, 0.1)})
 
 
 @pytest.mark.parametrize(

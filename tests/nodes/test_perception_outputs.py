@@ -26,18 +26,23 @@ from tests.nodes.bench import (
 )
 
 
+def state_of(ros) -> str:
+    return ros.call(GetState, f"/{NODE}/get_state", GetState.Request()).current_state.label
+
+
 def test_outputs_are_made_only_while_somebody_subscribes(ros):
     ros.start("threshold_node.py", model="threshold", autostart=True)
     camera = ros.node.create_publisher(Image, "/image", qos_profile_sensor_data)
     diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
+    ros.until(lambda: state_of(ros) == "active")
     patience = [time.monotonic() + 10]
 
     def connected() -> bool:
         """The node lets go of an unwatched camera after two seconds, which may pass before it and the camera meet."""
         if not camera.get_subscription_count() and time.monotonic() > patience[0]:
             patience[0] = time.monotonic() + 5
-            if ros.transition(NODE, "deactivate"):  # else it is not even active yet
-                assert ros.transition(NODE, "activate")
+            assert ros.transition(NODE, "deactivate")
+            assert ros.transition(NODE, "activate")
         return camera.get_subscription_count() > 0
 
     def figures() -> dict[str, str]:
@@ -140,8 +145,7 @@ def test_a_wrong_qos_override_is_said_and_survived(ros, name, refused):
         before.append(label)
     ros.until(lambda: diagnostics and "sometimes" in diagnostics[-1].status[0].message)
     assert diagnostics[-1].status[0].level == b"\2"
-    state = ros.call(GetState, f"/{NODE}/get_state", GetState.Request()).current_state.label
-    assert state == ("inactive" if before else "unconfigured")
+    assert state_of(ros) == ("inactive" if before else "unconfigured")
 
 
 def test_overlay_shows_the_instances_over_the_image(ros):
