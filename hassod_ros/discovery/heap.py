@@ -21,7 +21,7 @@ from hassod_ros.discovery.crf.config import Method as CRFMethod
 from hassod_ros.discovery.features.base import Features
 from hassod_ros.discovery.filters import FilterConfig
 from hassod_ros.discovery.hassod import HassodConfig
-from hassod_ros.discovery.heap_head.config import HeadConfig
+from hassod_ros.discovery.heap_head.config import OWN, HeadConfig
 from hassod_ros.discovery.lightcluster import cluster, nearest, vectors_of
 from hassod_ros.discovery.patch_learner import PatchLearner, finite_features
 from hassod_ros.discovery.regions import Regions, foreground_of, on_the_border, unit, unlike_border
@@ -142,7 +142,7 @@ class Heap(PatchLearner):
         grid = (features.shape[1], features.shape[2])
         assignment, groups, _, odds, _ = head(vectors_of(features), on_the_border(grid).ravel())
         labels = assignment.argmax(axis=1).astype(np.int32).reshape(grid)
-        chosen = foreground_of(odds, grid).astype(np.float32)
+        chosen = foreground_of(odds, features).astype(np.float32)
         clusters = nearest(groups, centres)[0].astype(np.int32)
         return Regions(chosen, labels, labels, groups, clusters)
 
@@ -214,7 +214,7 @@ class NumpyHead:
         unlike = unlike_border(features, border)
         cues = self._cues(unlike, border, assignment, sizes)
         logits = groups @ self._w["look"] + cues @ self._w["place"] + self._w["bias"]
-        return assignment, groups, expit(logits), assignment @ logits + unlike, sizes
+        return assignment, groups, expit(logits), assignment @ logits + OWN * unlike, sizes
 
     @staticmethod
     def _cues(unlike: np.ndarray, border: np.ndarray, assignment: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -12,8 +12,9 @@ are not public: those here are chosen by us.
 * What the set knows of a level weighs as much as it explains of that unlikeness over the set.
 * Consistency: the image tells which clusters of the set and of its category are foreground in it (what the paper's
   Figure 1 says of the image level). Their scores are the mean unlikeness of their patches in this image, and the
-  scores of the set count as some more patches. The levels are added, and a patch is foreground where the sum reaches
-  the image's Otsu threshold. Without the image level the scores of the set are added.
+  scores of the set count as some more patches. Without the image level the scores of the set count.
+* The levels are added to how unlike the border a patch is itself: clusters of noisy features mix what the border tells
+  apart. Near and alike patches share their sums (see `random_walk`); above Otsu's threshold they are foreground.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class LightCluster(PatchLearner):
         grid = features.shape[1:]
         vectors = vectors_of(features)
         scores, parts = _foreground(vectors, grid, codebooks, self.config)
-        chosen = foreground_of(scores, grid)
+        chosen = foreground_of(scores, features)
         labels = components(chosen, self.config.min_region)
         embeddings = means_of(vectors, labels.ravel(), int(labels.max()) + 1)
         clusters = nearest(embeddings, codebooks.class_centres)[0].astype(np.int32)
@@ -268,7 +269,7 @@ class _Learner:
         found = [np.zeros((0, codebooks.dataset_centres.shape[1]), np.float32)]
         for sample, vectors in self._pairs():
             grid = sample.shape[1:]
-            chosen = foreground_of(_foreground(vectors, grid, codebooks, self._config)[0], grid)
+            chosen = foreground_of(_foreground(vectors, grid, codebooks, self._config)[0], sample)
             labels = components(chosen, self._config.min_region).ravel()
             found.append(means_of(vectors, labels, int(labels.max(initial=-1)) + 1))
         regions = np.concatenate(found)
@@ -378,7 +379,7 @@ def _foreground(
         parts = found["image"][0]
     else:
         parts, _ = nearest(vectors, codebooks.dataset_centres)
-    total = np.zeros(len(vectors), np.float32)
+    total = unlike.copy()
     for level, (labels, scores) in found.items():
         weight = codebooks.level_weights[LEVELS.index(level)]
         if len(found) == 1 or level == "image":

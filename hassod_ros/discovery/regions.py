@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from hassod_ros.discovery.features.base import check_image
+from hassod_ros.discovery.random_walk import walked
 from hassod_ros.hierarchy import coverage_forest
 from hassod_ros.instances import Instances
 from hassod_ros.masks import fill_holes
@@ -84,9 +85,15 @@ def above_otsu(values: np.ndarray) -> np.ndarray:
     return np.asarray(steps > threshold)
 
 
-def foreground_of(scores: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
-    """(h, w) bool: patches of a grid (h, w) whose scores (n,) lie above Otsu's threshold, without bridges."""
-    return without_bridges(above_otsu(scores).reshape(grid))
+def foreground_of(scores: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """(h, w) bool, which patches are foreground: near and alike ones share scores, Otsu's threshold, bridges are cut.
+
+    Args:
+        scores: (h w,), the higher the rather foreground.
+        features: (C, h, w) of the same patches.
+
+    """
+    return without_bridges(above_otsu(walked(scores, features)).reshape(features.shape[1:]))
 
 
 def without_bridges(foreground: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import label
 
 from hassod_ros.discovery.lightcluster import cluster, vectors_of
-from hassod_ros.discovery.regions import above_otsu, on_the_border, unlike_border, without_bridges
+from hassod_ros.discovery.regions import above_otsu, foreground_of, on_the_border, unlike_border
 from hassod_ros.evaluation.maskcut import second_eigenvector
 
 _FAINT = 1e-5  # weight of an edge between unlike patches, as in TokenCut
@@ -25,14 +25,12 @@ def whole_image(features: np.ndarray) -> np.ndarray:
 
 def border_prior(features: np.ndarray) -> np.ndarray:
     """What is unlike the border, see `regions.unlike_border`, above Otsu's threshold."""
-    grid = (features.shape[1], features.shape[2])
-    unlike = unlike_border(vectors_of(features), on_the_border(grid).ravel())
-    return above_otsu(unlike).reshape(grid).astype(np.float32)
+    return above_otsu(_unlike(features)).reshape(features.shape[1:]).astype(np.float32)
 
 
-def opened_border_prior(features: np.ndarray) -> np.ndarray:
-    """The border prior without thin bridges, as HEAP and LightCluster cut theirs."""
-    return without_bridges(border_prior(features) > 0).astype(np.float32)
+def shared_border_prior(features: np.ndarray) -> np.ndarray:
+    """The border prior where near and alike patches share it and bridges are cut, as in HEAP and LightCluster."""
+    return foreground_of(_unlike(features), features).astype(np.float32)
 
 
 def principal_component(features: np.ndarray) -> np.ndarray:
@@ -65,10 +63,14 @@ def tokencut(features: np.ndarray) -> np.ndarray:
     return np.asarray(parts == parts[seed], np.float32)
 
 
+def _unlike(features: np.ndarray) -> np.ndarray:
+    return unlike_border(vectors_of(features), on_the_border((features.shape[1], features.shape[2])).ravel())
+
+
 BASELINES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "whole": whole_image,
     "border": border_prior,
-    "border_opened": opened_border_prior,
+    "border_shared": shared_border_prior,
     "otsu": principal_component,
     "tokencut": tokencut,
 }

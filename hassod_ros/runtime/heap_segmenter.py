@@ -60,7 +60,7 @@ class HeapSegmenter:
         height, width = self._features.size
         resized = [Image.fromarray(each).resize((width, height), Image.Resampling.LANCZOS) for each in pictures]
         found = self._features.run(
-            np.stack([np.asarray(each) for each in resized]), ["odds", "labels", "groups", "clusters"]
+            np.stack([np.asarray(each) for each in resized]), ["keys", "odds", "labels", "groups", "clusters"]
         )
         return [self._instances(*each) for each in zip(pictures, *found, strict=True)]
 
@@ -75,9 +75,15 @@ class HeapSegmenter:
         """Nothing is held."""
 
     def _instances(
-        self, image: np.ndarray, odds: np.ndarray, labels: np.ndarray, groups: np.ndarray, clusters: np.ndarray
+        self,
+        image: np.ndarray,
+        keys: np.ndarray,
+        odds: np.ndarray,
+        labels: np.ndarray,
+        groups: np.ndarray,
+        clusters: np.ndarray,
     ) -> Instances:
-        chosen = foreground_of(odds.ravel(), odds.shape).astype(np.float32)
+        chosen = foreground_of(odds.ravel(), keys).astype(np.float32)
         regions = Regions(chosen, labels, labels, groups, clusters)
         least = max(self._heap["min_area"], self._heap["min_share"] * image.shape[0] * image.shape[1])
         return to_instances(image, regions, upsampled(chosen, image.shape[:2]), least, self._heap["cover"])

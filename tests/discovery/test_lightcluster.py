@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -60,6 +61,14 @@ def test_every_level_finds_objects_of_new_images_and_their_classes(learned, leve
         classes.setdefault(seed % 2, set()).add(int(found.clusters[0]))
     assert all(len(each) == 1 for each in classes.values())
     assert classes[0] != classes[1]  # the same number for the same kind of thing
+
+
+def test_patches_unlike_the_border_are_found_where_clusters_mix_them_with_the_scene(learned):
+    arrays = {**learned.arrays, "dataset_centres": np.ones((1, 4), np.float32) / 2, "dataset_scores": np.zeros(1)}
+    image, mask = scene(100)
+    made = method(levels=["dataset"])
+    (found,) = made.partition([made.prepare(image, 8)], Colours(), replace(learned, arrays=arrays))
+    assert iou(made.foreground(image, found) >= 0.5, mask) > 0.85
 
 
 def test_a_whole_of_two_colours_has_parts():

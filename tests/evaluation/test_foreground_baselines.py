@@ -14,7 +14,7 @@ def features(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return (values + rng.normal(0, 0.08, values.shape)).astype(np.float32), mask
 
 
-@pytest.mark.parametrize("name", ["border", "otsu", "tokencut"])
+@pytest.mark.parametrize("name", ["border", "border_shared", "otsu", "tokencut"])
 def test_an_object_inside_is_found(name):
     values, mask = features()
     np.testing.assert_array_equal(BASELINES[name](values) > 0, mask)

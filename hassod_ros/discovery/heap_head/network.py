@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hassod_ros.discovery.heap_head.config import OWN
+
 _EPS = 1e-6
 NEAR, FLAT = 8, 1e-4  # as `regions.unlike_border` has them
 CUES = 2  # what a region's place tells: see `Head.cues`
@@ -100,7 +102,7 @@ class Head(nn.Module):
         sizes = assignment.mean(dim=1)
         unlike = self.unlike(features, border)
         logits = groups @ self.look + self.cues(unlike, border, assignment) @ self.place + self.bias  # (B, K)
-        odds = (assignment @ logits[..., None])[..., 0] + unlike
+        odds = (assignment @ logits[..., None])[..., 0] + OWN * unlike
         return Grouped(assignment, groups, torch.sigmoid(logits), odds, sizes)
 
     @staticmethod
