@@ -194,7 +194,7 @@ def _blurred(pixels: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndar
 
 
 def _gate(options: argparse.Namespace) -> None:
-    from hassod_ros.deploy.gate import GateConfig, compare, evenly, find, look
+    from hassod_ros.deploy.gate import GateConfig, compare, evenly, look
     from hassod_ros.evaluation.annotations import AnnotatedSet, load_annotations
     from hassod_ros.images import list_images
     from hassod_ros.runtime.segmenter import open_segmenter
@@ -213,7 +213,7 @@ def _gate(options: argparse.Namespace) -> None:
             recalls[name] = _recall(file, annotated, options.images)
         models = {name: open_segmenter(file) for name, file in files.items()}
         frames, pairs = look(paths, models)
-        again = find(evenly(old, 30), models)
+        again, _ = look(evenly(old, 30), models)
     config = GateConfig(latency=np.inf)  # whether a model is good does not depend on how busy this machine is
     rows: dict[str, dict[str, Any]] = {}
     for name in files:

@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
         "consistency": "greatest loss of temporal and mirrored consistency",
         "least": "least ratio of instances and of covered area to the running model's",
         "most": "greatest ratio",
-        "recall": "least share of the running model's confident masks that is found again",
+        "recall": "least share of the running model's confident masks found again, relative to its own in the mirror",
         "confident": "share of the best score of a picture from which its masks are confident",
         "latency": "greatest ratio of times",
         "frames": "most frames",

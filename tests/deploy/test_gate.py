@@ -66,9 +66,7 @@ def verdicts(frames: Path, candidate: ByColor) -> dict[str, bool]:
     models = {"running": ByColor(), "candidate": candidate}
     found, pairs = look(sorted(frames.rglob("*.png")), models, say=lambda line: None)
     assert pairs == 6  # the two cameras are no neighbours
-    old = {name: rows.instances for name, rows in found.items()}
-    config = GateConfig(latency=np.inf)
-    checks = compare(found["running"], found["candidate"], old["running"], old["candidate"], config)
+    checks = compare(*found.values(), *found.values(), GateConfig(latency=np.inf))
     return {check.name: check.passed for check in checks}
 
 
@@ -88,6 +86,23 @@ def test_few_huge_masks_are_consistent_and_refused(frames: Path) -> None:
     assert found["mirrored consistency"]
     assert not found["instances per frame"]
     assert not found["recall of confident masks"]
+
+
+def test_more_than_it_finds_itself_in_the_mirror_is_not_asked_of_another() -> None:
+    grid = np.zeros((8, 8, 16), bool)
+    grid[range(8), range(8), :8] = True  # a line each, on the left
+    found = Instances.from_dense(grid, image_size=(8, 16), scores=np.full(8, 0.9))
+    mirror = Instances.from_dense(grid[:, :, ::-1], image_size=(8, 16), scores=np.full(8, 0.9))
+
+    def asked(own: int, candidate: int) -> tuple[float | None, bool]:
+        frames = Frames([found], [mirror], [1.0], {}, [1.0])
+        old = Frames([found], [mirror.select(np.arange(own))]), Frames([found.select(np.arange(candidate))])
+        (check,) = (each for each in compare(frames, frames, *old, GateConfig()) if "recall" in each.name)
+        return check.running, check.passed
+
+    assert asked(8, 7) == (1.0, False)
+    assert asked(7, 7) == (7 / 8, True)
+    assert asked(7, 6) == (7 / 8, False)
 
 
 def test_a_model_that_finds_nothing_is_refused(frames: Path) -> None:
@@ -114,6 +129,11 @@ def test_recall_counts_confident_masks_only() -> None:
     only_first = sure.select(np.array([0]))
     assert recall([sure], [only_first], confident=0.6) == (1.0, 1)
     assert recall([sure], [only_first], confident=0.1) == (0.5, 2)
+    sides = Instances.from_dense(masks.transpose(0, 2, 1), image_size=(8, 8), scores=np.array([0.9, 0.3]))
+    left = sides.select(np.array([0]))
+    assert recall([left], [left], confident=0.6) == (1.0, 1)
+    assert recall([left], [left], confident=0.6, reflected=True) == (0.0, 1)
+    assert recall([sides], [left], confident=0.1, reflected=True) == (0.5, 2)
     with pytest.raises(InputError, match="finds nothing"):
         recall([Instances.empty((8, 8))], [sure], confident=0.6)
 
