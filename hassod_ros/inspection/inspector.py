@@ -22,6 +22,9 @@ _SHOWN = 0.5  # share of a component that must be
 _SHIFTS = [(step * x, step * y) for step in (1 / 3, 2 / 3, 1) for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1))]
 _LARGE = 0.05  # share of the reference; what is larger lies where it was aligned
 _EDGE = 7  # pixels around a component that lie off with it
+# Of the limits, that the means of pixels and the cells are off at one place, at least, where they are off together; and
+# how far pixels are smoothed for it, in cells.
+_BOTH, _FULL = 0.5, 0.7
 _UNLIT = (4.0, 1.25)  # percent, and times what the good pictures have, of changed light from which there is a warning
 _DARK = (18.0, 2.0)  # likewise, from which a part is not judged
 
@@ -131,7 +134,7 @@ class Inspector:
         # All above goes on beside the network; from here on it is waited for.
         seen = agreements(view.detector, self._known.masks, reference.components)
         network, unlike = self._measure_features(view, view.network, seen)
-        cells = self._widen(view, np.maximum(colours, network))
+        cells = self._widen(view, _agreed(pixels, np.maximum(colours, network)))
         measured = Measured(pixels, cells, np.maximum(looks, unlike), unlike, network)
         for i in range(len(reference.components)):
             self._judge_in_place(view, measured, i)
@@ -197,7 +200,7 @@ class Inspector:
         looks = np.maximum(looks, unlike)
         assert self.reference.pixels is not None
         sharp = self.reference.pixels.measure(pixels, view.covered) / np.float32(self._limits["pixels"])
-        wide = self._widen(view, np.maximum(colours, features))
+        wide = self._widen(view, _agreed(sharp, np.maximum(colours, features)))
         if _badness(sharp, wide, mask, looks[i]) >= _badness(measured.pixels, measured.cells, mask, measured.looks[i]):
             return  # it only looked like it
         for values, moved, reach in ((measured.pixels, sharp, _EDGE), (measured.cells, wide, 2 * height // rows)):
@@ -231,6 +234,13 @@ class Inspector:
         if findings:
             return Verdict(Result.NG, findings[0].sentence, findings[0].severity, tuple(findings), heat=full)
         return Verdict(Result.OK, "As taught", min(float(heat.max()), 1.0), heat=full)
+
+
+def _agreed(pixels: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """How far off cells (h, w) are, or they and their pixels (H, W) together: then each need not be sure alone."""
+    full = cv2.resize(pixels, cells.shape[::-1], interpolation=cv2.INTER_AREA)
+    both = np.sqrt(cv2.GaussianBlur(full, (0, 0), _FULL) * cells)
+    return np.asarray(np.maximum(cells, both / np.float32(_BOTH)), np.float32)
 
 
 def _badness(pixels: np.ndarray, cells: np.ndarray, mask: np.ndarray, look: float) -> float:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from hassod_ros.inspection import inspector as module
 from hassod_ros.inspection.inspector import Inspector
 from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.verdict import Kind, Result
@@ -192,3 +193,14 @@ def test_without_a_detector_pixels_and_colours_are_compared(good):
     verdict = inspector(part(red=None))
     assert verdict.result == Result.NG
     assert overlap(verdict.findings[0].box, box_of("red")) > 0.7
+
+
+def test_what_pixels_and_cells_both_find_off_need_not_be_beyond_either_limit():
+    cells = np.zeros((10, 10), np.float32)
+    cells[5, 5] = 0.8
+    pixels = np.zeros((40, 40), np.float32)
+    np.testing.assert_array_equal(module._agreed(pixels, cells), cells)  # cells alone
+    pixels[16:28, 16:28] = 0.8
+    assert module._agreed(pixels, cells)[5, 5] > 1
+    assert module._agreed(pixels, np.zeros_like(cells)).max() == 0  # pixels alone
+    assert module._agreed(pixels * 0.3, cells)[5, 5] < 1
