@@ -15,9 +15,11 @@ import numpy as np
 from hassod_ros.inspection.inventory import Component, Detector, surroundings
 
 _RING = 0.5  # width of the surroundings, of the square root of the component's area
-_SEEN = 0.2  # weight of what the detector sees against what the features look like
+_SEEN = 0.2  # weight of what the detector overlooks: by itself no more than the limit
 _USUAL = 0.2 / 1.5  # unlikeness that a component may always have, before the margin
-_ODD = 3.0  # a good picture so many times as unlike as is usual is odd, and not learned from
+# A good picture is strange where the detector hardly sees a component, and its features are so many times as unlike as
+# is usual, and beyond `_USUAL` with its margin: either alone happens to good parts.
+_OVERLOOKED, _ODD, _MARGIN = 0.5, 3.0, 1.5
 _LEAST_CELLS = 4  # of a component; what is smaller changes its features where it lies some pixels off
 _COVERED = 0.9  # share of a component that a picture must show to say how it looks
 _SHIFTS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # cells that a component may lie off
@@ -70,11 +72,18 @@ class Likeness(Looks):
     """Whether the N components of K good pictures are there, by the network's features and by what the detector sees.
 
     Unlikeness is 1 less the cosine of the features of a component with those of the good picture most like it (the mean
-    of two: of what it looks like, and of what tells it from its surroundings), and 0.2 of what the detector does not
-    see of it. It is 0 for what looks as taught, and means the same for every component, so that a few good pictures
-    need not show how far off is too far: the scale is at least `_USUAL`. The bank is (K, N, 2, C), unit vectors; NaN
-    where a picture does not show a component or is odd, and for small components, which are always like enough.
+    of two: of what it looks like, and of what tells it from its surroundings), and 0.2 of what the detector sees less
+    of it than in the worst good picture: what it overlooks in good parts says nothing. Unlikeness is 0 for what looks
+    as taught, and means the same for every component, so that a few good pictures need not show how far off is too far:
+    the scale is at least `_USUAL`. The bank is (K, N, 2, C), unit vectors; NaN where a picture does not show a
+    component or seems to lack it, and for small components, which are always like enough.
+
+    Attributes:
+        sees: (N,) float32, 0 to 1, how well the detector sees each component at least, see `agreements`.
+
     """
+
+    sees: np.ndarray
 
     @classmethod
     def learn(
@@ -102,19 +111,26 @@ class Likeness(Looks):
         shown &= np.array([component.area >= _LEAST_CELLS * cell for component in components])
         bank = np.stack([_directions(each, *weights) for each in good])
         bank[~shown] = np.nan
-        unlike = np.stack(
-            [_unlikeness(each, *weights, np.delete(bank, k, axis=0), seen[k]) for k, each in enumerate(good)]
-        )
-        unlike = np.where(shown, unlike, 0)
-        strange = unlike > np.maximum(_ODD * np.median(unlike, axis=0), 1.5 * _USUAL)
-        if not (strange & shown).all(axis=0).any():
-            bank[strange] = np.nan
-        scale = np.maximum(np.where(strange, 0, unlike).max(axis=0), _USUAL).astype(np.float32)
-        return cls(*weights, bank.astype(np.float32), scale, (unlike / scale).max(axis=1).astype(np.float32))
+        unlike = np.stack([_unlikeness(each, *weights, np.delete(bank, k, axis=0)) for k, each in enumerate(good)])
+        usual = [
+            float(np.median(each[here])) if here.any() else 0.0 for each, here in zip(unlike.T, shown.T, strict=True)
+        ]
+        strange = shown & (np.array(seen) < _OVERLOOKED)
+        strange &= unlike > np.maximum(_ODD * np.array(usual), _MARGIN * _USUAL)
+        bank[strange] = np.nan
+        sees = np.where(shown & ~strange, np.minimum(seen, 1), 1).min(axis=0).astype(np.float32)
+        # What is usual, and the limit that follows from it, also count what the detector overlooks in good pictures.
+        unlike = np.where(shown, unlike + _SEEN * (1 - np.minimum(seen, 1)), 0)
+        odd = unlike > np.maximum(_ODD * np.median(unlike, axis=0), _MARGIN * _USUAL)
+        scale = np.maximum(np.where(odd, 0, unlike).max(axis=0), _USUAL).astype(np.float32)
+        scores = (unlike / scale).max(axis=1).astype(np.float32)
+        return cls(*weights, bank.astype(np.float32), scale, scores, sees)
 
     def measure(self, cells: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """(N,) float32: how unlike each component of a map (C, h, w) is, in `scale`; `seen` (N,) from `agreements`."""
-        measured: np.ndarray = _unlikeness(cells, self.inside, self.around, self.bank, seen) / self.scale
+        overlooked = np.maximum(self.sees - seen, 0) / np.maximum(self.sees, 1e-6)
+        unlike = _unlikeness(cells, self.inside, self.around, self.bank)
+        measured: np.ndarray = (unlike + np.float32(_SEEN) * overlooked) / self.scale
         return measured
 
 
@@ -125,13 +141,10 @@ def agreements(detector: Detector, masks: Sequence[np.ndarray], components: Sequ
     )
 
 
-def _unlikeness(
-    cells: np.ndarray, inside: np.ndarray, around: np.ndarray, bank: np.ndarray, seen: np.ndarray
-) -> np.ndarray:
-    """(N,) of a map (C, h, w) to a bank (K, N, 2, C); 0 where the bank knows nothing of a component."""
+def _unlikeness(cells: np.ndarray, inside: np.ndarray, around: np.ndarray, bank: np.ndarray) -> np.ndarray:
+    """(N,) of the features of a map (C, h, w) to a bank (K, N, 2, C); 0 where the bank knows nothing of a component."""
     cosines = np.einsum("npc,knpc->knp", _directions(cells, inside, around), bank)
-    best = np.fmax.reduce(cosines, axis=0).mean(axis=1)
-    unlike = 1 - best + _SEEN * (1 - np.minimum(seen, 1))
+    unlike = 1 - np.fmax.reduce(cosines, axis=0).mean(axis=1)
     return np.where(np.isfinite(unlike), unlike, 0).astype(np.float32)
 
 

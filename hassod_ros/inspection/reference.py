@@ -28,7 +28,7 @@ from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.texture import Texture
 from hassod_ros.inspection.view import Observe, blank, see, smoothed
 
-SCHEMA = 6
+SCHEMA = 7
 KEY = "hassod_ros_reference"
 LEAST = 3  # good pictures
 MOST = 100

@@ -154,10 +154,10 @@ def test_a_version_more_and_back(cell):
 
 def test_another_model_learns_the_reference_anew(cell):
     assert not cell.call(ReloadModel, f"{NODE}/reload_model", ReloadModel.Request(path="/no.onnx")).success
-    assert judge(cell, taken(part(), 33))[0].result == Verdict.OK
+    assert judge(cell, taken(part(), 34))[0].result == Verdict.OK
     answer = cell.call(ReloadModel, f"{NODE}/reload_model", ReloadModel.Request(path="default-int8"), 120)
     assert answer.success, answer.message
-    verdict, _ = judge(cell, taken(part(), 33))
+    verdict, _ = judge(cell, taken(part(), 34))
     assert verdict.result == Verdict.OK, verdict.sentence
     assert verdict.reference_version == 3
 
