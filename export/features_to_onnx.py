@@ -14,7 +14,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, cast
 
-from hassod_ros.commands import run, script_parser
+from hassod_ros.commands import run, script_parser, whole_number
 from hassod_ros.errors import InputError
 from hassod_ros.export.to_onnx import parse_size
 from hassod_ros.packages import required
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", help="file of weights (default: those that timm downloads)")
     parser.add_argument("--heap", help="state of train/heap.py, to export its head as well (default: none)")
     parser.add_argument("--size", type=parse_size, default="480x480", help="HxW in pixels, multiples of the patch size")
-    parser.add_argument("--batch", type=int, default=1, help="images per call")
+    parser.add_argument("--batch", type=whole_number(1), default=1, help="images per call")
     parser.add_argument("--images", required=True, help="photographs for the comparison with torch")
     parser.add_argument("--out", required=True, help="the .onnx file")
     return parser

@@ -16,7 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hassod_ros.commands import run, script_parser
+from hassod_ros.commands import number, run, script_parser, whole_number
 from hassod_ros.deploy.gate import GateConfig, judge
 from hassod_ros.deploy.gate_report import write_report
 from hassod_ros.files import write_json
@@ -69,24 +69,28 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--backend", default="auto", choices=("auto", *BACKENDS), help="what runs the models")
     about = {
-        "consistency": "greatest loss of temporal and mirrored consistency",
-        "least": "least ratio of instances and of covered area to the running model's",
-        "most": "greatest ratio",
-        "recall": "least share of the running model's confident masks found again, relative to its own in the mirror",
-        "confident": "share of the best score of a picture from which its masks are confident",
-        "latency": "greatest ratio of times",
-        "frames": "most frames",
-        "replay": "most pictures of the old domain",
+        "consistency": (number(0), "greatest loss of temporal and mirrored consistency"),
+        "least": (number(0), "least ratio of instances and of covered area to the running model's"),
+        "most": (number(0), "greatest ratio"),
+        "recall": (
+            number(0, 1),
+            "least share of the running model's confident masks found again, relative to its own in the mirror",
+        ),
+        "confident": (number(0, 1), "share of the best score of a picture from which its masks are confident"),
+        "latency": (number(0), "greatest ratio of times"),
+        "frames": (whole_number(2), "most frames"),
+        "replay": (whole_number(1), "most pictures of the old domain"),
     }
     for field in fields(GateConfig):
         name = "max_frames" if field.name == "frames" else "max_pictures" if field.name == "replay" else field.name
+        kind, text = about[field.name]
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             dest=f"config.{field.name}",
-            type=type(field.default),
+            type=kind,
             default=field.default,
             metavar="N" if isinstance(field.default, int) else "X",
-            help=about[field.name],
+            help=text,
         )
     return parser
 

@@ -20,15 +20,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hassod_ros.commands import run, script_parser
-from hassod_ros.deploy.registry import GATE, IMPORTED, NAME, Registry, Version
+from hassod_ros.commands import run, script_parser, whole_number
+from hassod_ros.deploy.registry import GATE, IMPORTED, NAME, Registry, Version, check_alias
 from hassod_ros.errors import InputError
+from hassod_ros.runtime.model_info import read_model_info
 from hassod_ros.runtime.model_names import resolve_model
 
 if TYPE_CHECKING:
     import argparse
 
-_ACTIONS = ("list", "show", "add", "alias", "prune")
+_WORDS = {"list": (), "show": ("VERSION",), "add": ("MODEL", "[ALIAS]"), "alias": ("ALIAS", "[VERSION]"), "prune": ()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The script's options."""
     parser = script_parser("registry", __doc__)
-    parser.add_argument("action", choices=_ACTIONS, metavar="|".join(_ACTIONS), help="what to do")
+    parser.add_argument("action", choices=_WORDS, metavar="|".join(_WORDS), help="what to do")
     parser.add_argument("registry", type=Path, metavar="REGISTRY", help="folder of the registry; add makes it")
     parser.add_argument(
         "words",
@@ -49,22 +50,30 @@ def build_parser() -> argparse.ArgumentParser:
         help="show VERSION, add MODEL [ALIAS], alias ALIAS [VERSION]",
     )
     parser.add_argument("--name", default=NAME, help="of the line of models")
-    parser.add_argument("--keep", type=int, default=5, metavar="N", help="newest versions that prune leaves")
+    parser.add_argument(
+        "--keep", type=whole_number(0), default=5, metavar="N", help="newest versions that prune leaves"
+    )
     parser.add_argument("--force", action="store_true", help="let a refused model have an alias")
     return parser
 
 
 def _act(options: argparse.Namespace) -> None:
-    registry, words = Registry(options.registry, create=options.action == "add"), options.words
-    least, most = {"list": (0, 0), "show": (1, 1), "add": (1, 2), "alias": (1, 2), "prune": (0, 0)}[options.action]
-    if not least <= len(words) <= most:
-        raise InputError(f"{options.action} takes {least} to {most} words after the registry; see --help")
+    words = options.words
+    asked = _WORDS[options.action]
+    if not sum(not word.startswith("[") for word in asked) <= len(words) <= len(asked):
+        raise InputError(f"give: {' '.join(('registry', options.action, 'REGISTRY', *asked))}")
+    model = resolve_model(words[0]) if options.action == "add" else ""
+    if model:
+        read_model_info(model)
+    if len(words) == 2 and options.action == "add":
+        check_alias(words[1])
+    registry = Registry(options.registry, create=bool(model))
     if options.action == "list":
         _list(registry)
     elif options.action == "show":
         _show(registry, registry.resolve(words[0], options.name))
     elif options.action == "add":
-        version = registry.register(resolve_model(words[0]), name=options.name, status=IMPORTED)
+        version = registry.register(model, name=options.name, status=IMPORTED)
         if len(words) == 2:
             registry.set_alias(words[1], version)
         print(version)

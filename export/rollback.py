@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hassod_ros.commands import run, script_parser
 from hassod_ros.deploy.fleet import Options, Target, add_options
-from hassod_ros.deploy.registry import Registry, Version
+from hassod_ros.deploy.registry import Registry, Version, check_alias
 from hassod_ros.packages import required_ros
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         registry = Registry(options.registry)
+        if options.alias:
+            check_alias(options.alias)
         with required_ros():
             from hassod_ros.nodes.rollout import Fleet, roll_out, version_before
 

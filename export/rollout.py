@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hassod_ros.commands import run, script_parser
+from hassod_ros.commands import run, script_parser, whole_number
 from hassod_ros.deploy.fleet import Options, Target, add_options
-from hassod_ros.deploy.registry import REFUSED, Registry
+from hassod_ros.deploy.registry import REFUSED, Registry, check_alias
 from hassod_ros.errors import InputError
 from hassod_ros.packages import required_ros
 
@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         version = registry.resolve(options.version, options.name)
         if version.status == REFUSED and not options.force:
             raise InputError(f"{version} was refused ({version.record.get('reason')}); insist with --force")
+        if options.alias:
+            check_alias(options.alias)
         with required_ros():
             from hassod_ros.nodes.rollout import Fleet, roll_out
 
@@ -53,7 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = script_parser("rollout", __doc__)
     add_options(parser)
     parser.add_argument("--version", required=True, metavar="V", help="number or alias of the version")
-    parser.add_argument("--canary", type=int, default=Options.canary, metavar="N", help="nodes that go first")
+    parser.add_argument(
+        "--canary", type=whole_number(1), default=Options.canary, metavar="N", help="nodes that go first"
+    )
     parser.add_argument("--force", action="store_true", help="also a model that the gate refused")
     return parser
 

@@ -11,7 +11,7 @@ import argparse
 import sys
 from typing import Any
 
-from hassod_ros.commands import run, script_parser
+from hassod_ros.commands import number, run, script_parser, whole_number
 from hassod_ros.files import sha256
 from hassod_ros.packages import required
 from hassod_ros.runtime.model_info import LEVEL_SOURCES, PRECISIONS
@@ -41,9 +41,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--size", type=parse_size, default="480x640", help="HxW of the input in pixels, multiples of 32"
     )
     parser.add_argument("--images", required=True, help="folder (or list) of photographs for parity and calibration")
-    parser.add_argument("--proposals", type=int, default=300, help="regions that go through a cascade's stages")
-    parser.add_argument("--detections", type=int, default=50, help="rows of the outputs; their masks cost most")
-    parser.add_argument("--batch", type=int, default=1, help="images per call")
+    parser.add_argument(
+        "--proposals", type=whole_number(1), default=300, help="regions that go through a cascade's stages"
+    )
+    parser.add_argument(
+        "--detections", type=whole_number(1), default=50, help="rows of the outputs; their masks cost most"
+    )
+    parser.add_argument("--batch", type=whole_number(1), default=1, help="images per call")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the graph")
     parser.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="of int8: whose instructions it suits")
     parser.add_argument("--store-half", action="store_true", help="fp32 whose weights lie in the file as float16")
@@ -53,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--annotated-images", help="folder of its images (default: none)")
     parser.add_argument(
         "--score-thresholds",
-        type=float,
+        type=number(0, 1),
         nargs=3,
         default=[0.5, 0.5, 0.5],
         metavar=("W", "P", "S"),
@@ -61,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--sampling-ratio",
-        type=int,
+        type=whole_number(0),
         help="samples along the side of a pooled cell, 0: by its size (default: as trained)",
     )
     parser.add_argument("--rpn-nms", type=float, help="IoU of proposals that exclude each other (default: as trained)")
@@ -73,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--levels", choices=LEVEL_SOURCES, default="head", help="who tells them: a cascade's level head, or masks"
     )
     parser.add_argument(
-        "--color-weight", type=float, default=0.0, help="how far outlines follow the colours, such as 3"
+        "--color-weight", type=number(0), default=0.0, help="how far outlines follow the colours, such as 3"
     )
     parser.add_argument(
         "--evidence",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hassod_ros.commands import run, script_parser
+from hassod_ros.commands import run, script_parser, whole_number
 from hassod_ros.deploy.engine_check import build_and_check
 
 
@@ -24,8 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--build-only", action="store_true", help="do not run it afterwards")
     parser.add_argument("--images", help="photographs to compare with ONNX Runtime on (needed without --build-only)")
     parser.add_argument("--cache", help="folder of engines (default: ~/.cache/hassod_ros/engines)")
-    parser.add_argument("--workspace", type=int, default=0, help="most MiB of scratch memory; 0 = no limit")
-    parser.add_argument("--dla", type=int, help="run on this DLA core what it can (default: on the GPU)")
+    parser.add_argument("--workspace", type=whole_number(0), default=0, help="most MiB of scratch memory; 0 = no limit")
+    parser.add_argument("--dla", type=whole_number(0), help="run on this DLA core what it can (default: on the GPU)")
     return parser
 
 

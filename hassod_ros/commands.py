@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -10,10 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
 from hassod_ros.errors import InputError
 
 WRONG_INPUT = 2
+_Number = TypeVar("_Number", int, float)
 _reached: list[str] = []
 
 if sys.stderr is not None and not sys.stderr.isatty():
@@ -40,6 +43,35 @@ def describe(action: argparse.Action) -> str:
     text = action.help or ""
     silent = action.default in (None, "", argparse.SUPPRESS) or action.nargs == 0 or not action.option_strings
     return text if silent or "(default" in text else f"{text} (default: %(default)s)"
+
+
+def number(least: float = -math.inf, most: float = math.inf) -> Callable[[str], float]:
+    """An option's type: a finite number from `least` to `most`; argparse says what is wrong with another one."""
+    return _ranged(float, least, most)
+
+
+def whole_number(least: float = -math.inf, most: float = math.inf) -> Callable[[str], int]:
+    """An option's type: a whole number from `least` to `most`; argparse says what is wrong with another one."""
+    return _ranged(int, least, most)
+
+
+def _ranged(kind: type[_Number], least: float, most: float) -> Callable[[str], _Number]:
+    asked = "a whole number" if kind is int else "a number"
+    if most < math.inf:
+        asked += f" from {least:g} to {most:g}"
+    elif least > -math.inf:
+        asked += f" of at least {least:g}"
+
+    def read(text: str) -> _Number:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not math.isfinite(value) or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {asked}")
+        return value
+
+    return read
 
 
 def run(name: str, work: Callable[[], object], *, after_stop: str = "the same command goes on") -> int:

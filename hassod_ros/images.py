@@ -190,9 +190,14 @@ def _walk(top: Path, passed: Counter[str]) -> Iterator[Path]:
                 continue
             for entry in entries:
                 path = folder / entry.name
-                if entry.is_dir():
+                try:
+                    is_folder, is_file = entry.is_dir(), entry.is_file()
+                except OSError as error:
+                    passed[f"a link that cannot be followed ({error.strerror})"] += 1
+                    continue
+                if is_folder:
                     (links if entry.is_symlink() else folders).append(path)
-                elif not entry.is_file():
+                elif not is_file:
                     passed["a broken link" if entry.is_symlink() else "no regular file"] += 1
                 elif path.suffix.lower() in EXTENSIONS:
                     yield path

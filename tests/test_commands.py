@@ -1,15 +1,18 @@
 """How scripts end: one sentence, and the status that shells expect."""
 
+import argparse
 import os
 import pty
 import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 
 import pytest
 
 from hassod_ros import commands
+from hassod_ros.cli import VERBS
 from hassod_ros.errors import InputError
 
 WAITS = """
@@ -85,3 +88,46 @@ def test_a_log_gets_a_bar_now_and_then_and_a_terminal_ten_times_a_second(monkeyp
     os.close(terminal)
     os.close(leader)
     assert float(done.stdout) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "says"),
+    [
+        (commands.number(0, 1), "2", "'2' is not a number from 0 to 1"),
+        (commands.number(0, 1), "nan", "'nan' is not a number from 0 to 1"),
+        (commands.number(0), "inf", "'inf' is not a number of at least 0"),
+        (commands.number(), "many", "'many' is not a number"),
+        (commands.whole_number(1), "0", "'0' is not a whole number of at least 1"),
+        (commands.whole_number(1), "2.5", "'2.5' is not a whole number of at least 1"),
+    ],
+)
+def test_a_number_out_of_range_is_told_its_range(kind, text, says):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"^{says}$"):
+        kind(text)
+
+
+def test_numbers_in_range_are_read():
+    assert (commands.number(0, 1)("1"), commands.whole_number(2)("2")) == (1.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("extract", "photos --out frames --neighbours 0"),
+        ("extract", "photos --out frames --count 0"),
+        ("extract", "photos --out frames --rate nan"),
+        ("gate", "--running a --candidate b frames --max-frames 0"),
+        ("gate", "--running a --candidate b frames --least nan"),
+        ("registry", "prune models --keep -1"),
+        ("rollout", "--registry r --version 1 --nodes /n --canary 0"),
+        ("rollout", "--registry r --version 1 --nodes /n --timeout nan"),
+        ("pseudo_label", "--images photos --out labels.json --shard 0"),
+        ("visualise", "--images photos --out drawn --count -1"),
+        ("evaluate", "--annotations a --predictions p --min-area nan"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused_before_the_work(verb, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        import_module(VERBS[verb].module).main(words.split())
+    assert stop.value.code == 2
+    assert "number" in capsys.readouterr().err.splitlines()[-1]

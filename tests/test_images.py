@@ -290,3 +290,18 @@ def test_size_from_the_header_is_that_of_the_picture(tmp_path):
 def test_a_picture_too_long_for_its_format_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="cannot be encoded"):
         write_image(tmp_path / "a.jpg", np.zeros((1, 70_000, 3), np.uint8))
+
+
+def test_a_link_that_may_not_be_followed_is_counted_and_the_rest_is_listed(tmp_path, caplog, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+
+    class Locked:
+        name = "b"
+
+        def is_dir(self):
+            raise PermissionError(13, "Permission denied")  # as /proc/1/cwd does
+
+    scandir = os.scandir
+    monkeypatch.setattr("os.scandir", lambda folder: [*scandir(folder), Locked()])
+    assert [path.name for path in list_images(tmp_path)] == ["a.png"]
+    assert "a link that cannot be followed (Permission denied)" in caplog.text

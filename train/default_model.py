@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hassod_ros.commands import run, script_parser
+from hassod_ros.commands import run, script_parser, whole_number
 from hassod_ros.errors import InputError
 from hassod_ros.files import find_config
 from hassod_ros.packages import required
@@ -61,7 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("runs", "default_model"), help="folder of the steps")
     parser.add_argument("--machine", choices=("gpu", "cpu"), default="gpu", help="which sizes of batches")
     parser.add_argument(
-        "--processes", type=int, default=1, help="that train together: one for each GPU, or each core of a CPU"
+        "--processes",
+        type=whole_number(1),
+        default=1,
+        help="that train together: one for each GPU, or each core of a CPU",
     )
     parser.add_argument("--annotations", type=Path, help="COCO file of an annotated set to measure on (default: none)")
     parser.add_argument("--annotated", type=Path, help="folder of its pictures (default: none)")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from hassod_ros.commands import run, script_parser
+from hassod_ros.commands import number, run, script_parser, whole_number
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256, write_json
 from hassod_ros.packages import required
@@ -175,11 +175,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--network", choices=["student", "teacher"], default="student", help="of a checkpoint with both"
     )
-    parser.add_argument("--short-side", type=_positive, default=800, help="a checkpoint's input size in pixels")
-    parser.add_argument("--max-side", type=_positive, default=1333, help="limit of the longer side in pixels")
+    parser.add_argument("--short-side", type=whole_number(1), default=800, help="a checkpoint's input size in pixels")
+    parser.add_argument("--max-side", type=whole_number(1), default=1333, help="limit of the longer side in pixels")
     parser.add_argument(
         "--processes",
-        type=_positive,
+        type=whole_number(1),
         help=f"that score side by side (default: one for every {_PICTURES_A_PROCESS} images, at most one a core)",
     )
     parser.add_argument(
@@ -199,15 +199,9 @@ def build_parser() -> argparse.ArgumentParser:
         default=0.0,
         help="of a checkpoint: how far outlines follow colours, such as 3 (default: %(default)s, not)",
     )
-    parser.add_argument("--max-detections", type=_positive, default=1000, help="predictions an image")
-    parser.add_argument("--min-area", type=float, default=0.0, help="ignore smaller annotations, in square pixels")
+    parser.add_argument("--max-detections", type=whole_number(1), default=1000, help="predictions an image")
+    parser.add_argument("--min-area", type=number(0), default=0.0, help="ignore smaller annotations, in square pixels")
     return parser
-
-
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
 
 
 if __name__ == "__main__":

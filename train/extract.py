@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from hassod_ros.commands import run, script_parser
+from hassod_ros.commands import number, run, script_parser, whole_number
 from hassod_ros.footage.select import SelectConfig
 from hassod_ros.footage.store import IMAGES, SHEET, ExtractConfig, extract, summary
 
@@ -57,33 +57,34 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rate",
-        type=float,
+        type=number(0),
         default=ExtractConfig.max_rate,
         metavar="HZ",
         help="most frames per second and camera that are looked at, 0 = all",
     )
     parser.add_argument(
         "--hold-back",
-        type=float,
+        type=number(0, 1),
         default=ExtractConfig.hold_back,
         metavar="X",
         help="share of the time, in blocks, whose frames are kept apart in FRAMES/held_back, to judge models on",
     )
     about = {
-        "novelty": "difference from which a frame is new, 0 to 2; 0 = keep repeats",
-        "sharpness": "least share of the sharpness of its neighbours in time; 0 = keep blurred frames",
-        "neighbours": "frames before and after that its sharpness is compared with",
-        "dark": "greatest share of dark pixels",
-        "bright": "greatest share of overexposed pixels",
-        "count": "most frames of all cameras together",
+        "novelty": (number(0, 2), "difference from which a frame is new, 0 to 2; 0 = keep repeats"),
+        "sharpness": (number(0, 1), "least share of the sharpness of its neighbours in time; 0 = keep blurred frames"),
+        "neighbours": (whole_number(1), "frames before and after that its sharpness is compared with"),
+        "dark": (number(0, 1), "greatest share of dark pixels"),
+        "bright": (number(0, 1), "greatest share of overexposed pixels"),
+        "count": (whole_number(1), "most frames of all cameras together"),
     }
     for field in fields(SelectConfig):
+        kind, text = about[field.name]
         parser.add_argument(
             f"--{field.name}",
-            type=type(field.default),
+            type=kind,
             default=field.default,
             metavar="N" if isinstance(field.default, int) else "X",
-            help=about[field.name],
+            help=text,
         )
     return parser
 

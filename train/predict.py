@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hassod_ros.commands import run, script_parser
+from hassod_ros.commands import number, run, script_parser
 from hassod_ros.instances import Level
 from hassod_ros.progress import say
 
@@ -31,13 +31,13 @@ def build_parser() -> argparse.ArgumentParser:
         "source", help="photo, folder, list of photos (.txt), video, or recording (rosbag2, MCAP, ROS 1)"
     )
     parser.add_argument("--out", required=True, help="folder for predictions.json, pictures/ and videos")
-    parser.add_argument("--score", type=_share, help="least score in [0, 1] (default: what the model recommends)")
+    parser.add_argument("--score", type=number(0, 1), help="least score in [0, 1] (default: what the model recommends)")
     parser.add_argument("--backend", default="auto", help="what runs the model, such as onnxruntime-cpu or tensorrt")
     parser.add_argument("--panels", action="store_true", help="draw wholes, parts and subparts side by side")
     parser.add_argument("--draw-scene", action="store_true", help="draw outlines of background and supports too")
     parser.add_argument("--no-pictures", action="store_true", help="write predictions.json alone")
     parser.add_argument(
-        "--max-rate", type=float, default=0.0, help="of a video or recording: most frames per second, 0 = all"
+        "--max-rate", type=number(0), default=0.0, help="of a video or recording: most frames per second, 0 = all"
     )
     parser.add_argument(
         "--save-frames", action="store_true", help="of a video or recording: write its frames too, to frames/"
@@ -69,12 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(outcome)
 
     return run("predict", work, after_stop="what was found is kept")
-
-
-def _share(text: str) -> float:
-    if not 0 <= (value := float(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} does not lie in [0, 1]")
-    return value
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ python train/prepare_data.py sa1b --source /data/sa1b --output sa1b.json --pictu
 import argparse
 import sys
 
-from hassod_ros.commands import run, script_parser
+from hassod_ros.commands import number, run, script_parser, whole_number
 from hassod_ros.packages import required
 
 with required("train"):
@@ -21,11 +21,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("set", choices=sorted(SOURCES), metavar="set", help="one of the sets above")
     parser.add_argument("--source", required=True, help="folder that the set was downloaded to; file names refer to it")
     parser.add_argument("--output", required=True, help="file to write: .txt for coco, else .json")
-    parser.add_argument("--pictures", type=int, default=Options.pictures, help="sa1b: how many to draw")
-    parser.add_argument("--seed", type=int, default=Options.seed, help="sa1b: of the draw")
+    parser.add_argument("--pictures", type=whole_number(1), default=Options.pictures, help="sa1b: how many to draw")
+    parser.add_argument("--seed", type=whole_number(0), default=Options.seed, help="sa1b: of the draw")
     parser.add_argument(
         "--duplicate-iou",
-        type=float,
+        type=number(0, 1),
         default=Options.duplicate_iou,
         help="coco_lvis: masks that overlap more are one object, IoU in [0, 1]",
     )

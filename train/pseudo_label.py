@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hassod_ros.commands import run, script_parser
+from hassod_ros.commands import run, script_parser, whole_number
 from hassod_ros.discovery.features import DEFAULT
 from hassod_ros.errors import InputError
 from hassod_ros.footage.store import as_images
@@ -99,9 +99,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="token of that cluster (default: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token where it asks)",
     )
-    parser.add_argument("--cpus", type=int, help="CPUs to use on this machine (default: all)")
-    parser.add_argument("--batch", type=int, help="images per pass through the features (default: 8 on GPU, 1 on CPU)")
-    parser.add_argument("--shard", type=int, default=32, help="images per shard of saved work")
+    parser.add_argument("--cpus", type=whole_number(1), help="CPUs to use on this machine (default: all)")
+    parser.add_argument(
+        "--batch", type=whole_number(1), help="images per pass through the features (default: 8 on GPU, 1 on CPU)"
+    )
+    parser.add_argument("--shard", type=whole_number(1), default=32, help="images per shard of saved work")
     parser.add_argument(
         "--set",
         dest="options",

@@ -18,13 +18,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hassod_ros.commands import run, script_parser
+from hassod_ros.commands import number, run, script_parser
 from hassod_ros.deploy.registry import NAME, REFUSED
+from hassod_ros.errors import InputError
 from hassod_ros.files import find_config
 from hassod_ros.packages import required
 
 if TYPE_CHECKING:
     import argparse
+
+_EXTRA = {"extract": "extract", "export": "to_onnx", "gate": "gate", "rollout": "rollout"}  # verb by option
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with required("train"), required("footage"):
             from hassod_ros.chain.retrain import Retrain, retrain
 
-        extra = {name: tuple(shlex.split(getattr(options, name))) for name in ("extract", "gate", "export", "rollout")}
+        extra = {name: _words(name, getattr(options, name)) for name in _EXTRA}
         if options.topics:
             extra["extract"] += ("--topics", *options.topics)
         task = Retrain(
@@ -105,19 +108,25 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--keep",
-        type=float,
+        type=number(0, 1),
         default=0.7,
         metavar="SHARE",
         help="of the running model in the mean of its weights and the trained ones, in [0, 1]: more forgets less, and "
         "learns less",
     )
-    for name in ("extract", "export", "gate", "rollout"):
-        verb = "to_onnx" if name == "export" else name
+    for name, verb in _EXTRA.items():
         parser.add_argument(f"--{name}", default="", metavar="'OPTIONS'", help=f"more options of {verb}, in one word")
     parser.add_argument(
         "--nodes", nargs="+", default=[], metavar="[HOST=]NODE", help="to roll an accepted model out to (default: none)"
     )
     return parser
+
+
+def _words(name: str, text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise InputError(f"--{name} {text!r} has a quotation mark that is not closed ({error}); close it") from error
 
 
 if __name__ == "__main__":

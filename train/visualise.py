@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from hassod_ros.commands import reached, run, script_parser
+from hassod_ros.commands import reached, run, script_parser, whole_number
 from hassod_ros.discovery.features import DEFAULT, load_features, suited_options
 from hassod_ros.drawing import side_by_side
 from hassod_ros.errors import InputError
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures (.jpg)")
     parser.add_argument("--labels", type=Path, help="COCO file of pseudo_label (default: discover on the fly)")
-    parser.add_argument("--count", type=int, default=20, help="how many images, spread over all")
+    parser.add_argument("--count", type=whole_number(1), default=20, help="how many images, spread over all")
     parser.add_argument("--features", default=DEFAULT, help="without --labels: features by name")
     parser.add_argument(
         "--weights", type=Path, help="without --labels: file of the features' weights (default: downloaded by name)"

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -198,6 +198,22 @@ def command(verb: str, *words: object, accept: Sequence[int] = (0,), processes: 
     if status not in accept:
         raise InputError(f"{verb} ended with status {status}, see above; mend that and give the same command again")
     return status
+
+
+def try_words(verb: str, words: Sequence[str]) -> None:
+    """See that a command takes these words, without doing anything.
+
+    Raises:
+        InputError: It does not.
+
+    """
+    parser = import_module(VERBS[verb].module).build_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise InputError(f"{verb}: {message}; see {verb} --help")
+
+    parser.error = refuse
+    parser.parse_args(list(words))
 
 
 def _torchrun(module: str, words: Sequence[str], processes: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from hassod_ros.chain.commands import PACKAGES, command
+from hassod_ros.chain.commands import PACKAGES, command, try_words
 from hassod_ros.chain.steps import Step, machine, run_steps
 from hassod_ros.deploy.registry import ACCEPTED, GATE, IMPORTED, MODEL, NAME, REFUSED, REPORT, Registry, Version
 from hassod_ros.detection.cascade.config import DetectorConfig
@@ -20,6 +20,7 @@ from hassod_ros.detection.checkpoints import read_config
 from hassod_ros.errors import InputError
 from hassod_ros.files import revision, sha256, write_json, write_text
 from hassod_ros.footage.store import HELD_BACK, IMAGES, INDEX, SHEET, SOURCES, fingerprint
+from hassod_ros.runtime.model_info import read_model_info
 from hassod_ros.runtime.model_names import known_names, resolve_model
 
 LABELS, VERSION, RECIPE, EVIDENCE = "labels.json", "version.json", "recipe.yaml", "evidence.json"
@@ -97,6 +98,7 @@ def retrain(task: Retrain, say: Callable[[str], None] = print) -> Version:
         raise InputError(f"keep is a share from 0 to 1, it is {task.keep}")
     if task.replay and not task.replay.is_dir():
         raise InputError(f"{task.replay} is no folder; give one with pictures of the old domain with --replay")
+    _check_words(task)
     running = _running(task)
     try:
         _network(task, task.weights or running.weights or running.model)
@@ -117,7 +119,7 @@ def retrain(task: Retrain, say: Callable[[str], None] = print) -> Version:
 def plan(task: Retrain, running: Version) -> list[Step]:
     """The steps in their order."""
     root = task.work
-    content = {path.name: fingerprint(path) for path in task.sources}
+    content = [(path.name, fingerprint(path)) for path in task.sources]  # nights of one name are several
     pictures = fingerprint(task.replay) if task.replay else ""
     weights = task.weights or running.weights or running.model
     extract = _step(
@@ -210,11 +212,32 @@ def _step(
     return Step(name, about, root, settings, needs, outputs, run, packages)
 
 
+def _check_words(task: Retrain) -> None:
+    """Try what is handed on to later steps on their parsers: hours before these steps would say so."""
+    from hassod_ros.learning.config import read_recipe
+
+    models = ("--running", "a", "--candidate", "b")
+    for verb, needed, words in (
+        ("extract", ("recording", "--out", "frames"), task.extract),
+        ("to_onnx", ("model.pth", "--out", "model.onnx", "--images", "frames"), task.export),
+        ("gate", ("frames", *models), task.gate),
+        ("rollout", ("--registry", "models", "--version", "1", "--nodes", "node"), task.rollout),
+    ):
+        try_words(verb, (*needed, *words))
+    read_recipe(["--config", str(task.recipe), *_settings(task)], prog="detector", description="")
+
+
+def _settings(task: Retrain) -> list[str]:
+    """The recipe's changes as options of `detector`."""
+    return [word for change in task.changes for word in (f"--{change.partition('=')[0]}", change.partition("=")[2])]
+
+
 def _running(task: Retrain) -> Version:
     """The version to start from; a model file, or the shipped model, is registered first."""
     if task.start in known_names() or Path(task.start).is_file():
-        registry = Registry(task.registry, create=True)
         file = resolve_model(task.start)
+        read_model_info(file)
+        registry = Registry(task.registry, create=True)
         version = registry.register(file, name=task.name, status=IMPORTED, weights=task.weights)
         if not registry.aliases(task.name):
             registry.set_alias("stable", version, why="first model")
@@ -260,8 +283,6 @@ def _network(task: Retrain, weights: Path) -> DetectorConfig:
         if not isinstance(config, DetectorConfig):
             raise InputError(f"{weights} holds no cascade, which is all that is retrained; give the weights of one")
         return config
-    from hassod_ros.runtime.model_info import read_model_info
-
     named = task.recipe.parent / f"{read_model_info(weights).recipe}.yaml"
     if not named.is_file():
         raise InputError(f"{weights} does not say which network it holds")
@@ -273,13 +294,12 @@ def _train(task: Retrain, weights: Path, labels: Step, folder: Path) -> None:
     # The network is the running model's, whatever the recipe says; what is only a habit of training stays.
     recipe["model"] = json.loads(json.dumps(dataclasses.asdict(_network(task, weights))))
     write_text(folder / RECIPE, yaml.safe_dump(recipe))
-    changes = [word for change in task.changes for word in (f"--{change.partition('=')[0]}", change.partition("=")[2])]
     command(
         "detector",
         *("--config", folder / RECIPE),
         *("--data.images", labels.path("pool"), "--data.annotations", labels.path(LABELS)),
         *("--burn_in.initial", weights, "--run.output", folder),
-        *changes,
+        *_settings(task),
     )
 
 
@@ -291,7 +311,6 @@ def _average(task: Retrain, weights: Path, train: Step, folder: Path) -> None:
 
 def _export(task: Retrain, running: Version, extract: Step, mix: Step, folder: Path) -> None:
     from hassod_ros.detection.cascade.onnx_weights import sampling_ratio_of
-    from hassod_ros.runtime.model_info import read_model_info
 
     info = read_model_info(running.model)
     evidence: tuple[str | Path, ...] = ()

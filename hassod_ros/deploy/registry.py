@@ -91,6 +91,17 @@ class Version:
             raise InputError(f"{self.model} is not the file that was registered; restore it, or choose another version")
 
 
+def check_alias(alias: str) -> None:
+    """See that a name can stand for a version.
+
+    Raises:
+        InputError: It cannot.
+
+    """
+    if alias.isdecimal() or not alias.replace("-", "").replace("_", "").isalnum():
+        raise InputError(f"{alias!r} cannot be an alias; use letters, digits, - and _, and not digits alone")
+
+
 class Registry:
     """A folder of models.
 
@@ -146,12 +157,15 @@ class Registry:
             weights: Checkpoint that the model was exported from; it is copied.
 
         Raises:
-            InputError: The name is none, or the files cannot be copied; the registry is then as before.
+            InputError: The name is none, or the files cannot be read or copied; the registry is then as before.
 
         """
         if not name.replace("-", "").replace("_", "").isalnum():
             raise InputError(f"{name!r} cannot name models; use letters, digits, - and _")
-        digest = sha256(model)
+        try:
+            digest = sha256(model)
+        except OSError as error:
+            raise InputError(f"{model} cannot be read ({error.strerror}); check the path") from error
         for version in self.versions(name):
             if version.sha256 == digest and version.status == status:
                 return version
@@ -196,7 +210,7 @@ class Registry:
         for folder in sorted(self.root.iterdir()):
             if not folder.is_dir() or folder.name.startswith(".") or (name and folder.name != name):
                 continue
-            numbers = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+            numbers = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
             found += [self._read(folder.name, number) for number in numbers]
         return found
 
@@ -214,7 +228,7 @@ class Registry:
         first, _, rest = reference.rpartition("/")
         name, wanted = first or name, rest
         aliases = self.aliases(name)
-        number = aliases.get(wanted, int(wanted) if wanted.isdigit() else 0)
+        number = aliases.get(wanted, int(wanted) if wanted.isdecimal() else 0)
         if not (self.root / name / str(number) / RECORD).is_file():
             numbers = [str(version.number) for version in self.versions(name)]
             known = ", ".join([*(f"{alias} ({aliases[alias]})" for alias in aliases), *numbers]) or "nothing yet"
@@ -228,8 +242,7 @@ class Registry:
             InputError: The alias is no name, or the version was refused and `force` is not given.
 
         """
-        if alias.isdigit() or not alias.replace("-", "").replace("_", "").isalnum():
-            raise InputError(f"{alias!r} cannot be an alias; use letters, digits, - and _, and not digits alone")
+        check_alias(alias)
         if version.status == REFUSED and not force:
             reason = version.record.get("reason", "")
             raise InputError(f"{version} was refused ({reason}); choose another version, or insist with --force")
@@ -324,7 +337,9 @@ class Registry:
         folder = self.root / name / str(number)
         try:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            if not all(isinstance(record[key], str) for key in ("model_sha256", "status", "created")):
+                raise ValueError
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder / RECORD} is missing or damaged; restore or remove {folder}") from error
         if record.get("schema") != SCHEMA:
             raise InputError(f"{folder / RECORD} has schema {record.get('schema')}, this program knows {SCHEMA}")
@@ -333,8 +348,12 @@ class Registry:
     def _aliases(self) -> dict[str, dict[str, int]]:
         file = self.root / "aliases.json"
         try:
-            return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        except ValueError as error:
+            aliases = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            numbers = [number for table in aliases.values() for number in table.values()]
+            if not all(isinstance(number, int) for number in numbers):
+                raise ValueError
+            return aliases
+        except (ValueError, AttributeError) as error:
             raise InputError(f"{file} is damaged; restore it from {self.root / 'history.jsonl'}") from error
 
     @contextmanager

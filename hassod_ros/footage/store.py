@@ -80,11 +80,17 @@ def extract(
         Number of frames by reason; "kept" are those in `out/images`.
 
     Raises:
-        InputError: A source does not exist or holds no picture, or the folder cannot be written. What was done is kept.
+        InputError: A source does not exist or holds no picture, `out` lies in it, or `out` cannot be written. What was
+            done is kept.
 
     """
     config = config or ExtractConfig()
     folder = Path(out)
+    for path in map(Path, sources):
+        if path.is_dir() and not is_bag(path) and folder.resolve().is_relative_to(path.resolve()):
+            raise InputError(
+                f"{folder} lies in {path}, which would be read with it the next time; choose another --out"
+            )
     opened: dict[str, _Source] = {}
     for number, path in enumerate(map(Path, sources)):
         where = f"{path} ({number + 1} of {len(sources)})" if len(sources) > 1 else str(path)

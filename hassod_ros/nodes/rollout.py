@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import tempfile
 import time
@@ -14,8 +13,10 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.context import Context
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from hassod_msgs.srv import ReloadModel
 from hassod_ros.default_model import default_model
@@ -40,6 +41,11 @@ class Fleet:
     """
 
     def __init__(self, targets: Sequence[Target], context: Context | None = None) -> None:
+        for target in targets:
+            try:
+                validate_full_topic_name(target.node)
+            except InvalidTopicNameException as error:  # noqa: PERF203
+                raise InputError(f"{target.node!r} cannot be a node: {error.args[0].splitlines()[0]}") from error
         self.targets = targets
         self.reports: dict[str, tuple[float, Report]] = {}  # when, what
         self.fresh: dict[str, list[Report]] = {target.node: [] for target in targets}
@@ -243,7 +249,7 @@ def _place(file: Path, target: Target, options: Options, name: str) -> str:
         # A name of its own for each version: the running model's file must not change under the node.
         link = Path(folder, f"{re.sub(r'[^A-Za-z0-9_-]', '-', name)}-{sha256(file)[:12]}.onnx")
         link.symlink_to(file.resolve())
-        words = [word.format(file=link, host=target.host, node=target.node) for word in shlex.split(options.copy)]
+        words = options.copy_words(link, target)
         done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()[-1]

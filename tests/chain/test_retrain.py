@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -30,9 +31,11 @@ def task(tmp_path: Path, start: Path) -> Retrain:
     return make_task(tmp_path, start)
 
 
-def test_recordings_of_which_nothing_is_kept_end_the_run_at_once(task: Retrain) -> None:
+def test_recordings_of_which_nothing_is_kept_end_the_run_at_once(task: Retrain, tmp_path: Path) -> None:
+    (tmp_path / "night").mkdir()
+    cv2.imwrite(str(tmp_path / "night" / "a.png"), np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(InputError, match=r"extract left no frame in images, see .*contact_sheet.jpg; .*--bright 1"):
-        retrain(dataclasses.replace(task, extract=("--rate", "0", "--dark", "-1")), lambda line: None)
+        retrain(dataclasses.replace(task, sources=(tmp_path / "night",)), lambda line: None)
 
 
 def test_what_is_wrong_is_said_before_the_first_step(task: Retrain, tmp_path: Path) -> None:
@@ -43,10 +46,36 @@ def test_what_is_wrong_is_said_before_the_first_step(task: Retrain, tmp_path: Pa
         ({"recipe": tmp_path / "none.yaml"}, "the recipe .* does not exist"),
         ({"replay": tmp_path / "none"}, "is no folder"),
         ({"keep": 1.5}, "keep is a share from 0 to 1, it is 1.5"),
+        ({"gate": ("--recall", "2")}, "gate: argument --recall: '2' is not a number from 0 to 1; see gate --help"),
+        ({"export": ("--colour", "3")}, "to_onnx: unrecognized arguments: --colour 3"),
+        ({"rollout": ("--canary", "none")}, "rollout: argument --canary: 'none' is not a whole number"),
+        ({"changes": ("burn_in.iteration=3",)}, "burn_in.iteration, which does not exist"),
+        ({"changes": ("burn_in.iterations=many",)}, "iterations"),
     ):
         with pytest.raises(InputError, match=sentence):
             retrain(dataclasses.replace(task, **change), lambda line: None)
     assert not task.work.exists()
+
+
+def test_a_file_that_is_no_model_is_not_registered(task: Retrain, tmp_path: Path) -> None:
+    (tmp_path / "hello.onnx").write_text("hello")
+    task = dataclasses.replace(task, start=str(tmp_path / "hello.onnx"), registry=tmp_path / "none_yet")
+    with pytest.raises(InputError, match=r"hello\.onnx is cut short or is not an ONNX file"):
+        retrain(task, lambda line: None)
+    assert not task.registry.exists()
+
+
+def test_two_nights_of_one_name_are_two(task: Retrain, tmp_path: Path) -> None:
+    nights = [tmp_path / night / "camera" for night in ("monday", "tuesday")]
+    for number, night in enumerate(nights):
+        night.mkdir(parents=True)
+        cv2.imwrite(str(night / "a.png"), np.full((8, 8, 3), 90 * number, np.uint8))
+    running = module._running(task)
+    folders = [
+        module.plan(dataclasses.replace(task, sources=sources), running)[0].folder
+        for sources in (tuple(nights), (nights[1],), (nights[0],))
+    ]
+    assert len({*folders}) == 3
 
 
 def test_missing_packages_are_named_before_the_first_step(task: Retrain, monkeypatch: pytest.MonkeyPatch) -> None:

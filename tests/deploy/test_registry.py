@@ -217,3 +217,22 @@ def test_a_registry_that_may_only_be_read(registry: Registry) -> None:
             registry.set_alias("stable", version)
     finally:
         registry.root.chmod(0o700)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"schema": 1}', '{"schema": 1, "model_sha256": 3, "status": "x"}'])
+def test_a_damaged_record_is_named(registry: Registry, content: str) -> None:
+    (add(registry, "one").folder / "record.json").write_text(content)
+    with pytest.raises(InputError, match=r"record\.json is missing or damaged; restore or remove"):
+        registry.versions()
+
+
+@pytest.mark.parametrize("content", ["[]", '{"perception": []}', '{"perception": {"stable": "one"}}', "{"])
+def test_damaged_aliases_are_named(registry: Registry, content: str) -> None:
+    (registry.root / "aliases.json").write_text(content)
+    with pytest.raises(InputError, match=r"aliases\.json is damaged; restore it from .*history\.jsonl"):
+        registry.aliases()
+
+
+def test_a_model_file_that_is_not_there_is_named(registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.onnx cannot be read \(No such file or directory\); check the path"):
+        registry.register(tmp_path / "none.onnx")

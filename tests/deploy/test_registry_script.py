@@ -1,16 +1,28 @@
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 
 from export.registry import main
+from hassod_ros.default_model import default_model
 from hassod_ros.deploy.registry import REFUSED, Registry
+from hassod_ros.runtime.model_info import read_metadata
+
+
+def write_model(path: Path, number: int) -> None:
+    """A file with all that the shipped model says of itself, and no network."""
+    metadata = read_metadata(default_model("fp32"))
+    model = onnx.ModelProto(
+        model_version=number, metadata_props=[onnx.StringStringEntryProto(key=k, value=v) for k, v in metadata.items()]
+    )
+    path.write_bytes(model.SerializeToString())
 
 
 def test_models_are_added_named_listed_shown_and_pruned(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     root = tmp_path / "models"
     for number in range(1, 4):
-        (tmp_path / "model.onnx").write_text(f"model {number}")
+        write_model(tmp_path / "model.onnx", number)
         assert main(["add", str(root), str(tmp_path / "model.onnx"), *(["stable"] if number == 1 else [])]) == 0
     Registry(root).register(tmp_path / "model.onnx", status=REFUSED, reason="it is worse")
     capsys.readouterr()
@@ -38,3 +50,21 @@ def test_wrong_words_are_one_sentence(tmp_path: Path, words: list[str], capsys: 
     Registry(tmp_path / "models", create=True)
     assert main([words[0], str(tmp_path / "models"), *words[1:]]) == 2
     assert capsys.readouterr().err.startswith("registry: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["none.onnx"], "none.onnx does not exist"),
+        (["hello.onnx"], "hello.onnx is cut short or is not an ONNX file"),
+        (["default", "a b"], "'a b' cannot be an alias"),
+    ],
+)
+def test_what_is_no_model_or_no_alias_makes_no_registry(
+    tmp_path: Path, words: list[str], says: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hello.onnx").write_text("hello")
+    assert main(["add", "models", *words]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()

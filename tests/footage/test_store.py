@@ -163,3 +163,11 @@ def test_footage_stands_for_the_frames_that_were_labelled(tmp_path: Path) -> Non
     frames.mkdir(parents=True)
     assert labelled_images(bag, tmp_path / "labels.json") == frames
     assert labelled_images(frames, tmp_path / "other.json") == frames
+
+
+@pytest.mark.parametrize("out", [".", "below/frames"])
+def test_frames_do_not_go_into_the_folder_they_are_read_from(tmp_path: Path, out: str) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(InputError, match="which would be read with it the next time; choose another --out"):
+        extract([tmp_path], tmp_path / out)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

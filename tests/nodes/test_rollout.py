@@ -18,6 +18,7 @@ import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from export.rollout import main
 from hassod_msgs.msg import InstanceArray
 from hassod_msgs.srv import ReloadModel
 from hassod_ros.deploy.registry import IMPORTED, REFUSED, Registry
@@ -184,6 +185,24 @@ def test_a_node_that_does_not_exist_is_named(ros, tmp_path):
     done = subprocess.run([*command, "--nodes", "/gone"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert "the network has no service /gone/reload_model" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--nodes", "a b"], "'/a b' cannot be a node"),
+        (["--nodes", "/n", "--alias", "a b"], "'a b' cannot be an alias"),
+        (["--nodes", "/n", "--copy", "scp {files}"], "is no command ('files'); it may hold {file}, {host} and {node}"),
+        (["--nodes", "/n", "--copy", "scp '{file}"], "is no command (No closing quotation)"),
+        (["--nodes", "/n", "--copy", "no_such_program {file}"], "there is no program 'no_such_program' to copy with"),
+    ],
+)
+def test_words_that_would_fail_later_are_refused_before_a_node_is_asked(tmp_path, words, says, capsys):
+    registry = Registry(tmp_path / "models", create=True)
+    (tmp_path / "made").write_text("threshold")
+    registry.register(tmp_path / "made")
+    assert main(["--registry", str(registry.root), "--version", "1", *words]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_a_node_loads_models_from_its_folders_only(ros, tmp_path):
