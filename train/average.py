@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from hassod_ros.commands import number, run, script_parser
+from hassod_ros.commands import run, script_parser
 from hassod_ros.errors import InputError
 from hassod_ros.packages import required
 
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = script_parser("average", __doc__)
     parser.add_argument("--checkpoints", nargs="+", type=Path, required=True, help="detectors of one config (.pth)")
     parser.add_argument(
-        "--shares", nargs="+", type=number(0), metavar="SHARE", help="what each counts, from 0 (default: all the same)"
+        "--shares", nargs="+", type=float, metavar="SHARE", help="what each counts, from 0 (default: all the same)"
     )
     parser.add_argument("--out", type=Path, required=True, help="file to write (.pth)")
     return parser

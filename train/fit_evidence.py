@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hassod_ros.commands import number, run, script_parser, whole_number
+from hassod_ros.commands import run, script_parser
 from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, write_json
 from hassod_ros.packages import required
@@ -63,23 +63,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--start", type=Path, help="constants that stay where examples are too few (default: the model's)"
     )
     parser.add_argument(
-        "--hold-back",
-        type=number(0, 0.5),
-        default=0.2,
-        help="share of the pictures that is kept for the table, from 0 to 0.5",
+        "--hold-back", type=float, default=0.2, help="share of the pictures that is kept for the table, from 0 to 0.5"
     )
-    parser.add_argument(
-        "--images", type=whole_number(0), default=0, help="pictures of each set, spread over it; 0: all"
-    )
+    parser.add_argument("--images", type=int, default=0, help="pictures of each set, spread over it; 0: all")
     parser.add_argument(
         "--parts-right",
-        type=number(0, 1),
+        type=float,
         default=0.85,
         help="share of the found parts that shall hang on something; the more, the fewer wholes stay wholes",
     )
-    parser.add_argument(
-        "--strength", type=number(1e-6), default=1.0, help="inverse of the ridge that keeps weights small"
-    )
+    parser.add_argument("--strength", type=float, default=1.0, help="inverse of the ridge that keeps weights small")
     return parser
 
 
