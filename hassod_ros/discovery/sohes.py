@@ -34,6 +34,7 @@ _WHOLE = (0.0, 0.0, 1.0, 1.0)
 _OVERLAP = 1.25  # side of a tile, in shares that would not overlap (ours)
 _CRF = CRFConfig(stop_at=0.003)  # HASSOD's, until a step changes fewer pixels than that (ours)
 # Px of the longer side at which masks are refined, as near to the view's own as may be (ours).
+_CRF_WHOLE = (48, 320)
 _CRF_TILE = (48, 256)
 _CRF_CROP = (48, 128)
 Pooling = Literal["sum", "mean"]
@@ -48,13 +49,14 @@ class SohesConfig:
 
     """
 
-    size: int = 480  # side of the square that an image is resized to, px
+    size: int = 480  # side of the square that the whole image is clustered at, px
     detail: int = 1024  # px of an image's longer side from which crops are taken: larger images are shrunk first
     thresholds: tuple[float, ...] = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # merging thresholds, descending
     pooling: Pooling = "sum"  # of the patches' features as they are (the paper), or of unit vectors: all count alike
     position: float = 0.0  # weight of the patches' places beside their looks; S2-UniSeg: 0.4
     min_patches: int = 4  # smaller regions are dropped
-    tiles: tuple[tuple[int, int], ...] = ((1, 320), (2, 480), (2, 320))  # (n, px): the image again in n x n (ours)
+    # (n, px): the image again in n x n (ours)
+    tiles: tuple[tuple[int, int], ...] = ((1, 320), (1, 640), (2, 480), (3, 320))
     small: float = 0.0  # share of the image below which a region is clustered again from close up; 0.01 without tiles
     margin: float = 0.25  # of the region's box that a crop has more, on each side (ours)
     containment: float = 0.9  # share of a region found from close up that must lie in the small one
@@ -91,13 +93,13 @@ class Regions:
     Attributes:
         box: x0 y0 x1 y1 of the rectangle, as shares of the image's width and height.
         label_maps: (T, h, w) uint16 over the rectangle, each map with candidates 1, 2, ... and 0 for all the rest.
-        sides: Least and most px of its longer side at which masks are refined. None: the square of `SohesConfig.size`.
+        sides: Least and most px of its longer side at which masks are refined.
 
     """
 
     box: tuple[float, float, float, float]
     label_maps: np.ndarray
-    sides: tuple[int, int] | None = None
+    sides: tuple[int, int] = _CRF_WHOLE
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,8 +253,7 @@ class Sohes:
         x0, x1 = _span(regions.box[0], regions.box[2], image.shape[1])
         y0, y1 = _span(regions.box[1], regions.box[3], image.shape[0])
         view = image[y0:y1, x0:x1]
-        size = (config.size, config.size) if regions.sides is None else _within(y1 - y0, x1 - x0, *regions.sides)
-        small = resize(view, size)
+        small = resize(view, _within(y1 - y0, x1 - x0, *regions.sides))
         maps = regions.label_maps.astype(np.int32)
         least = math.ceil(config.filters.min_share * image.shape[0] * image.shape[1])  # of the image, not of the crop
         filters = replace(config.filters, min_area=max(config.filters.min_area, least), min_share=0.0)

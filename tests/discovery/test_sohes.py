@@ -9,6 +9,7 @@ import pytest
 
 from hassod_ros.coco import from_coco, to_coco
 from hassod_ros.discovery.clustering import merge_regions
+from hassod_ros.discovery.crf import refine_label_maps
 from hassod_ros.discovery.filters import FilterConfig
 from hassod_ros.discovery.method import change, make_method
 from hassod_ros.discovery.sohes import GRID, Regions, Sohes, SohesConfig, tiles_of, weigh
@@ -265,6 +266,23 @@ def test_what_is_no_region_of_the_whole_image_is_found_in_a_tile():
         return float(((masks & square).sum((1, 2)) / (masks | square).sum((1, 2))).max(initial=0))
 
     assert best((4, 64)) > 0.5 > 0.3 > best()
+
+
+def test_masks_are_refined_at_few_pixels_and_in_the_shape_of_their_view(monkeypatch):
+    seen = []
+
+    def spy(image: np.ndarray, maps: np.ndarray, *rest, **named) -> list[np.ndarray]:
+        seen.append(image.shape[:2])
+        return refine_label_maps(image, maps, *rest, **named)
+
+    monkeypatch.setattr("hassod_ros.discovery.sohes.refine_label_maps", spy)
+    image = scene(1, 400, 800)
+    method = Sohes(SohesConfig(size=64, tiles=((2, 64),)))
+    (partition,) = method.partition([method.prepare(image, PATCH)], Colours())
+    assert len(method.masks(image, partition))
+    assert seen[0] == (160, 320)
+    assert len(seen) > 1
+    assert set(seen[1:]) == {(128, 256)}  # of 250 x 500
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2)])
