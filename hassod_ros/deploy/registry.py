@@ -91,6 +91,11 @@ class Version:
             raise InputError(f"{self.model} is not the file that was registered; restore it, or choose another version")
 
 
+def _is_word(text: str) -> bool:
+    """Whether it consists of letters, digits, - and _."""
+    return text.replace("-", "").replace("_", "").isalnum()
+
+
 def check_alias(alias: str) -> None:
     """See that a name can stand for a version.
 
@@ -98,7 +103,7 @@ def check_alias(alias: str) -> None:
         InputError: It cannot.
 
     """
-    if alias.isdecimal() or not alias.replace("-", "").replace("_", "").isalnum():
+    if alias.isdecimal() or not _is_word(alias):
         raise InputError(f"{alias!r} cannot be an alias; use letters, digits, - and _, and not digits alone")
 
 
@@ -160,7 +165,7 @@ class Registry:
             InputError: The name is none, or the files cannot be read or copied; the registry is then as before.
 
         """
-        if not name.replace("-", "").replace("_", "").isalnum():
+        if not _is_word(name):
             raise InputError(f"{name!r} cannot name models; use letters, digits, - and _")
         try:
             digest = sha256(model)
