@@ -66,7 +66,7 @@ class Processes:
     def __init__(self) -> None:
         self.domain = free_domain()
         self._stack = ExitStack()
-        self._logs = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        self._logs, self._home = (Path(self._stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2))
 
     def __enter__(self) -> Processes:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else the children would outlive this process
@@ -81,6 +81,7 @@ class Processes:
         environment = {
             **os.environ,
             "ROS_DOMAIN_ID": str(self.domain),
+            "ROS_HOME": str(self._home),  # what these nodes were told must not reach those of the user
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "FASTDDS_DEFAULT_PROFILES_FILE": profile,
         }

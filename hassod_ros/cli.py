@@ -65,6 +65,7 @@ VERBS = {
     "learn_reference": Verb(f"{_TRAIN}.learn_reference", "teach a part by good pictures"),
     "inspect": Verb(f"{_TRAIN}.inspect_parts", "judge pictures by a taught part, with a report"),
     "perception_node": Verb(f"{_NODES}.perception_node", "segment a camera's images", node=True),
+    "objects_3d_node": Verb(f"{_NODES}.objects_3d_node", "find things in space, and how to grasp them", node=True),
     "inspection_node": Verb(f"{_NODES}.inspection_node", "say of every part OK, NG and why", node=True),
     "camera_player": Verb(f"{_NODES}.camera_player", "show photos or a video as a camera", node=True),
 }
@@ -121,7 +122,7 @@ def _introduction(parser: argparse.ArgumentParser) -> Iterator[str]:
     text = (parser.description or "").strip()
     sentence, _, rest = text.partition("\n\n")
     yield f"{' '.join(sentence.split())}\n"
-    if examples := re.findall(r"^ *((?:hassod_ros|python|torchrun) .*(?:\\\n.*)*)", rest, flags=re.MULTILINE):
+    if examples := re.findall(r"^ *((?:hassod_ros|python|torchrun) (?:.*\\\n)*.*)", rest, flags=re.MULTILINE):
         yield "```bash"
         yield from (re.sub(r"\n +", "\n    ", example) for example in examples)
         yield "```\n"

@@ -244,7 +244,7 @@ def pinhole(width: int, height: int, field_of_view: float, header: Header) -> Ca
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point."""
-    return run(CameraPlayer, arguments)
+    return run(CameraPlayer, arguments, about=__doc__, table=PARAMETERS)
 
 
 if __name__ == "__main__":

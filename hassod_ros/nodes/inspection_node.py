@@ -454,7 +454,7 @@ def _qos(policy: str) -> QoSProfile:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point."""
-    return run(InspectionNode, arguments)
+    return run(InspectionNode, arguments, about=__doc__, table=PARAMETERS)
 
 
 if __name__ == "__main__":

@@ -362,7 +362,7 @@ def _qos(policy: str) -> QoSProfile:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point."""
     cv2.setNumThreads(1)  # its work is many small steps, on which threads cost more than they save
-    return run(Objects3DNode, arguments)
+    return run(Objects3DNode, arguments, about=__doc__, table=PARAMETERS)
 
 
 if __name__ == "__main__":

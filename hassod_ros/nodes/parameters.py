@@ -118,7 +118,9 @@ def declare(node: Node, table: Sequence[Parameter]) -> None:
             default = _renamed(node, parameter)
             node.declare_parameter(parameter.name, default, parameter.descriptor())
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-        raise InputError(f"parameter {parameter.name} is wrong: {error}; see docs/ros_api.md") from error
+        text = str(error).removesuffix(f": {parameter.name}")  # rclpy says it before and behind
+        said = text.partition("Reason: ")[2] or text
+        raise InputError(f"parameter {parameter.name} is wrong: {said}; see --help or docs/ros_api.md") from error
 
 
 def _renamed(node: Node, parameter: Parameter) -> Value:

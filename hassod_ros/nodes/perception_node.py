@@ -243,7 +243,7 @@ def _qos(policy: str) -> QoSProfile:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point."""
-    return run(PerceptionNode, arguments)
+    return run(PerceptionNode, arguments, about=__doc__, table=(*PARAMETERS, *camera_parameters("")))
 
 
 if __name__ == "__main__":

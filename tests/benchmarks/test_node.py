@@ -72,3 +72,13 @@ def test_growth_is_told_from_noise_and_from_what_levels_off(soak):
     (sentence,) = soak.growing(samples(lambda i: 0.5 * i))
     assert 8 < float(sentence.removeprefix("memory grows by ").split()[0]) < 12
     assert soak.growing(samples(files=1)) == ["files grow from 64 to 79"]
+
+
+def test_what_measured_nodes_remember_stays_out_of_the_users_home(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setenv("ROS_HOME", "the user's")
+    with importlib.import_module("node").Processes() as processes:
+        child = processes.start("home", [sys.executable, "-c", "import os; print(os.environ['ROS_HOME'])"])
+        assert child.wait(60) == 0
+        assert Path(processes.said()).is_dir()
+        assert processes.said() != "the user's"

@@ -2,6 +2,7 @@ import pytest
 
 pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: source scripts/env.sh")
 
+import sys
 import threading
 import time
 
@@ -97,3 +98,31 @@ def test_the_state_is_answered_while_a_model_loads_and_the_end_is_not_held_up(ro
     printed = ros.stop(child)
     assert child.returncode == 0
     assert "Traceback" not in printed
+
+
+LOADS_ON = """
+import sys, time
+import rclpy
+from hassod_ros.nodes import run
+from hassod_ros.nodes.perception_node import PerceptionNode
+
+def load(model):
+    print("loading", flush=True)
+    while rclpy.ok():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    print("loaded", flush=True)
+
+run.LEAVE_LIMIT = 60.0
+sys.exit(run.run(lambda: PerceptionNode(load), [*sys.argv, "--ros-args", "-p", "autostart:=true"]))
+"""
+
+
+def test_a_node_that_is_ended_while_it_loads_waits_for_the_loading_thread(ros):
+    """Where the interpreter ends around a thread that is deep in ONNX Runtime, the process aborts."""
+    child = ros.run([sys.executable, "-c", LOADS_ON])
+    while "loading" not in child.stdout.readline():
+        assert child.poll() is None
+    printed = ros.stop(child)
+    assert child.returncode == 0
+    assert printed == "loaded\n"
