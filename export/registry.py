@@ -42,14 +42,16 @@ def build_parser() -> argparse.ArgumentParser:
     """The script's options."""
     parser = script_parser("registry", __doc__)
     parser.add_argument("action", choices=_WORDS, metavar="|".join(_WORDS), help="what to do")
-    parser.add_argument("registry", type=Path, metavar="REGISTRY", help="folder of the registry; add makes it")
+    parser.add_argument(  # not required by argparse, which would then ask for the words as well
+        "registry", nargs="?", type=Path, metavar="REGISTRY", help="folder of the registry; add makes it"
+    )
     parser.add_argument(
         "words",
         nargs="*",
         metavar="WORD",
         help="show VERSION, add MODEL [ALIAS], alias ALIAS [VERSION]",
     )
-    parser.add_argument("--name", default=NAME, help="of the line of models")
+    parser.add_argument("--name", help=f"of the line of models (default: {NAME}; list: all)")
     parser.add_argument(
         "--keep", type=whole_number(0), default=5, metavar="N", help="newest versions that prune leaves"
     )
@@ -58,9 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _act(options: argparse.Namespace) -> None:
-    words = options.words
+    words, name = options.words, options.name or NAME
     asked = _WORDS[options.action]
-    if not sum(not word.startswith("[") for word in asked) <= len(words) <= len(asked):
+    if options.registry is None or not sum(not word.startswith("[") for word in asked) <= len(words) <= len(asked):
         raise InputError(f"give: {' '.join(('registry', options.action, 'REGISTRY', *asked))}")
     model = resolve_model(words[0]) if options.action == "add" else ""
     if model:
@@ -69,25 +71,29 @@ def _act(options: argparse.Namespace) -> None:
         check_alias(words[1])
     registry = Registry(options.registry, create=bool(model))
     if options.action == "list":
-        _list(registry)
+        _list(registry, options.name)
     elif options.action == "show":
-        _show(registry, registry.resolve(words[0], options.name))
+        _show(registry, registry.resolve(words[0], name))
     elif options.action == "add":
-        version = registry.register(model, name=options.name, status=IMPORTED)
+        version = registry.register(model, name=name, status=IMPORTED)
         if len(words) == 2:
             registry.set_alias(words[1], version)
         print(version)
     elif options.action == "prune":
-        for version in registry.prune(options.keep, options.name):
+        for version in registry.prune(options.keep, name):
             print(f"removed {version}")
     elif len(words) == 1:
-        registry.remove_alias(words[0], options.name)
+        registry.remove_alias(words[0], name)
     else:
-        registry.set_alias(words[0], registry.resolve(words[1], options.name), force=options.force)
+        registry.set_alias(words[0], registry.resolve(words[1], name), force=options.force)
 
 
-def _list(registry: Registry) -> None:
-    for version in registry.versions():
+def _list(registry: Registry, name: str | None) -> None:
+    versions = registry.versions(name)
+    if name and not versions:
+        there = ", ".join(sorted({version.name for version in registry.versions()})) or "none"
+        raise InputError(f"{registry.root} has no model {name}; there is {there}")
+    for version in versions:
         names = [alias for alias, number in registry.aliases(version.name).items() if number == version.number]
         reason = version.record.get("reason", "")
         columns = (f"{version!s:16}", version.record["created"], f"{version.status:9}", version.sha256[:12])

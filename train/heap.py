@@ -46,7 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, required=True, help="state to write, HEAP.npz; HEAP.run holds features, TensorBoard files"
     )
-    parser.add_argument("--features", default=DEFAULT, help="ViT by timm's name, tiny, handcrafted, or joined by +")
+    parser.add_argument(
+        "--features", default=DEFAULT, help="ViT by timm's name, tiny (needs --weights), handcrafted, or joined by +"
+    )
     parser.add_argument("--weights", type=Path, help=".pth or .safetensors file (default: downloaded by name)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
     parser.add_argument("--precision", help="bf16 or fp32 (default: bf16 where the hardware computes in it)")

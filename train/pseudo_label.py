@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--features",
         default=DEFAULT,
-        help="ViT by timm's name, tiny, handcrafted, or some joined by +",
+        help="ViT by timm's name, tiny (needs --weights), handcrafted, or some joined by +",
     )
     parser.add_argument("--weights", type=Path, help=".pth or .safetensors file (default: downloaded by name)")
     parser.add_argument(

@@ -92,11 +92,15 @@ class Heap(PatchLearner):
             raise InputError("there is no image to fit; give a folder of images")
         vectors = np.stack([vectors_of(sample.astype(np.float32)).astype(np.float16) for sample in held])
         grid = held[0].shape[1:]
+        from tqdm import tqdm
+
         from hassod_ros.discovery.heap_head.training import train_head  # torch: not where a head is only used
 
         if not np.isfinite(vectors).all():
             raise InputError("the features hold NaN or infinity; check the weights and the image they come from")
-        head = train_head(vectors, on_the_border((grid[0], grid[1])).ravel(), self.config.head)
+        border, head_config = on_the_border((grid[0], grid[1])).ravel(), self.config.head
+        with tqdm(total=head_config.iterations, unit="iteration", desc="head") as bar:
+            head = train_head(vectors, border, head_config, report=lambda done, *_: bar.update(done - bar.n))
         return self.state(head, vectors, (grid[0], grid[1]), features)
 
     def state(self, head: Head, vectors: np.ndarray, grid: tuple[int, int], features: Mapping[str, Any]) -> State:

@@ -164,7 +164,9 @@ def pseudo_label(request: Request) -> Summary:
     with tqdm(total=len(names), initial=len(names) - sum(len(b.names) for b in batches), unit="image") as bar:
         if batches:
             # The workers on this machine then only load what is compiled; learners compile nothing else.
+            bar.set_postfix_str("compiling, which takes a minute once")
             warm_up(make_method("hassod") if state else method)
+            bar.set_postfix_str("")
             for shard, records in _by_shard(_run(batches, plan, device, state), batches, bar):
                 shards.write(shard, records)
                 reached(f"{len(shards.done) * request.shard} of {len(names)} images")

@@ -80,8 +80,8 @@ def extract(
         Number of frames by reason; "kept" are those in `out/images`.
 
     Raises:
-        InputError: A source does not exist or holds no picture, `out` lies in it, or `out` cannot be written. What was
-            done is kept.
+        InputError: A source does not exist or holds no picture, `out` lies in it, or `out` cannot be written; topics
+            of sources of which none is a recording. What was done is kept.
 
     """
     config = config or ExtractConfig()
@@ -91,6 +91,11 @@ def extract(
             raise InputError(
                 f"{folder} lies in {path}, which would be read with it the next time; choose another --out"
             )
+    without = [path for path in map(Path, sources) if config.topics and not is_bag(path)]
+    if without and len(without) == len(sources):
+        raise InputError(f"{without[0]} has no topics, only recordings have; leave --topics out")
+    for path in without:
+        say(f"{path} has no topics, only recordings have; all of it counts")
     opened: dict[str, _Source] = {}
     for number, path in enumerate(map(Path, sources)):
         where = f"{path} ({number + 1} of {len(sources)})" if len(sources) > 1 else str(path)

@@ -45,6 +45,24 @@ def test_models_are_added_named_listed_shown_and_pruned(tmp_path: Path, capsys: 
     assert Registry(root).aliases() == {}
 
 
+def test_a_list_is_of_one_name_or_of_all(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    root = tmp_path / "models"
+    write_model(tmp_path / "model.onnx", 1)
+    for name in ("perception", "night"):
+        assert main(["add", str(root), str(tmp_path / "model.onnx"), "--name", name]) == 0
+    capsys.readouterr()
+    for words, names in (([], ["night/1", "perception/1"]), (["--name", "night"], ["night/1"])):
+        assert main(["list", str(root), *words]) == 0
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == names
+    assert main(["list", str(root), "--name", "nihgt"]) == 2
+    assert capsys.readouterr().err.endswith("has no model nihgt; there is night, perception\n")
+
+
+def test_a_forgotten_folder_is_what_is_asked_for(capsys: pytest.CaptureFixture) -> None:
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err == "registry: give: registry list REGISTRY\n"
+
+
 @pytest.mark.parametrize("words", [["show"], ["alias"], ["list", "3"], ["show", "stable"]])
 def test_wrong_words_are_one_sentence(tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture) -> None:
     Registry(tmp_path / "models", create=True)

@@ -187,6 +187,13 @@ def test_sets_that_teach_nothing():
         made.partition([one], Colours(), None)
 
 
+def test_learning_shows_how_far_it_is(capfd):
+    made = make_method("heap", SMALL | {"head.iterations": 2, "head.every": 1})
+    made.fit((made.prepare(scene(seed)[0], 8) for seed in range(4)), Colours())
+    assert "head: 100%" in (printed := capfd.readouterr().err)
+    assert "2/2 [" in printed
+
+
 def test_a_cache_goes_on_and_belongs_to_its_images(tmp_path):
     path, shape = tmp_path / "features.npy", (3, 4, 2)
     rows = np.random.default_rng(0).normal(size=shape).astype(np.float32)

@@ -131,6 +131,17 @@ def test_a_missing_source_and_one_without_pictures_are_one_sentence(tmp_path: Pa
         extract([path], tmp_path / "out", say=lambda line: None)
 
 
+def test_topics_of_what_has_none_are_not_passed_over(tmp_path: Path, bag: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "a.png"), np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+    config = ExtractConfig(topics=("/arm/color",))
+    with pytest.raises(InputError, match="photos has no topics, only recordings have; leave --topics out"):
+        extract([tmp_path / "photos"], tmp_path / "out", config, say=lambda line: None)
+    said: list[str] = []
+    extract([bag, tmp_path / "photos"], tmp_path / "out", config, say=said.append)
+    assert f"{tmp_path}/photos has no topics, only recordings have; all of it counts" in said
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, bag: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o500)

@@ -454,6 +454,7 @@ def test_a_stale_ray_address_is_not_taken_and_the_first_line_comes_first(killed)
     )
     assert first.endswith(f"; 2 CPUs of this machine -> {killed.out}")
     assert not [line for line in killed.stderr.splitlines() if "image" not in line and line.strip()]
+    assert "0/12 [00:00<?, ?image/s, compiling, which takes a minute once]" in killed.stderr
 
 
 def test_offline_says_which_features_need_no_download(folder, tmp_path, monkeypatch):
