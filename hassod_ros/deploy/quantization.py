@@ -16,6 +16,7 @@ from onnxruntime.quantization.calibrate import CalibrationDataReader
 from hassod_ros.deploy.gathered_pooling import gather_pooling
 from hassod_ros.deploy.half_storage import restore_float
 from hassod_ros.deploy.pixel_rows import normalize_rows
+from hassod_ros.deploy.pooled_bytes import pool_bytes
 
 TARGETS = ("x86", "x86_avx2", "tensorrt")
 _LAYERS = ("Conv", "Gemm", "MatMul")
@@ -78,6 +79,10 @@ def quantize(
             nodes_to_exclude=_left_out(model),
             extra_options=options,
         )
+    if for_x86:
+        quantized = onnx.load(destination)
+        if pool_bytes(quantized):
+            onnx.save(quantized, destination)
 
 
 def _left_out(model: onnx.ModelProto) -> list[str]:
