@@ -39,7 +39,7 @@ def default_model(precision: str = "fp32") -> Path:
 def best_precision() -> tuple[str, str]:
     """The precision that suits this processor, "int8" or "fp32", and why.
 
-    The 8-bit file takes two thirds of the time where the processor multiplies bytes (VNNI), and more elsewhere.
+    The 8-bit file takes less than half of the time where the processor multiplies bytes (VNNI), and more elsewhere.
     """
     try:
         flags = set(CPU_FLAGS.read_text(encoding="utf-8", errors="replace").split())
