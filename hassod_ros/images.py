@@ -42,7 +42,14 @@ def read_image(source: str | os.PathLike | bytes) -> np.ndarray:
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} is too large to be read safely ({error}); shrink it") from error
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's PNG reader raises SyntaxError on damaged chunks
-        raise InputError(f"{name} is damaged ({error}); remove or re-export it") from error
+        raise InputError(_fault(name, error)) from error
+
+
+def _fault(name: str | os.PathLike, error: Exception) -> str:
+    """What is wrong with a file that is there: a number means that the system refuses it, not that it is damaged."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{name} cannot be read ({error.strerror}); check the path and its permissions"
+    return f"{name} is damaged ({error}); remove or re-export it"
 
 
 def to_8_bits(image: Image.Image) -> Image.Image:
@@ -77,8 +84,10 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
         raise InputError(f"{path} does not exist; check the path") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} is too large to be read safely ({error}); shrink it") from error
-    except (OSError, SyntaxError, ValueError) as error:  # an unidentified image is an OSError too
+    except UnidentifiedImageError as error:
         raise InputError(f"{path} is not an image that can be read; remove or re-export it") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(_fault(path, error)) from error
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray, *, quality: int = 95) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import itertools
 import re
 import shlex
@@ -170,6 +171,19 @@ def test_python_that_is_shown_imports_what_exists(page):
             if isinstance(node, ast.ImportFrom):
                 module = pytest.importorskip(node.module)
                 assert all(hasattr(module, alias.name) for alias in node.names), block
+
+
+@each_page
+def test_python_that_is_shown_defines_what_it_uses(page):
+    for block in blocks(page, "python"):
+        names = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Name | ast.alias)]
+        made = {node.name if isinstance(node, ast.alias) else node.id for node in names if not is_read(node)}
+        used = {node.id for node in names if isinstance(node, ast.Name) and is_read(node)}
+        assert used - made - set(dir(builtins)) <= {"image", "depth", "instance"}, block  # which a reader has
+
+
+def is_read(node: ast.Name | ast.alias) -> bool:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
 
 
 @each_page

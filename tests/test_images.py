@@ -129,8 +129,16 @@ def test_missing_file(tmp_path):
 
 
 def test_a_folder_is_no_image(tmp_path):
-    with pytest.raises(InputError, match=str(tmp_path)):
-        read_image(tmp_path)
+    for read in (read_image, read_size):
+        with pytest.raises(InputError, match=rf"^{tmp_path} cannot be read \(Is a directory\); check the path"):
+            read(tmp_path)
+
+
+def test_a_link_in_a_circle_is_not_called_damaged(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "a.png")
+    for read in (read_image, read_size):
+        with pytest.raises(InputError, match=r"a\.png cannot be read \(Too many levels of symbolic links\); check the"):
+            read(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\x00" * 1000, b"%PDF-1.4\n"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -129,6 +130,7 @@ class CameraPlayer(Node):
         super().__init__("camera_player", **node_options)
         declare(self, PARAMETERS)
         self._options = values(self, PARAMETERS)
+        self._options["source"] = os.path.expanduser(self._options["source"])
         if not self._options["source"]:
             raise InputError("the parameter source is empty; name a folder of images or a video")
         if (self._options["width"] == 0) != (self._options["height"] == 0):

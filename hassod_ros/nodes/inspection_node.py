@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -184,7 +185,9 @@ class InspectionNode(ManagedNode):
     def _load_reference(self, name: str) -> None:
         """The reference to begin with; having none yet is no error."""
         if name.endswith(".npz"):
-            self._cell.read(name)
+            self._cell.read(os.path.expanduser(name))
+        elif "/" in name:
+            raise InputError(f"the reference {name} is no .npz file; give one, or the name of a taught reference")
         elif name:
             self._cell.load(name)
         elif current := self._cell.store.current():

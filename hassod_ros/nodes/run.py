@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.logging import LoggingSeverity
@@ -27,6 +28,7 @@ from hassod_ros.nodes.shared_memory import remove_orphans
 
 WAKE_UP = 0.5  # s between two looks at whether the node should end
 LEAVE_LIMIT = 1.0  # s that it may take to end
+TWIN_PERIOD = 30.0  # s between two looks for a node of the same name; one that was killed is seen for 20 s
 
 
 def run(
@@ -76,6 +78,7 @@ def run(
         bring_up = None
         try:
             executor.add_node(node)
+            _look_for_twins(node)
             if isinstance(node, LifecycleNodeMixin) and node.get_parameter("autostart").value:
                 bring_up = threading.Thread(target=_bring_up, args=(node,), name="autostart", daemon=True)
                 bring_up.start()
@@ -122,6 +125,21 @@ def _bring_up(node: LifecycleNodeMixin) -> None:
     except Exception:
         if rclpy.ok():  # else the node was ended meanwhile
             raise
+
+
+def _look_for_twins(node: Node) -> None:
+    """Warn where another node of the same name runs, which ROS allows: both publish, and either answers a service."""
+    own = (node.get_name(), node.get_namespace())
+
+    def look() -> None:
+        if node.get_node_names_and_namespaces().count(own) > 1:
+            timer.cancel()
+            node.get_logger().warning(
+                f"another node {node.get_fully_qualified_name()} runs: their results mix; end one of them, or give it "
+                "another name or namespace (-r __node:=NAME, -r __ns:=/NAME)"
+            )
+
+    timer = node.create_timer(TWIN_PERIOD, look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
 
 def _end_within(seconds: float, status: int) -> None:

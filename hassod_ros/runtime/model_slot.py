@@ -65,7 +65,7 @@ class ModelSlot:
         self.loading = ""
         self.progress = ""
         self._open_model, self._resolve = open_model, resolve
-        self._roots = [Path(root).resolve() for root in roots]
+        self._roots = [Path(root).expanduser().resolve() for root in roots]
         self._model: Model | None = None
         self._lock = threading.Lock()  # held while the model segments, or is exchanged for another
         self._lives = 0  # how often the slot was closed

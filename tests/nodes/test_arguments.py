@@ -7,6 +7,9 @@ import re
 import subprocess
 import sys
 
+import cv2
+import numpy as np
+
 from hassod_ros import cli
 from hassod_ros.errors import InputError
 from hassod_ros.nodes.arguments import reason, refuse_stray, stray_words
@@ -82,6 +85,32 @@ def test_a_home_without_room_for_logs_is_told_the_remedy(home, monkeypatch):
     assert status == 2
     assert errors.splitlines()[-1].startswith("camera_player: ROS has no folder for its logs (")
     assert errors.endswith("; set ROS_LOG_DIR to one that can be written\n")
+
+
+TWINS = """
+import sys
+from hassod_ros.nodes import run
+from hassod_ros.nodes.camera_player import CameraPlayer
+
+run.TWIN_PERIOD = 0.1
+sys.exit(run.run(CameraPlayer))
+"""
+
+
+def test_a_node_warns_of_another_one_of_its_name_and_of_no_other(ros, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 40, 3), 9, np.uint8))
+    command = [sys.executable, "-c", TWINS]
+    words = ["--ros-args", "-p", f"source:={tmp_path}", "-r"]
+    others = [ros.run([*command, *words, f"__ns:=/{name}"]) for name in ("a", "b")]
+    ros.until(
+        lambda: len([name for name, _ in ros.node.get_node_names_and_namespaces() if name == "camera_player"]) == 2
+    )
+    twin = ros.run([*command, *words, "__ns:=/b"])
+    lines: list[str] = []
+    while not any("another node /b/camera_player runs: their results mix" in line for line in lines):
+        lines.append(twin.stdout.readline())
+        assert lines[-1], lines
+    assert "another node" not in ros.stop(others[0])
 
 
 def test_a_reason_of_ros_loses_the_lines_of_its_source():

@@ -83,6 +83,14 @@ def test_wrong_options_are_refused_with_a_sentence(module_ros, folder, parameter
         CameraPlayer(context=module_ros.context, parameter_overrides=overrides)
 
 
+def test_a_source_may_lie_in_the_home(module_ros, folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    player = CameraPlayer(
+        context=module_ros.context, parameter_overrides=[Parameter("source", value=f"~/{folder.name}")]
+    )
+    player.destroy_node()
+
+
 def test_an_empty_folder_ends_the_start_with_a_sentence(ros, tmp_path):
     child = ros.start(PLAYER, source=tmp_path)
     printed = child.communicate(timeout=20)[0]

@@ -4,11 +4,14 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import Empty
 
 from hassod_msgs.msg import Finding, Verdict
 from hassod_msgs.srv import Inspect, LearnReference, LoadReference, ReloadModel
+from hassod_ros.nodes.inspection_node import InspectionNode
 from tests.inspection.parts import part, taken
 from tests.nodes.bench import image
 
@@ -141,6 +144,26 @@ def test_wrong_requests_leave_the_reference(cell):
         assert not answer.success
         assert words in answer.message
     assert judge(cell, taken(part(), 32))[0].reference_version == 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "failure"),
+    [
+        ("~/references/plate/000001.npz", ""),
+        ("/tmp", "cannot configure: the reference /tmp is no .npz file; give one, or the name of a taught reference"),
+        ("~/none.npz", "none.npz does not exist"),
+    ],
+)
+def test_the_reference_to_begin_with_is_a_file_or_a_name(cell, tmp_path, monkeypatch, reference, failure):
+    monkeypatch.setenv("HOME", str(cell.folder))
+    given = {"reference": reference, "model": "none", "reference_dir": str(tmp_path)}
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    node = InspectionNode(context=cell.context, parameter_overrides=overrides, namespace="/other")
+    try:
+        assert (node.trigger_configure() == TransitionCallbackReturn.SUCCESS) == (not failure)
+        assert failure in node.failure
+    finally:
+        node.destroy_node()
 
 
 def test_a_version_more_and_back(cell):

@@ -139,3 +139,13 @@ def test_a_model_that_hangs_on_an_image_is_not_exchanged_and_the_new_one_is_clos
     go_on.set()
     thread.join()
     assert slot.load(path)[1] is old
+
+
+def test_a_folder_that_models_may_come_from_may_lie_in_the_home(opener, write_model, tmp_path, monkeypatch):
+    path = write_model()
+    monkeypatch.setenv("HOME", str(path.parent.parent))
+    slot = ModelSlot(opener, [f"~/{path.parent.name}"])
+    slot.load(str(path))
+    slot.close()
+    with pytest.raises(InputError, match="lies outside of model_roots"):
+        ModelSlot(opener, ["~/elsewhere"]).load(str(path))
