@@ -8,6 +8,7 @@ Beside COCO's own keys an annotation may have `level` (0 whole, 1 part, 2 subpar
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import math
 import os
@@ -68,11 +69,19 @@ def stream(path: str | os.PathLike, key: str = "") -> Iterator[Any]:
     """
     import ijson  # for large sets only
 
+    count = 0
     with _opened(path) as file:
         try:
-            yield from ijson.items(file, f"{key}.item" if key else "item", use_float=True)
-        except (ijson.JSONError, UnicodeDecodeError) as error:
+            for item in ijson.items(file, f"{key}.item" if key else "item", use_float=True):
+                count += 1
+                yield item
+            return
+        except ijson.JSONError as error:
             raise InputError(f"{path} is not valid JSON ({' '.join(str(error).split())}); write it again") from error
+        except UnicodeDecodeError:
+            pass  # it cannot decode the escapes of a file name that is not UTF-8, which Python's own reader can
+    content = read_json(path)
+    yield from itertools.islice(content[key] if key else content, count, None)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import signal
@@ -87,6 +88,7 @@ def run(name: str, work: Callable[[], object], *, after_stop: str = "the same co
 
     """
     _reached.clear()
+    print_anything()
     before = None
     if in_main_thread := threading.current_thread() is threading.main_thread():
         before = signal.signal(signal.SIGTERM, _terminate)
@@ -103,6 +105,12 @@ def run(name: str, work: Callable[[], object], *, after_stop: str = "the same co
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def print_anything() -> None:
+    """Let a file name that the terminal has no letters for be printed with escapes, as on standard error already."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def reached(text: str) -> None:

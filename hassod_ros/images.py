@@ -242,6 +242,15 @@ def _lines(path: Path) -> list[str]:
     return lines
 
 
+def shrunk(image: np.ndarray, scale: float) -> np.ndarray:
+    """An image (H, W, C) uint8 scaled by at most 1, by area averaging; no side becomes less than a pixel."""
+    height, width = image.shape[:2]
+    if min(height, width) * scale > 0.5:
+        return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
 def halved(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An image (H, W, C) uint8 halved while it stays at least as large as `size` (h, w) and its sides are even.
 

@@ -1,9 +1,20 @@
+import json
 import re
 
 import numpy as np
 import pytest
 
-from hassod_ros.coco import UNKNOWN, box_of, check_images, composition, from_coco, label_files, to_coco, to_rle
+from hassod_ros.coco import (
+    UNKNOWN,
+    box_of,
+    check_images,
+    composition,
+    from_coco,
+    label_files,
+    stream,
+    to_coco,
+    to_rle,
+)
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 
@@ -176,3 +187,18 @@ def test_the_list_of_failures_beside_the_labels_is_not_read_as_labels(tmp_path):
     (tmp_path / "labels.json").unlink()
     with pytest.raises(InputError, match=r"holds no \.json file of labels"):
         label_files(tmp_path)
+
+
+def test_file_names_that_are_not_utf8_are_streamed_like_others(tmp_path):
+    """As `predict` and `pseudo_label` write them: yajl cannot decode the escape of a lone surrogate."""
+    images = [{"id": id, "file_name": name} for id, name in enumerate(["a.jpg", "latin\udce9.jpg", "b.jpg"])]
+    (tmp_path / "labels.json").write_text(json.dumps({"images": images}))
+    (tmp_path / "list.json").write_text(json.dumps(images))
+    assert list(stream(tmp_path / "labels.json", "images")) == images
+    assert list(stream(tmp_path / "list.json")) == images
+
+
+def test_bytes_that_are_not_utf8_are_named(tmp_path):
+    (tmp_path / "labels.json").write_bytes(b'[{"file_name": "latin\xe9.jpg"}]')
+    with pytest.raises(InputError, match=r"labels\.json is not valid JSON"):
+        list(stream(tmp_path / "labels.json"))

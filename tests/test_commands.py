@@ -73,6 +73,26 @@ def test_wrong_input_is_one_sentence_and_status_2(capsys):
     assert capsys.readouterr().err == "label: photos does not exist; check the path\n"
 
 
+def test_a_file_name_that_is_not_utf8_is_printed_and_written(tmp_path):
+    """Under a locale such as en_US.UTF-8 the stream would raise."""
+    code = r"""
+import sys
+from pathlib import Path
+from hassod_ros.commands import run
+from hassod_ros.files import write_text
+def work():
+    print("found g\udce9.jpg")
+    write_text(sys.argv[1], "g\udce9.jpg")
+sys.exit(run("label", work))
+"""
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-c", code, str(tmp_path / "list.txt")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "found g\\udce9.jpg\n"), done.stderr
+    assert (tmp_path / "list.txt").read_bytes() == b"g\xe9.jpg"  # as a list of pictures is read
+    assert str(InputError("g\udce9.jpg does not exist")) == "g\\udce9.jpg does not exist"
+
+
 def test_a_bug_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         commands.run("label", lambda: 1 / 0)

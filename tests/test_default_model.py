@@ -52,6 +52,14 @@ def test_the_shipped_models_find_each_coin_of_a_photograph(name):
     assert np.count_nonzero(~found.scene) < 50
 
 
+def test_the_shipped_model_takes_pictures_of_any_size():
+    """A 3000 x 1 one is a row of the network's input, and half a row of what evidence looks at."""
+    segment = open_segmenter("default-fp32")
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 3000, 3), np.uint8)
+    for height, width in ((1, 1), (1, 3000), (3000, 1), (2, 3000), (17, 1)):
+        assert segment(noise[:height, :width]).image_size == (height, width)
+
+
 def test_the_package_stays_small():
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 37e6  # 25 MB of detectors, 12 MB of features
 

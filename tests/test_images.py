@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hassod_ros.errors import InputError
-from hassod_ros.images import list_images, name_images, picture_names, read_image, read_size, write_image
+from hassod_ros.images import list_images, name_images, picture_names, read_image, read_size, shrunk, write_image
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
 
@@ -313,3 +313,10 @@ def test_a_link_that_may_not_be_followed_is_counted_and_the_rest_is_listed(tmp_p
     monkeypatch.setattr("os.scandir", lambda folder: [*scandir(folder), Locked()])
     assert [path.name for path in list_images(tmp_path)] == ["a.png"]
     assert "a link that cannot be followed (Permission denied)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "expected"), [((1, 300), 0.5, (1, 150)), ((7, 4), 0.01, (1, 1)), ((5, 9), 1, (5, 9))]
+)
+def test_shrinking_leaves_a_pixel(size, scale, expected):
+    assert shrunk(np.full((*size, 3), 9, np.uint8), scale).shape == (*expected, 3)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 import zlib
 from collections.abc import Sequence
@@ -143,7 +144,7 @@ def _split(annotated: AnnotatedSet, share: float) -> tuple[AnnotatedSet, Annotat
     """By name: a picture of two sets is on one side in both."""
     sides: tuple[list[Picture], list[Picture]] = [], []
     for picture in annotated.pictures:
-        sides[zlib.crc32(Path(picture.file_name).name.encode()) < share * 2**32].append(picture)
+        sides[zlib.crc32(os.fsencode(Path(picture.file_name).name)) < share * 2**32].append(picture)
     kept, rest = (AnnotatedSet(side, annotated.has_masks) for side in sides)
     return kept, rest
 

@@ -13,7 +13,7 @@ import numpy as np
 from hassod_ros.deploy.gate import Check, Verdict
 from hassod_ros.drawing import draw
 from hassod_ros.files import write_text
-from hassod_ros.images import read_image
+from hassod_ros.images import read_image, shrunk
 
 _SIDE = 480  # px of the pictures' width
 _EACH = 4  # frames that lost, and that gained
@@ -95,7 +95,6 @@ def _frames(heading: str, verdict: Verdict, indices: list[int]) -> str:
 
 def _data_url(image: np.ndarray, instances: object) -> str:
     picture = draw(image, instances)  # type: ignore[arg-type]
-    scale = min(1.0, _SIDE / picture.shape[1])
-    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = shrunk(picture, min(1.0, _SIDE / picture.shape[1]))
     data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])[1]
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")

@@ -21,7 +21,7 @@ from hassod_ros.evaluation.annotations import AnnotatedSet, Picture, Segments
 from hassod_ros.evaluation.charts import bar_chart, line_chart
 from hassod_ros.evaluation.tables import COLUMNS, COMPOSITION, KINDS, cell, composition
 from hassod_ros.files import write_json, write_text
-from hassod_ros.images import read_image
+from hassod_ros.images import read_image, shrunk
 from hassod_ros.instances import Instances
 
 _SIDE = 420  # width of a picture in the report, pixels
@@ -282,8 +282,7 @@ def _pair(picture: Picture, predicted: Segments | None, images: Path) -> tuple[s
 
 
 def _data_url(image: np.ndarray) -> str:
-    scale = min(1.0, _SIDE / image.shape[1])
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = shrunk(image, min(1.0, _SIDE / image.shape[1]))
     done, data = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
     if not done:
         raise InputError(f"a picture of {image.shape} cannot be written as JPEG; leave the pictures out")

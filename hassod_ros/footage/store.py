@@ -193,7 +193,7 @@ def fingerprint(source: str | os.PathLike) -> str:
         return sha256(path)
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name} {sha256(file)}\n".encode())
+        digest.update(os.fsencode(f"{file.name} {sha256(file)}\n"))  # a name need not be valid UTF-8
     return digest.hexdigest()
 
 

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 from hassod_ros.errors import InputError
+from hassod_ros.images import shrunk
 from hassod_ros.outlines import colors_around
 
 CUES = ("odds", "contrast", "faint", "straddle", "cut", "area", "border", "inside", "sharp")
@@ -154,7 +155,7 @@ def find_cues(
     count, side = maps.shape[:2]
     if not count:
         return np.zeros((0, len(CUES)), np.float32)
-    boxes, image = boxes * np.float32(0.5), cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    boxes, image = boxes * np.float32(0.5), shrunk(image, 0.5)
     height, width = image.shape[:2]
     mask = maps > mask_threshold
     filled = mask.astype(np.float32)

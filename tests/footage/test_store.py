@@ -142,6 +142,14 @@ def test_topics_of_what_has_none_are_not_passed_over(tmp_path: Path, bag: Path) 
     assert f"{tmp_path}/photos has no topics, only recordings have; all of it counts" in said
 
 
+def test_file_names_need_not_be_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    Path(os.fsdecode(os.fsencode(folder) + b"/latin\xe9.png")).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    assert extract([folder], tmp_path / "out", say=lambda line: None) == {"kept": 1}
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, bag: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o500)

@@ -2,6 +2,9 @@ import pytest
 
 pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: source scripts/env.sh")
 
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -88,6 +91,14 @@ def test_a_source_may_lie_in_the_home(module_ros, folder, monkeypatch):
     player = CameraPlayer(
         context=module_ros.context, parameter_overrides=[Parameter("source", value=f"~/{folder.name}")]
     )
+    player.destroy_node()
+
+
+def test_a_picture_whose_name_is_not_utf8_is_warned_of(module_ros, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 40, 3), 9, np.uint8))
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.png")).write_bytes(b"")
+    player = CameraPlayer(context=module_ros.context, parameter_overrides=[Parameter("source", value=str(tmp_path))])
+    list(zip(range(2), player._frames, strict=False))
     player.destroy_node()
 
 
