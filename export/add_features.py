@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from hassod_ros.commands import run, script_parser
 from hassod_ros.packages import required
@@ -32,7 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Add the output; the status is that of `commands.run`."""
     given = build_parser().parse_args(arguments)
     return run(
-        "add_features", lambda: add_features(given.model, given.out, given.images), after_stop="nothing was written"
+        "add_features",
+        lambda: add_features(given.model, given.out, given.images),
+        writes=(Path(given.out).parent,),
+        after_stop="nothing was written",
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from hassod_ros.commands import run, script_parser, whole_number
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         heap = cast("tuple[Heap, State]", open_learner("heap", given.heap)) if given.heap else None
         export_features(features, given.out, size=given.size, images=given.images, batch=given.batch, heap=heap)
 
-    return run("features_to_onnx", work, after_stop="nothing was written")
+    return run("features_to_onnx", work, writes=(Path(given.out).parent,), after_stop="nothing was written")
 
 
 if __name__ == "__main__":

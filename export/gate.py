@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{'accepted' if verdict.accepted else 'refused'}; see {options.out / 'report.html'}")
         accepted[0] = verdict.accepted
 
-    return run("gate", work) or (0 if accepted[0] else REFUSED)
+    return run("gate", work, writes=(options.out,)) or (0 if accepted[0] else REFUSED)
 
 
 def build_parser() -> argparse.ArgumentParser:

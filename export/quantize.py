@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from hassod_ros.commands import run, script_parser
 from hassod_ros.packages import required
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
             target=given.target,
         )
 
-    return run("quantize", work, after_stop="nothing was written")
+    return run("quantize", work, writes=(Path(given.out).parent,), after_stop="nothing was written")
 
 
 if __name__ == "__main__":

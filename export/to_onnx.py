@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from hassod_ros.commands import number, run, script_parser, whole_number
@@ -131,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
         model = open_detector(given.checkpoint, config, network=given.network)
         export_onnx(model, given.out, options, weights_sha256=sha256(given.checkpoint))
 
-    return run("to_onnx", work, after_stop="nothing was written")
+    return run("to_onnx", work, writes=(Path(given.out).parent,), after_stop="nothing was written")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
 from hassod_ros.errors import InputError
+from hassod_ros.files import find_out_early
 
 WRONG_INPUT = 2
 _Number = TypeVar("_Number", int, float)
@@ -75,12 +76,19 @@ def _ranged(kind: type[_Number], least: float, most: float) -> Callable[[str], _
     return read
 
 
-def run(name: str, work: Callable[[], object], *, after_stop: str = "the same command goes on") -> int:
+def run(
+    name: str,
+    work: Callable[[], object],
+    *,
+    writes: Sequence[str | os.PathLike | None] = (),
+    after_stop: str = "the same command goes on",
+) -> int:
     """Do a script's work.
 
     Args:
         name: Of the script, before every sentence.
         work: What it does.
+        writes: Folders that it writes to in the end: that it can is made sure of first. None = nothing.
         after_stop: What becomes of a run that was stopped.
 
     Returns:
@@ -93,6 +101,9 @@ def run(name: str, work: Callable[[], object], *, after_stop: str = "the same co
     if in_main_thread := threading.current_thread() is threading.main_thread():
         before = signal.signal(signal.SIGTERM, _terminate)
     try:
+        for folder in writes:
+            if folder is not None:
+                find_out_early(folder)
         work()
     except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)

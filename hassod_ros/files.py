@@ -90,6 +90,32 @@ def exclusive(folder: str | os.PathLike) -> Iterator[None]:
         yield
 
 
+def find_out_early(folder: str | os.PathLike) -> None:
+    """Refuse a folder that cannot be written, or made, before hours of work; nothing is made.
+
+    Raises:
+        InputError: It cannot.
+
+    """
+    path = Path(folder).absolute()
+    make_folder(next(each for each in (path, *path.parents) if each.exists()))
+
+
+def make_folder(folder: str | os.PathLike) -> None:
+    """Make a folder that can be written.
+
+    Raises:
+        InputError: It cannot.
+
+    """
+    try:
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another folder") from error
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` (UTF-8; file names as their bytes are) atomically."""
     with atomic_path(path) as temporary:

@@ -17,7 +17,7 @@ from hassod_ros.coco import to_coco
 from hassod_ros.commands import reached
 from hassod_ros.drawing import draw, side_by_side
 from hassod_ros.errors import InputError
-from hassod_ros.files import atomic_path
+from hassod_ros.files import atomic_path, make_folder
 from hassod_ros.footage.kinds import is_bag, is_video
 from hassod_ros.footage.sources import open_footage
 from hassod_ros.images import name_images, picture_names, read_image, write_image
@@ -249,7 +249,7 @@ class _Video:
     def _begin(self, rate: float) -> None:
         assert self._waiting is not None
         self._rate = rate
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._partial.parent)
         kind = cv2.VideoWriter.fourcc(*"mp4v")
         self._writer = cv2.VideoWriter(str(self._partial), kind, rate, self._waiting.shape[1::-1])
         if not self._writer.isOpened():

@@ -9,11 +9,13 @@ import sys
 import time
 from importlib import import_module
 
+import numpy as np
 import pytest
 
 from hassod_ros import commands
 from hassod_ros.cli import VERBS
 from hassod_ros.errors import InputError
+from hassod_ros.images import write_image
 
 WAITS = """
 import sys, time
@@ -151,3 +153,35 @@ def test_a_number_that_makes_no_sense_is_refused_before_the_work(verb, words, ca
         import_module(VERBS[verb].module).main(words.split())
     assert stop.value.code == 2
     assert "number" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("evaluate", "--annotations a --predictions p --report OUT"),
+        ("evaluate", "--task saliency --annotations a --predictions p --report OUT"),
+        ("gate", "--running a --candidate b frames --out OUT"),
+        ("fit_evidence", "a --data d --out OUT/e.json"),
+        ("fit_evidence", "a --data d --out e.json --model-out OUT/m.onnx"),
+        ("to_onnx", "a --images photos --out OUT/m.onnx"),
+        ("quantize", "a --images photos --annotations a --annotated-images photos --out OUT/m.onnx"),
+        ("features_to_onnx", "tiny --images photos --size 64x64 --out OUT/m.onnx"),
+        ("add_features", "a --images photos --out OUT/m.onnx"),
+        ("average", "--checkpoints a b --out OUT/m.pth"),
+        ("learn_reference", "photos --out OUT/r.npz"),
+        ("inspect", "photos --reference r.npz --report OUT"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_work(verb, words, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    words = [word.replace("OUT", str(tmp_path / "file" / "out")) for word in words.split()]
+    assert import_module(VERBS[verb].module).main(words) == 2
+    assert f"cannot write to {tmp_path}/file" in capsys.readouterr().err
+
+
+def test_a_chain_whose_folder_cannot_be_made_ends_with_a_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    words = ["--photos", str(tmp_path), "--machine", "cpu", "--until", "pool", "--out", str(tmp_path / "file")]
+    write_image(tmp_path / "a.png", np.zeros((40, 40, 3), np.uint8))
+    assert import_module(VERBS["default_model"].module).main(words) == 2
+    assert f"cannot write to {tmp_path}/file/" in capsys.readouterr().err

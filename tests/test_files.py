@@ -9,7 +9,16 @@ import pytest
 
 import hassod_ros
 from hassod_ros.errors import InputError
-from hassod_ros.files import atomic_path, find_config, revision, sha256, write_json, write_text
+from hassod_ros.files import (
+    atomic_path,
+    find_config,
+    find_out_early,
+    make_folder,
+    revision,
+    sha256,
+    write_json,
+    write_text,
+)
 
 
 def test_write_text_replaces_and_leaves_nothing_else(tmp_path):
@@ -28,6 +37,17 @@ def test_write_json_gives_equal_bytes_for_equal_values(tmp_path):
     assert json.loads((tmp_path / "one.json").read_text(encoding="utf-8")) == value
     write_json(tmp_path / "one.json", value, indent=2)
     assert "\n  " in (tmp_path / "one.json").read_text(encoding="utf-8")
+
+
+def test_a_folder_that_cannot_be_made_is_found_out_without_making_any(tmp_path):
+    find_out_early(tmp_path / "new" / "deep")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "file").write_text("x")
+    for check in (find_out_early, make_folder):
+        with pytest.raises(InputError, match=f"cannot write to {tmp_path}/file.*; choose another folder"):
+            check(tmp_path / "file" / "deep")
+    make_folder(tmp_path / "new" / "deep")
+    assert (tmp_path / "new" / "deep").is_dir()
 
 
 def test_the_temporary_path_keeps_the_suffix_and_the_folder(tmp_path):

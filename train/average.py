@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         save_weights(mean, options.out)
         print(options.out)
 
-    return run("average", work, after_stop="nothing was written")
+    return run("average", work, writes=(options.out.parent,), after_stop="nothing was written")
 
 
 def average(checkpoints: Sequence[Path], shares: Sequence[float] | None = None) -> Detector:

@@ -41,8 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run; the status is that of `commands.run`."""
     options = build_parser().parse_args(arguments)
     if options.task == MASKS:
-        return run("evaluate", lambda: score(options), after_stop="what was predicted is kept")
-    return run("evaluate", lambda: score_foreground(options), after_stop="nothing was kept")
+        work, kept = score, "what was predicted is kept"
+    else:
+        work, kept = score_foreground, "nothing was kept"
+    return run("evaluate", lambda: work(options), writes=(options.report,), after_stop=kept)
 
 
 def score(options: argparse.Namespace) -> None:

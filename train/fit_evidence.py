@@ -80,7 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; the status is that of `commands.run`."""
     options = build_parser().parse_args(arguments)
-    return run("fit_evidence", lambda: work(options), after_stop="nothing was written")
+    folders = [file.parent for file in (options.out, options.model_out) if file]
+    return run("fit_evidence", lambda: work(options), writes=folders, after_stop="nothing was written")
 
 
 def work(options: argparse.Namespace) -> None:

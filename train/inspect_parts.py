@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Inspect; see `commands.run` for the exit status."""
     given = build_parser().parse_args(arguments)
-    return commands.run(NAME, lambda: work(given), after_stop="no report was written")
+    return commands.run(NAME, lambda: work(given), writes=(given.report,), after_stop="no report was written")
 
 
 def work(given: argparse.Namespace) -> None:

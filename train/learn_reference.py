@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Learn; see `commands.run` for the exit status."""
     given = build_parser().parse_args(arguments)
-    return commands.run(NAME, lambda: work(given), after_stop="nothing was written")
+    return commands.run(NAME, lambda: work(given), writes=(Path(given.out).parent,), after_stop="nothing was written")
 
 
 def work(given: argparse.Namespace) -> None:

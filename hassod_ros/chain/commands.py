@@ -38,6 +38,7 @@ from hassod_ros import children
 from hassod_ros.chain.steps import Step
 from hassod_ros.cli import VERBS
 from hassod_ros.errors import InputError
+from hassod_ros.files import make_folder
 from hassod_ros.footage.store import fingerprint
 
 STOPPED = (130, 143)  # status after Ctrl-C and SIGTERM
@@ -233,7 +234,7 @@ def _torchrun(module: str, words: Sequence[str], processes: int) -> int:
 
 
 def _run(one: Command, words: Sequence[str], places: Mapping[str, str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     verb, *rest = [_fill(word, {**places, one.name: str(folder)}) for word in words]
     command(verb, *rest, processes=one.processes)
 

@@ -18,7 +18,7 @@ from hassod_ros.deploy.registry import ACCEPTED, GATE, IMPORTED, MODEL, NAME, RE
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.checkpoints import read_config
 from hassod_ros.errors import InputError
-from hassod_ros.files import revision, sha256, write_json, write_text
+from hassod_ros.files import make_folder, revision, sha256, write_json, write_text
 from hassod_ros.footage.store import HELD_BACK, IMAGES, INDEX, SHEET, SOURCES, fingerprint
 from hassod_ros.runtime.model_info import read_model_info
 from hassod_ros.runtime.model_names import known_names, resolve_model
@@ -259,7 +259,7 @@ def _extract(task: Retrain, folder: Path) -> None:
 
 def _label(task: Retrain, running: Version, extract: Step, folder: Path) -> None:
     pool = folder / "pool"
-    pool.mkdir(parents=True, exist_ok=True)
+    make_folder(pool)
     for name, source in ((NEW, extract.path(IMAGES)), (OLD, task.replay)):
         if source and not (pool / name).exists():
             (pool / name).symlink_to(source.resolve(), target_is_directory=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hassod_ros.errors import InputError
-from hassod_ros.files import atomic_path, write_json
+from hassod_ros.files import atomic_path, make_folder, write_json
 
 FAILURES = ".failures.json"
 
@@ -48,11 +47,7 @@ def check_target(out: Path) -> None:
     """
     if out.exists():
         raise InputError(f"{out} exists; remove it or write to another file")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out.parent).close()
-    except OSError as error:
-        raise InputError(f"cannot write to {out.parent}: {error.strerror}; choose another folder") from error
+    make_folder(out.parent)
 
 
 class Shards:

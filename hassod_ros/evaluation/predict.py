@@ -95,7 +95,6 @@ def written(results: Iterable[dict[str, Any]], path: str | os.PathLike) -> Itera
         InputError: The file cannot be written.
 
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     count, stop = 0, None
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("[")

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from hassod_ros.errors import InputError
-from hassod_ros.files import write_text
+from hassod_ros.files import make_folder, write_text
 from hassod_ros.formats.labels import LEVELS, Entry, Labels, corners_of, outline_of, place_of, polygon_entry
 from hassod_ros.images import list_images, read_size
 
@@ -103,9 +103,12 @@ def write_yolo(labels: Labels, out: Path) -> int:
         written += len(lines)
         if picture := labels.image_file(place):
             link = out / "images" / place
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.unlink(missing_ok=True)
-            link.symlink_to(picture.resolve())
+            make_folder(link.parent)
+            try:
+                link.unlink(missing_ok=True)
+                link.symlink_to(picture.resolve())
+            except OSError as error:  # such as a stick without links
+                raise InputError(f"cannot link {link} ({error.strerror}); choose another folder") from error
     names = dict(enumerate(labels.classes))
     content = {"path": str(out.resolve()), "train": "images", "val": "images", "names": names}
     write_text(out / DATA, yaml.safe_dump(content, sort_keys=False))

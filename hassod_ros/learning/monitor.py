@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from hassod_ros.files import make_folder
 from hassod_ros.learning.distributed import World, mean_of
 
 
@@ -36,6 +37,8 @@ class Monitor:
     ) -> None:
         self.best = best
         self._world, self._every, self._start, self._iterations = world, every, start, iterations
+        if world.speaks:
+            make_folder(folder)
         self._writer = SummaryWriter(str(folder), purge_step=start) if world.speaks else None
         self._sums: dict[str, Tensor | float] = defaultdict(float)  # tensors stay where they are until a line is due
         self._steps, self._pictures, self._waited = 0, 0, 0.0
