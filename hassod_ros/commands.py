@@ -109,13 +109,21 @@ def run(
         print(f"{name}: {error}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt as stop:
-        _be_deaf()
-        print(f"\n{name}: stopped{_after(_reached)}; {after_stop}", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+        return _stopped(name, stop, after_stop)
+    except (SystemError, ImportError) as error:  # what compiled code makes of a signal that came while it ran
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        return _stopped(name, error.__cause__, after_stop)
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _stopped(name: str, stop: KeyboardInterrupt, after_stop: str) -> int:
+    _be_deaf()
+    print(f"\n{name}: stopped{_after(_reached)}; {after_stop}", file=sys.stderr)
+    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 def print_anything() -> None:

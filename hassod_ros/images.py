@@ -156,6 +156,29 @@ def name_images(source: Path) -> tuple[Path, list[str]]:
     return root.resolve(), sorted({Path(os.path.relpath(path, root)).as_posix() for path in paths})
 
 
+def keep_apart(folder: str | os.PathLike, source: str | os.PathLike) -> None:
+    """Refuse to write pictures where those lie that they are made from.
+
+    They would be read with them the next time, and one of the same name would take the other's place.
+
+    Args:
+        folder: That is to be written.
+        source: Folder, list or image, as for `list_images`.
+
+    Raises:
+        InputError: `folder` is the source or lies in it, or holds an image of a list.
+
+    """
+    path, target = Path(source), Path(folder).resolve()
+    if path.is_dir():
+        if target.is_relative_to(path.resolve()):
+            raise InputError(
+                f"{folder} lies in {source}, which would be read with it the next time; choose another --out"
+            )
+    elif path.is_file() and any(each.resolve().parent == target for each in list_images(path)):
+        raise InputError(f"{folder} holds images of {source}, which could be written over; choose another --out")
+
+
 def picture_names(names: Sequence[str], suffix: str = ".jpg") -> list[str]:
     """One file name for each image name, all different: folders are joined by _, endings kept where names meet.
 

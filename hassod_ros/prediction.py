@@ -20,7 +20,7 @@ from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, make_folder
 from hassod_ros.footage.kinds import is_bag, is_video
 from hassod_ros.footage.sources import open_footage
-from hassod_ros.images import name_images, picture_names, read_image, write_image
+from hassod_ros.images import keep_apart, name_images, picture_names, read_image, write_image
 from hassod_ros.instances import Instances, Level
 from hassod_ros.progress import progress, say
 from hassod_ros.runtime.segmenter import ImageSegmenter
@@ -105,6 +105,9 @@ def predict(
         total = None
     else:
         root, names = name_images(Path(source))
+        if Path(source).is_dir():
+            keep_apart(out, source)
+        keep_apart(out / "pictures", source)
         images, total = _photos(root, names, outcome.failures), len(names)
         drawn_names = dict(zip(names, picture_names(names), strict=True))
     drawn = _Videos(out) if moves else None

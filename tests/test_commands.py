@@ -95,6 +95,16 @@ sys.exit(run("label", work))
     assert str(InputError("g\udce9.jpg does not exist")) == "g\\udce9.jpg does not exist"
 
 
+def test_a_stop_that_compiled_code_reports_as_its_own_is_a_stop(capsys):
+    def work() -> None:
+        raise SystemError("returned a result with an exception set") from commands.Terminated()
+
+    assert commands.run("draw", work, after_stop="nothing was kept") == 143
+    assert capsys.readouterr().err == "\ndraw: stopped; nothing was kept\n"
+    with pytest.raises(SystemError):
+        commands.run("draw", lambda: (_ for _ in ()).throw(SystemError("a bug")))
+
+
 def test_a_bug_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         commands.run("label", lambda: 1 / 0)

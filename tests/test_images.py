@@ -8,7 +8,16 @@ import pytest
 from PIL import Image
 
 from hassod_ros.errors import InputError
-from hassod_ros.images import list_images, name_images, picture_names, read_image, read_size, shrunk, write_image
+from hassod_ros.images import (
+    keep_apart,
+    list_images,
+    name_images,
+    picture_names,
+    read_image,
+    read_size,
+    shrunk,
+    write_image,
+)
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
 
@@ -320,3 +329,19 @@ def test_a_link_that_may_not_be_followed_is_counted_and_the_rest_is_listed(tmp_p
 )
 def test_shrinking_leaves_a_pixel(size, scale, expected):
     assert shrunk(np.full((*size, 3), 9, np.uint8), scale).shape == (*expected, 3)
+
+
+def test_what_is_made_of_pictures_does_not_lie_among_them(tmp_path):
+    photos = tmp_path / "photos"
+    (photos / "sub").mkdir(parents=True)
+    for name in ("a.png", "sub/b.png"):
+        write_image(photos / name, RAMP)
+    (tmp_path / "list.txt").write_text("photos/sub/b.png\n")
+    for folder in (photos, photos / "drawn", tmp_path / "photos" / ".." / "photos"):
+        with pytest.raises(InputError, match=r"lies in .*photos, which would be read with it the next time"):
+            keep_apart(folder, photos)
+    for source in (photos / "sub" / "b.png", tmp_path / "list.txt"):
+        with pytest.raises(InputError, match=r"sub holds images of .*, which could be written over"):
+            keep_apart(photos / "sub", source)
+        keep_apart(tmp_path, source)
+    keep_apart(tmp_path / "photos_drawn", photos)

@@ -19,7 +19,7 @@ from hassod_ros.commands import run, script_parser
 from hassod_ros.errors import InputError
 from hassod_ros.files import write_json
 from hassod_ros.footage.store import as_images
-from hassod_ros.images import list_images, read_image
+from hassod_ros.images import keep_apart, list_images, read_image
 
 INDEX = "pool.json"
 _JPEG = (".jpg", ".jpeg")
@@ -86,6 +86,8 @@ def shrink(
     images = Path(folder) / "images"
     if images.resolve() in (common, *common.parents):
         raise InputError(f"{images} holds the photographs themselves; choose another folder for the pool")
+    if Path(source).is_dir():
+        keep_apart(folder, source)
 
     def write(path: Path) -> tuple[str, str]:
         name = path.resolve().relative_to(common)

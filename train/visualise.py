@@ -23,7 +23,7 @@ from hassod_ros.commands import reached, run, script_parser, whole_number
 from hassod_ros.discovery.features import DEFAULT, load_features, suited_options
 from hassod_ros.drawing import side_by_side
 from hassod_ros.errors import InputError
-from hassod_ros.images import image_root, list_images, picture_names, read_image, write_image
+from hassod_ros.images import image_root, keep_apart, list_images, picture_names, read_image, write_image
 from hassod_ros.instances import Instances
 from hassod_ros.packages import required
 
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         drawn = 0
+        keep_apart(options.out, options.images)
         for name, image, instances in _labelled(options) if options.labels else _discovered(options):
             write_image(options.out / name, side_by_side(image, instances))
             drawn += 1

@@ -33,7 +33,7 @@ from hassod_ros.footage.frame import Frame, Say
 from hassod_ros.footage.kinds import bag_files, is_bag, is_video
 from hassod_ros.footage.select import KEPT, SelectConfig, choose, flaws, measure
 from hassod_ros.footage.sources import open_footage
-from hassod_ros.images import list_images
+from hassod_ros.images import keep_apart, list_images
 
 IMAGES, HELD_BACK, DEPTH = "images", "held_back", "depth"
 INDEX, SOURCES, SHEET = "frames.jsonl", "sources.json", "contact_sheet.jpg"
@@ -87,10 +87,8 @@ def extract(
     config = config or ExtractConfig()
     folder = Path(out)
     for path in map(Path, sources):
-        if path.is_dir() and not is_bag(path) and folder.resolve().is_relative_to(path.resolve()):
-            raise InputError(
-                f"{folder} lies in {path}, which would be read with it the next time; choose another --out"
-            )
+        if path.is_dir() and not is_bag(path):
+            keep_apart(folder, path)
     without = [path for path in map(Path, sources) if config.topics and not is_bag(path)]
     if without and len(without) == len(sources):
         raise InputError(f"{without[0]} has no topics, only recordings have; leave --topics out")

@@ -207,3 +207,9 @@ def test_what_is_done_at_ctrl_c_is_kept(model, photos, tmp_path, monkeypatch):
     coco = COCO(tmp_path / "out" / "predictions.json")
     assert len(coco.imgs) == 1
     assert len(coco.anns) == 4
+
+
+def test_pictures_do_not_go_among_those_that_are_looked_at(model, photos, capsys):
+    assert predict.main([str(model), str(photos), "--out", str(photos / "found")]) == 2
+    assert f"{photos}/found lies in {photos}" in capsys.readouterr().err
+    assert not (photos / "found").exists()

@@ -116,3 +116,12 @@ def test_labels_with_the_list_that_they_were_made_from(labelled):
     arguments = ["--labels", str(labelled / "labels.json"), "--images", str(labelled / "list.txt"), "--count", "1"]
     assert visualise.main([*arguments, "--out", str(labelled / "out")]) == 0
     assert [file.name for file in (labelled / "out").iterdir()] == ["images_below_0.jpg"]
+
+
+def test_photographs_are_not_drawn_over(labelled, capsys):
+    photos = labelled / "images"
+    assert (
+        visualise.main(["--labels", str(labelled / "labels.json"), "--images", str(photos), "--out", str(photos)]) == 2
+    )
+    assert "would be read with it the next time; choose another --out" in capsys.readouterr().err
+    assert not list(photos.glob("*.jpg"))
