@@ -27,9 +27,9 @@ from hassod_ros import commands
 from hassod_ros.coco import read_json
 from hassod_ros.discovery.features.remembered import Remembered
 from hassod_ros.discovery.hassod import HassodConfig, resize, working_size
-from hassod_ros.discovery.lightcluster import LEVELS, nearest, vectors_of
+from hassod_ros.discovery.lightcluster import LEVELS, nearest
 from hassod_ros.discovery.method import LEARNERS, Learner, change, make_method, parse_option
-from hassod_ros.discovery.regions import spread_into
+from hassod_ros.discovery.regions import spread_into, vectors_of
 from hassod_ros.discovery.states import State, describe, load_state, save_state
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation.corloc import box_of_map, corloc, overlaps

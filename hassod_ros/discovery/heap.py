@@ -22,9 +22,9 @@ from hassod_ros.discovery.features.base import Features
 from hassod_ros.discovery.filters import FilterConfig
 from hassod_ros.discovery.hassod import HassodConfig
 from hassod_ros.discovery.heap_head.config import OWN, HeadConfig
-from hassod_ros.discovery.lightcluster import cluster, nearest, vectors_of
+from hassod_ros.discovery.lightcluster import cluster, nearest
 from hassod_ros.discovery.patch_learner import PatchLearner, finite_features
-from hassod_ros.discovery.regions import Regions, foreground_of, on_the_border, unit, unlike_border
+from hassod_ros.discovery.regions import Regions, foreground_of, on_the_border, unit, unlike_border, vectors_of
 from hassod_ros.discovery.states import State, describe
 from hassod_ros.errors import InputError
 
@@ -144,9 +144,10 @@ class Heap(PatchLearner):
     def regions(features: np.ndarray, head: NumpyHead, centres: np.ndarray) -> Regions:
         """What a head makes of (C, h, w) features."""
         grid = (features.shape[1], features.shape[2])
-        assignment, groups, _, odds, _ = head(vectors_of(features), on_the_border(grid).ravel())
+        vectors = vectors_of(features)
+        assignment, groups, _, odds, _ = head(vectors, on_the_border(grid).ravel())
         labels = assignment.argmax(axis=1).astype(np.int32).reshape(grid)
-        chosen = foreground_of(odds, features).astype(np.float32)
+        chosen = foreground_of(odds, vectors, grid).astype(np.float32)
         clusters = nearest(groups, centres)[0].astype(np.int32)
         return Regions(chosen, labels, labels, groups, clusters)
 

@@ -40,6 +40,7 @@ from hassod_ros.discovery.regions import (
     on_the_border,
     unit,
     unlike_border,
+    vectors_of,
 )
 from hassod_ros.discovery.states import State, describe
 from hassod_ros.errors import InputError
@@ -146,7 +147,7 @@ class LightCluster(PatchLearner):
         grid = features.shape[1:]
         vectors = vectors_of(features)
         scores, parts = _foreground(vectors, grid, codebooks, self.config)
-        chosen = foreground_of(scores, features)
+        chosen = foreground_of(scores, vectors, grid)
         labels = components(chosen, self.config.min_region)
         embeddings = means_of(vectors, labels.ravel(), int(labels.max()) + 1)
         clusters = nearest(embeddings, codebooks.class_centres)[0].astype(np.int32)
@@ -269,7 +270,7 @@ class _Learner:
         found = [np.zeros((0, codebooks.dataset_centres.shape[1]), np.float32)]
         for sample, vectors in self._pairs():
             grid = sample.shape[1:]
-            chosen = foreground_of(_foreground(vectors, grid, codebooks, self._config)[0], sample)
+            chosen = foreground_of(_foreground(vectors, grid, codebooks, self._config)[0], vectors, grid)
             labels = components(chosen, self._config.min_region).ravel()
             found.append(means_of(vectors, labels, int(labels.max(initial=-1)) + 1))
         regions = np.concatenate(found)
@@ -344,11 +345,6 @@ def nearest(vectors: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.nd
     alike = vectors @ centres.T
     best = alike.argmax(axis=1)
     return best, np.take_along_axis(alike, best[:, None], axis=1)[:, 0]
-
-
-def vectors_of(features: np.ndarray) -> np.ndarray:
-    """(C, h, w) -> (h w, C) float32 of length 1."""
-    return unit(features.reshape(len(features), -1).T)
 
 
 def cluster_scores(

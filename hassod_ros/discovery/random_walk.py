@@ -18,16 +18,17 @@ _STEPS = 30  # more change nothing that is seen
 _Window = tuple[slice, slice]
 
 
-def walked(scores: np.ndarray, features: np.ndarray) -> np.ndarray:
+def walked(scores: np.ndarray, vectors: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
     """(n,) float32 scores of patches, each the mean of near and alike ones.
 
     Args:
         scores: (h w,) of the patches, row by row.
-        features: (C, h, w) of the same patches, of any length.
+        vectors: (h w, C) float32 of the same patches, of length 1.
+        grid: (h, w).
 
     """
-    own = np.asarray(scores, np.float64).reshape(features.shape[1:])  # equal scores shall stay equal
-    steps = _steps(features)
+    own = np.asarray(scores, np.float64).reshape(grid)  # equal scores shall stay equal
+    steps = _steps(np.ascontiguousarray(vectors).reshape(*grid, -1))
     total = np.ones_like(own)  # to itself a patch has likeness 1
     for here, there, likeness in steps:
         total[here] += likeness
@@ -42,10 +43,8 @@ def walked(scores: np.ndarray, features: np.ndarray) -> np.ndarray:
     return found.ravel().astype(np.float32)
 
 
-def _steps(features: np.ndarray) -> list[tuple[_Window, _Window, np.ndarray]]:
-    """Pairs of windows whose patches are so far apart, and the likeness of each such pair; every pair once."""
-    vectors = np.ascontiguousarray(features.transpose(1, 2, 0), np.float32)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), np.float32(1e-12))
+def _steps(vectors: np.ndarray) -> list[tuple[_Window, _Window, np.ndarray]]:
+    """Pairs of windows of (h, w, C) so far apart, and the likeness of each such pair of patches; every pair once."""
     height, width = vectors.shape[:2]
     found = []
     for down in range(min(_NEAR, height - 1) + 1):

@@ -85,15 +85,16 @@ def above_otsu(values: np.ndarray) -> np.ndarray:
     return np.asarray(steps > threshold)
 
 
-def foreground_of(scores: np.ndarray, features: np.ndarray) -> np.ndarray:
+def foreground_of(scores: np.ndarray, vectors: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
     """(h, w) bool, which patches are foreground: near and alike ones share scores, Otsu's threshold, bridges are cut.
 
     Args:
         scores: (h w,), the higher the rather foreground.
-        features: (C, h, w) of the same patches.
+        vectors: `vectors_of` the same patches.
+        grid: (h, w).
 
     """
-    return without_bridges(above_otsu(walked(scores, features)).reshape(features.shape[1:]))
+    return without_bridges(above_otsu(walked(scores, vectors, grid)).reshape(grid))
 
 
 def without_bridges(foreground: np.ndarray) -> np.ndarray:
@@ -233,6 +234,11 @@ def means_of(vectors: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """
     sums = (labels == np.arange(count)[:, None]).astype(np.float32) @ vectors
     return unit(sums)
+
+
+def vectors_of(features: np.ndarray) -> np.ndarray:
+    """(C, h, w) -> (h w, C) float32 of length 1."""
+    return unit(features.reshape(len(features), -1).T)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

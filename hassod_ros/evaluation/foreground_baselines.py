@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from scipy.ndimage import label
 
-from hassod_ros.discovery.lightcluster import cluster, vectors_of
-from hassod_ros.discovery.regions import above_otsu, foreground_of, on_the_border, unlike_border
+from hassod_ros.discovery.lightcluster import cluster
+from hassod_ros.discovery.regions import above_otsu, foreground_of, on_the_border, unlike_border, vectors_of
 from hassod_ros.evaluation.maskcut import second_eigenvector
 
 _FAINT = 1e-5  # weight of an edge between unlike patches, as in TokenCut
@@ -25,12 +25,13 @@ def whole_image(features: np.ndarray) -> np.ndarray:
 
 def border_prior(features: np.ndarray) -> np.ndarray:
     """What is unlike the border, see `regions.unlike_border`, above Otsu's threshold."""
-    return above_otsu(_unlike(features)).reshape(features.shape[1:]).astype(np.float32)
+    return above_otsu(_unlike(vectors_of(features), features.shape[1:])).reshape(features.shape[1:]).astype(np.float32)
 
 
 def shared_border_prior(features: np.ndarray) -> np.ndarray:
     """The border prior where near and alike patches share it and bridges are cut, as in HEAP and LightCluster."""
-    return foreground_of(_unlike(features), features).astype(np.float32)
+    vectors, grid = vectors_of(features), features.shape[1:]
+    return foreground_of(_unlike(vectors, grid), vectors, grid).astype(np.float32)
 
 
 def principal_component(features: np.ndarray) -> np.ndarray:
@@ -63,8 +64,8 @@ def tokencut(features: np.ndarray) -> np.ndarray:
     return np.asarray(parts == parts[seed], np.float32)
 
 
-def _unlike(features: np.ndarray) -> np.ndarray:
-    return unlike_border(vectors_of(features), on_the_border((features.shape[1], features.shape[2])).ravel())
+def _unlike(vectors: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    return unlike_border(vectors, on_the_border((grid[0], grid[1])).ravel())
 
 
 BASELINES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {

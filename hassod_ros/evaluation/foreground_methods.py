@@ -14,9 +14,8 @@ import numpy as np
 from hassod_ros.discovery.features import load_features
 from hassod_ros.discovery.features.base import Features
 from hassod_ros.discovery.hassod import HassodConfig, resize, working_size
-from hassod_ros.discovery.lightcluster import vectors_of
 from hassod_ros.discovery.method import LEARNERS, open_learner
-from hassod_ros.discovery.regions import Regions, class_map, foreground_map, means_of, region_map
+from hassod_ros.discovery.regions import Regions, class_map, foreground_map, means_of, region_map, vectors_of
 from hassod_ros.discovery.states import describe
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation.foreground_baselines import BASELINES

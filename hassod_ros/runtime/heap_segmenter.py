@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from hassod_ros.discovery.features.onnx import METADATA_KEY, OnnxFeatures
-from hassod_ros.discovery.regions import Regions, foreground_of, to_instances, upsampled
+from hassod_ros.discovery.regions import Regions, foreground_of, to_instances, upsampled, vectors_of
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 from hassod_ros.runtime.model_info import read_metadata
@@ -83,7 +83,7 @@ class HeapSegmenter:
         groups: np.ndarray,
         clusters: np.ndarray,
     ) -> Instances:
-        chosen = foreground_of(odds.ravel(), keys).astype(np.float32)
+        chosen = foreground_of(odds.ravel(), vectors_of(keys), odds.shape).astype(np.float32)
         regions = Regions(chosen, labels, labels, groups, clusters)
         least = max(self._heap["min_area"], self._heap["min_share"] * image.shape[0] * image.shape[1])
         return to_instances(image, regions, upsampled(chosen, image.shape[:2]), least, self._heap["cover"])

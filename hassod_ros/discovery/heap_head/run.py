@@ -19,9 +19,8 @@ from hassod_ros.discovery.heap import Heap, HeapConfig, NumpyHead
 from hassod_ros.discovery.heap_head.cache import FeatureCache
 from hassod_ros.discovery.heap_head.network import Head
 from hassod_ros.discovery.heap_head.training import train_head
-from hassod_ros.discovery.lightcluster import vectors_of
 from hassod_ros.discovery.method import change
-from hassod_ros.discovery.regions import on_the_border
+from hassod_ros.discovery.regions import on_the_border, vectors_of
 from hassod_ros.discovery.states import describe, save_state
 from hassod_ros.errors import InputError
 from hassod_ros.images import name_images, read_image, read_size
