@@ -21,10 +21,11 @@ from hassod_ros.discovery.crf.config import Method as CRFMethod
 from hassod_ros.discovery.features.base import Features
 from hassod_ros.discovery.filters import FilterConfig
 from hassod_ros.discovery.hassod import HassodConfig
-from hassod_ros.discovery.heap_head.config import OWN, HeadConfig
+from hassod_ros.discovery.heap_head.config import HeadConfig
 from hassod_ros.discovery.lightcluster import cluster, nearest
 from hassod_ros.discovery.patch_learner import PatchLearner, finite_features
 from hassod_ros.discovery.regions import Regions, foreground_of, on_the_border, unit, unlike_border, vectors_of
+from hassod_ros.discovery.reliability import explained
 from hassod_ros.discovery.states import State, describe
 from hassod_ros.errors import InputError
 
@@ -219,7 +220,9 @@ class NumpyHead:
         unlike = unlike_border(features, border)
         cues = self._cues(unlike, border, assignment, sizes)
         logits = groups @ self._w["look"] + cues @ self._w["place"] + self._w["bias"]
-        return assignment, groups, expit(logits), assignment @ logits + OWN * unlike, sizes
+        trust = explained(unlike, assignment)
+        odds = trust * (assignment @ logits) + (1 - trust) * unlike
+        return assignment, groups, expit(logits), odds, sizes
 
     @staticmethod
     def _cues(unlike: np.ndarray, border: np.ndarray, assignment: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -9,12 +9,13 @@ are not public: those here are chosen by us.
 * Categories are clusters of image embeddings (the mean feature of an image); no label of an image is used.
 * A cluster's foreground score is how unlike the border of their images its patches are on average (see
   `regions.unlike_border`); within an image, of the set, or of the category.
-* What the set knows of a level weighs as much as it explains of that unlikeness over the set.
 * Consistency: the image tells which clusters of the set and of its category are foreground in it (what the paper's
   Figure 1 says of the image level). Their scores are the mean unlikeness of their patches in this image, and the
-  scores of the set count as some more patches. Without the image level the scores of the set count.
-* The levels are added to how unlike the border a patch is itself: clusters of noisy features mix what the border tells
-  apart. Near and alike patches share their sums (see `random_walk`); above Otsu's threshold they are foreground.
+  scores of the set count as some more patches, as many as the level explains of that unlikeness over the set. Without
+  the image level the scores of the set count.
+* The levels are added to how unlike the border a patch is itself, each with the weight r / (1 - r) of the share r that
+  it explains of that in the image (see `reliability`): clusters of noisy features mix what the border tells apart. Near
+  and alike patches share their sums (see `random_walk`); above Otsu's threshold they are foreground.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from hassod_ros.discovery.crf.config import PAPER, CRFConfig
@@ -42,6 +44,7 @@ from hassod_ros.discovery.regions import (
     unlike_border,
     vectors_of,
 )
+from hassod_ros.discovery.reliability import explained
 from hassod_ros.discovery.states import State, describe
 from hassod_ros.errors import InputError
 
@@ -50,6 +53,8 @@ LEVELS = ("image", "category", "dataset")
 _BATCH = 4096  # patches a step of the mini-batch k-means of the set
 _MEMBERS = 32  # patches that a cluster needs on average: one of a few patches only tells where these lie
 _IMAGE_BATCH = 256  # image embeddings a step
+_TEMPERATURE = 0.1  # of the shares by cosine that patches have in clusters, as in HEAP
+_LEAST = 0.01  # share that is left to the patch itself at least
 _PRIOR = 64  # patches that the set's score of a cluster counts as in an image, of a level that explains everything
 
 
@@ -259,11 +264,11 @@ class _Learner:
         every = replace(self._config, levels=LEVELS)
         found: dict[str, list[np.ndarray]] = {level: [] for level in LEVELS}
         for vectors, values in zip(self._vectors(), unlike, strict=True):
-            for level, (labels, scores) in _clusterings(vectors, values, codebooks, every).items():
-                found[level].append(scores[labels])
+            for level, (centres, scores) in _clusterings(vectors, values, codebooks, every).items():
+                found[level].append(scores[nearest(vectors, centres)[0]])
         total = max(float(np.square(np.concatenate(unlike)).mean()), 1e-12)  # its mean in an image is 0
-        explained = [np.square(np.concatenate(found[level])).mean() / total for level in LEVELS]
-        return np.clip(np.array(explained, np.float32), 0, 1)
+        shares = [np.square(np.concatenate(found[level])).mean() / total for level in LEVELS]
+        return np.clip(np.array(shares, np.float32), 0, 1)
 
     def _classes(self, codebooks: Codebooks) -> np.ndarray:
         """Centres of the embeddings of the regions in the images that were kept."""
@@ -371,35 +376,34 @@ def _foreground(
     """Foreground scores (n,) float32 of the patches of an image, and the parts (n,) int32 that they belong to."""
     unlike = unlike_border(vectors, on_the_border((grid[0], grid[1])).ravel())
     found = _clusterings(vectors, unlike, codebooks, config)
-    if "image" in found:  # of the set's clusters, which have to serve all images, parts would be confetti
-        parts = found["image"][0]
-    else:
-        parts, _ = nearest(vectors, codebooks.dataset_centres)
+    # Of the set's clusters, which have to serve all images, parts would be confetti.
+    parts, _ = nearest(vectors, found["image"][0] if "image" in found else codebooks.dataset_centres)
     total = unlike.copy()
-    for level, (labels, scores) in found.items():
-        weight = codebooks.level_weights[LEVELS.index(level)]
-        if len(found) == 1 or level == "image":
-            total += scores[labels]
-        elif "image" in found:
-            total += cluster_scores(labels, unlike, len(scores), known=scores, patches=_PRIOR * weight)[labels]
-        else:
-            total += weight * scores[labels]
+    for level, (centres, scores) in found.items():
+        labels, _ = nearest(vectors, centres)
+        patches = 0.0 if level == "image" else _PRIOR * float(codebooks.level_weights[LEVELS.index(level)])
+        shares = softmax(vectors @ centres.T / _TEMPERATURE, axis=1)
+        trust = explained(unlike, shares, scores, patches)
+        if "image" in found:
+            scores = cluster_scores(labels, unlike, len(scores), known=scores, patches=patches)
+        total += np.float32(trust / max(1 - trust, _LEAST)) * scores[labels]
     return total, parts.astype(np.int32)
 
 
 def _clusterings(
     vectors: np.ndarray, unlike: np.ndarray, codebooks: Codebooks, config: LightClusterConfig
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Cluster (n,) of the patches of an image at each level, and the scores (K,) float32 of that level's clusters."""
+    """Centres (K, C) of the clusters of each level in an image, and their scores (K,) float32."""
     found = {}
     if "image" in config.levels:
-        own, _ = nearest(vectors, cluster(vectors, config.image_clusters, config.seed, starts=1, least=1))
-        found["image"] = own, cluster_scores(own, unlike, config.image_clusters)
+        own = cluster(vectors, config.image_clusters, config.seed, starts=1, least=1)
+        found["image"] = own, cluster_scores(nearest(vectors, own)[0], unlike, len(own))
     if "category" in config.levels:
         (group,), _ = nearest(_embedding(vectors)[None], codebooks.category_images)
-        found["category"] = nearest(vectors, codebooks.category_centres[group])[0], codebooks.category_scores[group]
+        centres, first = np.unique(codebooks.category_centres[group], axis=0, return_index=True)  # none twice
+        found["category"] = centres, codebooks.category_scores[group][first]
     if "dataset" in config.levels:
-        found["dataset"] = nearest(vectors, codebooks.dataset_centres)[0], codebooks.dataset_scores
+        found["dataset"] = codebooks.dataset_centres, codebooks.dataset_scores
     return found
 
 

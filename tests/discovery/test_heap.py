@@ -12,7 +12,7 @@ from hassod_ros.discovery.heap_head.intra_image import modularity_loss
 from hassod_ros.discovery.heap_head.network import Head
 from hassod_ros.discovery.heap_head.training import _check_collapse, train_head
 from hassod_ros.discovery.method import change, make_method, open_learner
-from hassod_ros.discovery.regions import on_the_border
+from hassod_ros.discovery.regions import on_the_border, unlike_border
 from hassod_ros.discovery.states import save_state
 from hassod_ros.errors import InputError
 from tests.discovery.toy_squares import Colours, scene
@@ -76,6 +76,15 @@ def test_the_head_without_torch_is_the_head(grid):
     assert set(hard.detach().round(decimals=4).unique().tolist()) == {0.0, 1.0}
     with pytest.raises(InputError, match="the state of heap has no"):
         NumpyHead({}, HeadConfig())
+
+
+def test_of_groups_that_are_all_alike_a_patch_counts_by_itself():
+    features, border = unit_rows(1, 30, 8), on_the_border((5, 6)).ravel()
+    head = Head(8, tokens=3)
+    with torch.no_grad():
+        head.tokens[:] = 1.0
+        odds = head(features, torch.from_numpy(border)).odds[0]
+    np.testing.assert_allclose(odds, unlike_border(features[0].numpy(), border), atol=1e-5)
 
 
 def test_rounds_fit_groups_to_the_image_whatever_the_tokens_are():

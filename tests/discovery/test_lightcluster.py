@@ -17,6 +17,7 @@ from hassod_ros.discovery.patch_learner import pooled
 from hassod_ros.discovery.regions import above_otsu, unlike_border, without_bridges
 from hassod_ros.discovery.states import State, describe, load_state, save_state
 from hassod_ros.errors import InputError
+from hassod_ros.evaluation.foreground_baselines import shared_border_prior
 from tests.discovery.toy_squares import Colours, scene
 
 SMALL = {
@@ -67,8 +68,10 @@ def test_patches_unlike_the_border_are_found_where_clusters_mix_them_with_the_sc
     arrays = {**learned.arrays, "dataset_centres": np.ones((1, 4), np.float32) / 2, "dataset_scores": np.zeros(1)}
     image, mask = scene(100)
     made = method(levels=["dataset"])
-    (found,) = made.partition([made.prepare(image, 8)], Colours(), replace(learned, arrays=arrays))
+    prepared = made.prepare(image, 8)
+    (found,) = made.partition([prepared], Colours(), replace(learned, arrays=arrays))
     assert iou(made.foreground(image, found) >= 0.5, mask) > 0.85
+    np.testing.assert_array_equal(found.foreground, shared_border_prior(Colours()(prepared[None])[0]))
 
 
 def test_a_whole_of_two_colours_has_parts():

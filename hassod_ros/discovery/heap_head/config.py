@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from hassod_ros.errors import InputError
 
-OWN = 2.0  # weight of how unlike the border a patch is itself, beside the log-odds of its groups: as these start with
-
 
 @dataclass(frozen=True)
 class HeadConfig:

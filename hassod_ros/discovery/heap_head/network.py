@@ -16,8 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hassod_ros.discovery.heap_head.config import OWN
-
 _EPS = 1e-6
 NEAR, FLAT = 8, 1e-4  # as `regions.unlike_border` has them
 CUES = 2  # what a region's place tells: see `Head.cues`
@@ -32,8 +30,9 @@ class Grouped:
         assignment: (B, N, K), share of each patch in each group; adds up to 1 over K.
         groups: (B, K, C) of length 1, mean feature of each group.
         scores: (B, K) in (0, 1), how much each group is foreground.
-        odds: (B, N), log-odds of each patch: those of its groups and how unlike the border it is itself. Where the
-            scores of several groups are nearly 1, these still tell which is more.
+        odds: (B, N), log-odds of each patch: those of its groups as far as these are to be believed, for the rest how
+            unlike the border it is itself. Where the scores of several groups are nearly 1, these still tell which is
+            more.
         sizes: (B, K) in [0, 1], share of the patches in each group; adds up to 1.
 
     """
@@ -102,7 +101,8 @@ class Head(nn.Module):
         sizes = assignment.mean(dim=1)
         unlike = self.unlike(features, border)
         logits = groups @ self.look + self.cues(unlike, border, assignment) @ self.place + self.bias  # (B, K)
-        odds = (assignment @ logits[..., None])[..., 0] + OWN * unlike
+        trust = self.explained(unlike, assignment)
+        odds = trust * (assignment @ logits[..., None])[..., 0] + (1 - trust) * unlike
         return Grouped(assignment, groups, torch.sigmoid(logits), odds, sizes)
 
     @staticmethod
@@ -117,6 +117,13 @@ class Head(nn.Module):
         rare = 0.5 - there / (there + sizes + _EPS)
         of_group = (unlike[:, None] @ assignment)[:, 0] / (assignment.sum(dim=1) + _EPS)  # (B, K)
         return torch.stack([rare, of_group / 2], dim=2).detach()
+
+    @staticmethod
+    def explained(unlike: Tensor, assignment: Tensor) -> Tensor:
+        """(B, 1) in [0, 1], how far the groups are to be believed; see `reliability.explained`."""
+        means = (unlike[:, None] @ assignment)[:, 0] / assignment.sum(dim=1).clamp_min(_EPS)  # (B, K)
+        between = (assignment @ means[..., None])[..., 0].var(dim=1, keepdim=True, unbiased=False)
+        return (between / unlike.var(dim=1, keepdim=True, unbiased=False).clamp_min(_EPS)).clamp_max(1)
 
     @staticmethod
     def unlike(features: Tensor, border: Tensor) -> Tensor:
