@@ -42,17 +42,19 @@ HASSOD = "hassod"
 SOHES = "sohes"
 DIVIDE = "divide and conquer"
 TWICE = "twice the thresholds"
-CROPS = "no tiles, small 0.01"  # what the paper does
+CROPS = "the paper's step"
+PAPER: dict[str, Any] = {"tiles": [], "small": 0.01, "contours": False}
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "mean": {"pooling": "mean"},
     "position 0.4": {"position": 0.4},
+    "no contours": {"contours": False},
     "small 0.01": {"small": 0.01},
     "no tiles": {"tiles": []},
-    CROPS: {"tiles": [], "small": 0.01},
-    "no tiles, small 0.0025": {"tiles": [], "small": 0.0025},
-    "no tiles, small 0.04": {"tiles": [], "small": 0.04},
-    "no tiles, small 0.1": {"tiles": [], "small": 0.1},
-    f"{CROPS}, margin 0": {"tiles": [], "small": 0.01, "margin": 0.0},
+    CROPS: PAPER,
+    f"{CROPS}, small 0.0025": PAPER | {"small": 0.0025},
+    f"{CROPS}, small 0.04": PAPER | {"small": 0.04},
+    f"{CROPS}, small 0.1": PAPER | {"small": 0.1},
+    f"{CROPS}, margin 0": PAPER | {"margin": 0.0},
     "cover 0.8": {"cover": 0.8},
     "the paper's thresholds": {"thresholds": list(SohesConfig().thresholds)},
     "no crf": {"crf": None},
@@ -61,7 +63,19 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "duplicates stay": {"filters.duplicate_iou": None},
 }
 PAIRS = ("pair_precision", "pair_recall", "pair_F1")  # where annotations state who is whose part
-COLUMNS = ("AR@100", "AR@1000", "AR_small", "AR_medium", "AR_large", "masks", "deepest", "s/image", "time")
+COLUMNS = (
+    "AR@10",
+    "AR@100",
+    "AR@1000",
+    "AR_small",
+    "AR_medium",
+    "AR_large",
+    "AP",
+    "masks",
+    "deepest",
+    "s/image",
+    "time",
+)
 
 
 class DivideAndConquer(Sohes):
@@ -126,7 +140,8 @@ def rows(features: str) -> dict[str, Method]:
     changes = {**CHANGES, TWICE: twice}
     found = {HASSOD: make_method("hassod"), SOHES: make_method("sohes", suited)}
     found |= {f"sohes, {name}": make_method("sohes", {**suited, **change}) for name, change in changes.items()}
-    return found | {DIVIDE: DivideAndConquer(make_method("sohes", {**suited, "tiles": []}).config)}
+    divide = make_method("sohes", {**suited, "tiles": [], "contours": False})
+    return found | {DIVIDE: DivideAndConquer(divide.config)}
 
 
 def measure(

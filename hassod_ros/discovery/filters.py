@@ -108,19 +108,40 @@ def select_masks(
     least = max(config.min_area, config.min_share * image_size[0] * image_size[1])
     regions, crops, scores = [], [], []
     for r in kept:
-        x0, y0, x1, y1 = _target_window(extents[r], size, image_size)
-        crop = _resize_window(probabilities[r], y0, y1, x0, x1, *image_size)
-        x, y, width, height = cv2.boundingRect(crop)
-        if cv2.countNonZero(crop) < least:
-            continue
-        crop = np.ascontiguousarray(crop[y : y + height, x : x + width])
-        region = (x0 + x, y0 + y, x0 + x + width, y0 + y + height)
-        if _corners(crop, region, image_size) > config.max_corners:
-            continue
-        regions.append(region)
-        crops.append(fill_holes(crop))
-        scores.append(total[r] / area_after[r])
+        found = cut_out(probabilities[r], extents[r], image_size, least, config.max_corners)
+        if found is not None:
+            regions.append(found[0])
+            crops.append(found[1])
+            scores.append(total[r] / area_after[r])
     return Masks(np.array(regions, np.int64).reshape(-1, 4), crops, np.clip(np.array(scores, np.float32), 0, 1))
+
+
+def cut_out(
+    probability: np.ndarray, extent: np.ndarray, image_size: tuple[int, int], least: float, max_corners: int
+) -> tuple[tuple[int, int, int, int], np.ndarray] | None:
+    """Steps 2 to 4 of `select_masks` for one region.
+
+    Args:
+        probability: (H, W) float32.
+        extent: x0 y0 x1 y1 of where it is >= 0.5.
+        image_size: Height and width of the original image.
+        least: Pixels that the mask must have.
+        max_corners: Corners of the image that it may cover.
+
+    Returns:
+        x0 y0 x1 y1 of the mask's smallest rectangle and the mask, or None where it has to go.
+
+    """
+    x0, y0, x1, y1 = _target_window(extent, probability.shape, image_size)
+    crop = _resize_window(probability, y0, y1, x0, x1, *image_size)
+    x, y, width, height = cv2.boundingRect(crop)
+    if cv2.countNonZero(crop) < least:
+        return None
+    crop = np.ascontiguousarray(crop[y : y + height, x : x + width])
+    region = (x0 + x, y0 + y, x0 + x + width, y0 + y + height)
+    if _corners(crop, region, image_size) > max_corners:
+        return None
+    return region, fill_holes(crop)
 
 
 def drop_duplicates(masks: Masks, iou: float) -> Masks:
@@ -138,7 +159,7 @@ def _corners(crop: np.ndarray, region: tuple[int, int, int, int], image_size: tu
     return sum(int(crop[row, column]) for row in rows for column in columns)
 
 
-def _target_window(extent: np.ndarray, size: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int, int, int]:
+def _target_window(extent: np.ndarray, size: tuple[int, ...], image_size: tuple[int, int]) -> tuple[int, int, int, int]:
     """The pixels of the image that a bilinear resize of values inside `extent` can reach; one more for rounding."""
     x0, y0, x1, y1 = extent.tolist()
     scale_y, scale_x = image_size[0] / size[0], image_size[1] / size[1]

@@ -5,8 +5,9 @@ steps, not all constants: patches merge globally at a set of thresholds, small r
 masks are refined, coverage arranges them. Where a value below is "ours", the paper's is not public; the thresholds, the
 least size of a region, the crops' size and the containment are those of UnSAM (Wang et al., NeurIPS 2024), whose
 authors had reproduced SOHES. That overlapping tiles of the image are clustered, instead of crops around its small
-regions, is ours: few small things are a region of the whole image, and what is none cannot be enlarged. With `tiles`
-empty and `small` 0.01 it is SOHES' own step.
+regions, is ours: few small things are a region of the whole image, and what is none cannot be enlarged. That regions
+merge across weak contours as well, and the order of the masks, are ours too. With `tiles` empty, `small` 0.01 and
+without `contours` it is SOHES' own step.
 """
 
 from __future__ import annotations
@@ -20,22 +21,24 @@ import cv2
 import numpy as np
 
 from hassod_ros.discovery.clustering import check_thresholds, merge_regions
+from hassod_ros.discovery.contours import merge_across
 from hassod_ros.discovery.crf import interpolate, refine_label_maps
 from hassod_ros.discovery.crf.config import CRFConfig
 from hassod_ros.discovery.crf.config import Method as CRFMethod
 from hassod_ros.discovery.features.base import Features, check_image
 from hassod_ros.discovery.filters import FilterConfig, Masks, select_masks
 from hassod_ros.discovery.hassod import arrange, resize
+from hassod_ros.discovery.rank import ranked
 from hassod_ros.errors import InputError
 from hassod_ros.instances import Instances
 
 GRID = 32  # patches along a crop's side
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
 _OVERLAP = 1.25  # side of a tile, in shares that would not overlap (ours)
-_CRF = CRFConfig(stop_at=0.003)  # HASSOD's, until a step changes fewer pixels than that (ours)
+_CRF = CRFConfig(stop_at=0.02)  # HASSOD's, until a step changes fewer pixels than that (ours)
 # Px of the longer side at which masks are refined, as near to the view's own as may be (ours).
 _CRF_WHOLE = (48, 320)
-_CRF_TILE = (48, 256)
+_CRF_TILE = (48, 160)
 _CRF_CROP = (48, 128)
 Pooling = Literal["sum", "mean"]
 
@@ -55,8 +58,9 @@ class SohesConfig:
     pooling: Pooling = "sum"  # of the patches' features as they are (the paper), or of unit vectors: all count alike
     position: float = 0.0  # weight of the patches' places beside their looks; S2-UniSeg: 0.4
     min_patches: int = 4  # smaller regions are dropped
+    contours: bool = True  # the finest regions of each view also merge across weak contours (ours)
     # (n, px): the image again in n x n (ours)
-    tiles: tuple[tuple[int, int], ...] = ((1, 320), (1, 640), (2, 480), (3, 320))
+    tiles: tuple[tuple[int, int], ...] = ((1, 320), (1, 640), (2, 480), (3, 480))
     small: float = 0.0  # share of the image below which a region is clustered again from close up; 0.01 without tiles
     margin: float = 0.25  # of the region's box that a crop has more, on each side (ours)
     containment: float = 0.9  # share of a region found from close up that must lie in the small one
@@ -178,22 +182,24 @@ class Sohes:
         """The masks of an image's candidates: refined by the CRF, without duplicates, arranged into a forest.
 
         A region that the CRF changes beyond recognition is dropped (`filters.min_overlap`), and so is a mask that
-        an earlier one resembles (`filters.duplicate_iou`). Trees may be of any depth: `parents` tell it, `levels` end
-        with the subparts. The score is the mean CRF probability inside the mask, as for HASSOD.
+        a likelier one resembles (`filters.duplicate_iou`). Trees may be of any depth: `parents` tell it, `levels` end
+        with the subparts. The scores are those of `rank.ranked`.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             partition: Of `partition`.
 
         Returns:
-            Instances, those of the whole image first, the finest threshold first; none where nothing passes the
-            filters or can be seen (see `visibility`).
+            Instances, the likeliest first; none where nothing passes the filters or can be seen (see `visibility`).
 
         """
         check_image(image)
         nothing = Masks(np.zeros((0, 4), np.int64), [], np.zeros(0, np.float32))
-        masks = Masks.concatenate([nothing, *(part for each in partition for part in self._refine(image, each))])
-        return arrange(image, masks, self.config.filters, self.config.cover)
+        found = [Masks.concatenate([nothing, *self._refine(image, each)]) for each in partition]
+        views = np.repeat(np.arange(len(found)), [len(part.crops) for part in found])
+        filters = self.config.filters
+        masks = ranked(image, Masks.concatenate([nothing, *found]), views, filters.duplicate_iou)
+        return arrange(image, masks, replace(filters, duplicate_iou=None), self.config.cover)
 
     def look(self, grid: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, list[Crop]]:
         """Candidates in the features (C, h, w) of a whole image, as in `Regions`, and what to enlarge of it.
@@ -246,7 +252,7 @@ class Sohes:
         return np.stack(kept) if kept else np.zeros((0, *maps.shape[1:]), np.uint16)
 
     def _refine(self, image: np.ndarray, regions: Regions) -> Iterator[Masks]:
-        """The masks of one rectangle, a set for each label map, in pixels of the image."""
+        """The masks of one rectangle in pixels of the image: a set for each label map, one of unions."""
         if not len(regions.label_maps):
             return
         config = self.config
@@ -263,6 +269,10 @@ class Sohes:
             refined = refine_label_maps(small, maps, config.crf, method=config.crf_method)
         for labels, probabilities in zip(maps, refined, strict=True):
             masks = select_masks(labels, probabilities, (y1 - y0, x1 - x0), filters, first=1)
+            yield Masks(masks.regions + np.array([x0, y0, x0, y0]), masks.crops, masks.scores)
+        if config.contours:
+            cut = x0 > 0, y0 > 0, x1 < image.shape[1], y1 < image.shape[0]
+            masks = merge_across(small, refined[0], (y1 - y0, x1 - x0), cut, filters)
             yield Masks(masks.regions + np.array([x0, y0, x0, y0]), masks.crops, masks.scores)
 
 
