@@ -103,11 +103,10 @@ def timed(path: Path) -> Iterator[None]:
 
 
 def label(paths: list[Path], labels: Path) -> None:
-    """SOHES' labels of the photographs, without tiles: enough to learn. The photographs are copied beside them."""
+    """SOHES' labels by the paper's step: enough to learn. The photographs are copied beside them."""
     features = load_features(HANDCRAFTED)
-    method = make_method(
-        "sohes", {**suited_options(HANDCRAFTED), "tiles": [], "small": 0.01, "filters.min_share": LEAST}
-    )
+    paper = {"tiles": [], "small": 0.01, "contours": False}
+    method = make_method("sohes", {**suited_options(HANDCRAFTED), **paper, "filters.min_share": LEAST})
     warm_up(method)
     content: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]}
     (labels.parent / "images").mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ import numpy as np
 
 from hassod_ros import commands
 from hassod_ros.deploy.gate import evenly
-from hassod_ros.discovery.features import load_features
+from hassod_ros.discovery.features import load_features, suited_options
 from hassod_ros.discovery.features.base import HANDCRAFTED, Features
 from hassod_ros.discovery.hassod import HassodConfig, discover
 from hassod_ros.discovery.method import change, instances_of, make_method, open_learner, parse_option
@@ -124,11 +124,12 @@ def _row(scores: dict[str, Any]) -> dict[str, Any]:
 def _method(name: str, options: argparse.Namespace) -> dict[str, Finder]:
     """A method's rows: one, or one for each of several features."""
     if name in ("maskcut", "discovery"):
-        apply: Callable[..., Any] = maskcut
-        if name == "discovery":
-            apply = functools.partial(discover, config=change(HassodConfig(), dict(map(parse_option, options.set))))
         rows: dict[str, Finder] = {}
         for each in options.features:
+            apply: Callable[..., Any] = maskcut
+            if name == "discovery":
+                chosen = suited_options(each) | dict(map(parse_option, options.set))
+                apply = functools.partial(discover, config=change(HassodConfig(), chosen))
             row = f"{name}, {each}" if len(options.features) > 1 else name
             features = load_features(each, weights=None if each == HANDCRAFTED else options.weights)
             rows[row] = functools.partial(apply, features=features)

@@ -50,6 +50,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "no contours": {"contours": False},
     "small 0.01": {"small": 0.01},
     "no tiles": {"tiles": []},
+    "few tiles": {"tiles": [[1, 640], [2, 480]]},
     CROPS: PAPER,
     f"{CROPS}, small 0.0025": PAPER | {"small": 0.0025},
     f"{CROPS}, small 0.04": PAPER | {"small": 0.04},
@@ -138,7 +139,8 @@ def rows(features: str) -> dict[str, Method]:
     between = sorted([*own, *((one + other) / 2 for one, other in itertools.pairwise(own))], reverse=True)
     twice = {"thresholds": between}
     changes = {**CHANGES, TWICE: twice}
-    found = {HASSOD: make_method("hassod"), SOHES: make_method("sohes", suited)}
+    kept = {name: value for name, value in suited.items() if name != "thresholds"}  # HASSOD has its own three
+    found = {HASSOD: make_method("hassod", kept), SOHES: make_method("sohes", suited)}
     found |= {f"sohes, {name}": make_method("sohes", {**suited, **change}) for name, change in changes.items()}
     divide = make_method("sohes", {**suited, "tiles": [], "contours": False})
     return found | {DIVIDE: DivideAndConquer(divide.config)}

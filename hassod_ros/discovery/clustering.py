@@ -50,6 +50,13 @@ def merge_regions(features: np.ndarray, thresholds: Sequence[float]) -> np.ndarr
     return _merge(features.reshape(len(features), -1), width, levels).reshape(-1, height, width)
 
 
+def centred(features: np.ndarray, share: float) -> np.ndarray:
+    """Features (C, h, w) float32 less a share of their mean: what all patches have in common makes all alike."""
+    if not share:
+        return features
+    return features - np.float32(share) * features.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
+
+
 def check_thresholds(thresholds: Sequence[float]) -> np.ndarray:
     """The thresholds as (T,) float64.
 

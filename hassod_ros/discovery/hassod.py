@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 from PIL import Image
 
-from hassod_ros.discovery.clustering import check_thresholds, merge_regions
+from hassod_ros.discovery.clustering import centred, check_thresholds, merge_regions
 from hassod_ros.discovery.crf import interpolate, refine_label_maps
 from hassod_ros.discovery.crf.config import PAPER, CRFConfig
 from hassod_ros.discovery.crf.config import Method as CRFMethod
@@ -33,6 +33,7 @@ class HassodConfig:
     size: int = 480  # side of the square that an image is resized to, px
     keep_aspect: bool = False  # instead a rectangle of the image's shape with as many pixels
     thresholds: tuple[float, ...] = (0.4, 0.2, 0.1)  # merging thresholds, descending
+    centring: float = 0.0  # share of the mean feature that is taken out first (ours, for other features than DINO's)
     cover: float = 0.9  # coverage that makes one mask a part of another
     crf: CRFConfig | None = PAPER  # None: regions stay as coarse as the patches
     crf_method: CRFMethod = "native"
@@ -42,6 +43,8 @@ class HassodConfig:
         if self.size < 1:
             raise InputError(f"the input size must be at least 1 pixel, got {self.size}")
         check_thresholds(self.thresholds)
+        if not 0 <= self.centring <= 1:
+            raise InputError(f"centring must lie in [0, 1], got {self.centring}")
         if not 0 < self.cover <= 1:
             raise InputError(f"cover must be above 0 and at most 1, got {self.cover}")
         if self.crf_method not in (known := get_args(CRFMethod)):
@@ -69,7 +72,11 @@ class Hassod:
 
     def partition(self, prepared: Sequence[np.ndarray], features: Features, state: None = None) -> list[np.ndarray]:
         """(T, h, w) int32 label maps of each prepared image, one map for each threshold."""
-        return [merge_regions(each, self.config.thresholds) for each in features_of(prepared, features)]
+        return [self.cluster(grid) for grid in features_of(prepared, features)]
+
+    def cluster(self, grid: np.ndarray) -> np.ndarray:
+        """(T, h, w) label maps of features (C, h, w)."""
+        return merge_regions(centred(grid, self.config.centring), self.config.thresholds)
 
     def masks(self, image: np.ndarray, partition: np.ndarray) -> Instances:
         """The masks of an image's label maps: refined by the CRF, filtered, arranged into the coverage forest.
@@ -153,7 +160,7 @@ def discover_from_features(image: np.ndarray, features: np.ndarray, config: Hass
 
     """
     method = Hassod(config)
-    return method.masks(image, merge_regions(features, method.config.thresholds))
+    return method.masks(image, method.cluster(features))
 
 
 def working_size(image_size: tuple[int, ...], config: HassodConfig, multiple: int = 1) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
-from hassod_ros.discovery.clustering import check_thresholds, merge_regions
+from hassod_ros.discovery.clustering import centred, check_thresholds, merge_regions
 from hassod_ros.discovery.contours import merge_across
 from hassod_ros.discovery.crf import interpolate, refine_label_maps
 from hassod_ros.discovery.crf.config import CRFConfig
@@ -55,6 +55,7 @@ class SohesConfig:
     size: int = 480  # side of the square that the whole image is clustered at, px
     detail: int = 1024  # px of an image's longer side from which crops are taken: larger images are shrunk first
     thresholds: tuple[float, ...] = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # merging thresholds, descending
+    centring: float = 0.0  # share of the mean feature that is taken out first (ours, for other features than DINO's)
     pooling: Pooling = "sum"  # of the patches' features as they are (the paper), or of unit vectors: all count alike
     position: float = 0.0  # weight of the patches' places beside their looks; S2-UniSeg: 0.4
     min_patches: int = 4  # smaller regions are dropped
@@ -80,7 +81,7 @@ class SohesConfig:
             raise InputError(f"tiles are pairs (number along each side, px), such as (2, 480), got {self.tiles}")
         if self.pooling not in (known := get_args(Pooling)):
             raise InputError(f"there is no pooling {self.pooling!r}; choose one of {', '.join(known)}")
-        for name, low, high in (("position", 0, 1), ("small", 0, 1), ("margin", 0, 10)):
+        for name, low, high in (("centring", 0, 1), ("position", 0, 1), ("small", 0, 1), ("margin", 0, 10)):
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} must lie in [{low}, {high}], got {getattr(self, name)}")
         for name in ("containment", "cover"):
@@ -225,6 +226,7 @@ class Sohes:
 
     def cluster(self, grid: np.ndarray) -> np.ndarray:
         """(T, h, w) label maps of features (C, h, w)."""
+        grid = centred(grid, self.config.centring)
         return merge_regions(weigh(grid, self.config.pooling, self.config.position), self.config.thresholds)
 
     def candidates(self, maps: np.ndarray, crop: Crop | None = None) -> np.ndarray:

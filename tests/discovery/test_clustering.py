@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hassod_ros.discovery.clustering import merge_regions
+from hassod_ros.discovery.clustering import centred, merge_regions
 from hassod_ros.errors import InputError
 
 
@@ -145,3 +145,16 @@ def test_rejects_features_that_are_not_finite(bad):
 def test_rejects_shapes(shape):
     with pytest.raises(InputError, match=re.escape(str(shape))):
         merge_regions(np.ones(shape, np.float32), [0.4])
+
+
+def test_what_all_patches_share_is_taken_out():
+    random = np.random.default_rng(0)
+    features = random.normal(scale=0.1, size=(4, 6, 8)).astype(np.float32)
+    features[0, :, :4] += 1
+    features[1, :, 4:] += 1
+    halves = merge_regions(features, [0.3])[0]
+    shared = features + 5
+    assert merge_regions(shared, [0.3]).max() == 0  # all are alike
+    np.testing.assert_array_equal(merge_regions(centred(shared, 0.98), [0.3])[0], halves)
+    np.testing.assert_allclose(centred(shared, 0.9), shared - 0.9 * shared.mean((1, 2))[:, None, None], rtol=1e-5)
+    assert centred(shared, 0.0) is shared

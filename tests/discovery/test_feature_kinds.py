@@ -1,4 +1,4 @@
-"""HEAP and LightCluster on queries, keys, values and tokens of a ViT with registers."""
+"""Methods on queries, keys, values and tokens of a ViT with registers, and what kinds of features ask of them."""
 
 from pathlib import Path
 
@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from hassod_ros.discovery.features import load_features
+from hassod_ros.discovery.features import load_features, suited_options
+from hassod_ros.discovery.features.base import Features
 from hassod_ros.discovery.features.tiny import TinyViT, build_tiny, save_tiny
 from hassod_ros.discovery.features.vit import KINDS
-from hassod_ros.discovery.method import make_method
+from hassod_ros.discovery.method import instances_of, make_method
 from hassod_ros.errors import InputError
 from tests.discovery.toy_squares import scene
 
@@ -50,3 +51,43 @@ def test_every_kind_serves_and_a_state_belongs_to_its_kind(name, weights):
     with pytest.raises(InputError, match="made with tiny:tokens"):
         made.partition([pictures[0]], load_features("tiny:v", weights, "cpu", "fp32"), states["tokens"])
     assert not np.allclose(states["q"].arrays["class_centres"][0], states["v"].arrays["class_centres"][0])
+
+
+class Shared:
+    """The features of a network, and the same large vector in all patches."""
+
+    name, dim, weights_sha256, patch_size = "shared", NETWORK.width, "0", 8
+
+    def __init__(self, features: Features, much: float) -> None:
+        self.features, self.much = features, np.float32(much)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self.features(images) + self.much
+
+
+@pytest.mark.parametrize("name", ["hassod", "sohes"])
+def test_what_all_patches_share_does_not_merge_them_where_it_is_taken_out(name, weights):
+    features, (image, square) = load_features("tiny", weights, "cpu", "fp32"), scene(100)
+    options = {"size": 96, "crf": None, "filters.min_area": 20} | ({"tiles": []} if name == "sohes" else {})
+
+    def best(much: float, more: dict) -> float:
+        found = instances_of(image, make_method(name, options | more), Shared(features, much))
+        dense = found.dense() > 0
+        return float(((dense & square).sum((1, 2)) / (dense | square).sum((1, 2))).max(initial=0))
+
+    assert best(10, {}) < 0.3
+    assert best(10, {"centring": 1.0}) > 0.9
+    assert best(0, suited_options("tiny")) > 0.9
+
+
+def test_each_kind_has_options_that_suit_it():
+    assert suited_options("vit_base_patch8_224.dino") == {}
+    assert (
+        suited_options("tiny:v")
+        == suited_options("tiny+handcrafted")
+        == {
+            **suited_options("handcrafted"),
+            "centring": 0.9,
+        }
+    )
+    assert suited_options("tiny+vit_base_patch8_224.dino") == {}

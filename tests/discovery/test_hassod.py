@@ -161,6 +161,7 @@ def test_rejects_features_with_nan():
         ({"thresholds": (0.1, 0.4)}, "must descend"),
         ({"thresholds": (2.0,)}, "between -1 and 1"),
         ({"thresholds": ()}, "at least one"),
+        ({"centring": 1.1}, "centring must lie in"),
         ({"cover": 0.0}, "cover"),
         ({"cover": 1.5}, "cover"),
     ],

@@ -436,6 +436,7 @@ def test_options_reach_the_method():
         ({"small": 2}, "small must lie in [0, 1], got 2"),
         ({"cover": 0}, "cover must be above 0"),
         ({"containment": 1.5}, "containment must be above 0"),
+        ({"centring": -0.1}, "centring must lie in [0, 1]"),
         ({"position": -0.1}, "position must lie in [0, 1]"),
         ({"pooling": "max"}, "there is no pooling 'max'; choose one of sum, mean"),
         ({"thresholds": [0.1, 0.6]}, "must descend"),

@@ -12,12 +12,17 @@ DEFAULT = "vit_base_patch8_224.dino"
 
 
 def suited_options(name: str) -> dict[str, Any]:
-    """Options of a method that differ from the paper's where features ask for it: `handcrafted` merge further."""
-    if name != HANDCRAFTED:
-        return {}
-    from hassod_ros.discovery.features.handcrafted import THRESHOLDS
+    """Options of a method that differ from the paper's where features ask for it: `handcrafted`, `tiny`, both joined.
 
-    return {"thresholds": list(THRESHOLDS)}
+    All patches of `tiny` are alike, for they share a large mean. Less that, they merge where `handcrafted` do, whose
+    mean is taken out already.
+    """
+    parts = {part.partition(":")[0] for part in name.split("+")}
+    if not parts <= {HANDCRAFTED, TINY}:
+        return {}
+    from hassod_ros.discovery.features.handcrafted import CENTRING, THRESHOLDS
+
+    return {"thresholds": list(THRESHOLDS)} | ({"centring": CENTRING} if TINY in parts else {})
 
 
 def load_features(
