@@ -40,7 +40,7 @@ _EDGE = 2 / 3  # of the tolerance of position, for single edges; surroundings ma
 # Limits are at least: of pixels, in the floor of the band, what noise, JPEG and half a pixel make; of colours, in grey
 # levels, what light makes; of components, in the unlikeness that they may always have, how far off they look in other
 # light.
-_LEAST = {"pixels": 3.0, "colours": 12.0, "likeness": 1.5}
+_LEAST = {"pixels": 3.0, "colours": 9.0, "likeness": 1.5}
 # Of the margin: colours change with the light, and a few good pictures rarely show how far; the worst of all
 # cells of a texture is already far out.
 _SHARES = {"colours": 1.5, "colour_looks": 3.0, "texture": 0.5}

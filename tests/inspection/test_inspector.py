@@ -6,6 +6,7 @@ import pytest
 
 from hassod_ros.inspection import inspector as module
 from hassod_ros.inspection.inspector import Inspector
+from hassod_ros.inspection.reference import learn
 from hassod_ros.inspection.settings import Settings
 from hassod_ros.inspection.verdict import Kind, Result
 from tests.inspection.parts import PIECES, SIZE, observe, part, taken
@@ -193,6 +194,16 @@ def test_without_a_detector_pixels_and_colours_are_compared(good):
     verdict = inspector(part(red=None))
     assert verdict.result == Result.NG
     assert overlap(verdict.findings[0].box, box_of("red")) > 0.7
+
+
+def test_a_faint_stain_is_found_and_other_light_is_none_though_no_good_picture_shows_any():
+    stain = cv2.circle(np.zeros(SIZE, np.float32), (160, 60), 22, 1, -1)
+    stain = cv2.GaussianBlur(stain, (0, 0), 6)[..., None] * np.array([19, -6, -11], np.float32)
+    stained = np.clip(part() + stain, 0, 255).astype(np.uint8)
+    inspector = Inspector(learn([taken(part(), i, light=0.01) for i in range(5)], Settings(), name="part"), None)
+    found = inspector(taken(stained, 7, light=0.01)).findings[0].box
+    assert overlap(found, (138, 38, 182, 82)) > 0.1
+    assert inspector(taken(part(), 7, light=0.05)).result == Result.OK
 
 
 def test_what_pixels_and_cells_both_find_off_need_not_be_beyond_either_limit():
