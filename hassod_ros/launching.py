@@ -5,12 +5,16 @@ from __future__ import annotations
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from ament_index_python.resources import get_resource
 
+from hassod_ros.commands import WRONG_INPUT
 from hassod_ros.default_model import DEFAULT, default_model
 from hassod_ros.errors import InputError
+
+Number = TypeVar("Number", int, float)
 
 
 def require_package(name: str, argument: str) -> None:
@@ -54,9 +58,55 @@ def require_program(command: str, argument: str) -> None:
         InputError: It cannot.
 
     """
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError as error:  # such as an open quotation
+        raise InputError(f"{argument} cannot be read: {error}") from error
     if words and shutil.which(words[0]) is None:
         raise InputError(f"{argument} needs the program {words[0]}, which is not installed here")
+
+
+def is_true(name: str, text: str) -> bool:
+    """The value of a yes-or-no argument.
+
+    Raises:
+        InputError: It is neither.
+
+    """
+    if text.lower() not in ("true", "false"):
+        raise InputError(f"{name}:={text} is neither true nor false")
+    return text.lower() == "true"
+
+
+def to_number(name: str, text: str, kind: type[Number]) -> Number:
+    """The value of an argument that is a number.
+
+    Raises:
+        InputError: It is none.
+
+    """
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise InputError(f"{name}:={text} is not a {'whole ' if kind is int else ''}number") from error
+
+
+def give_up(node: Any, *others: Any) -> Any:
+    """An action by which a respawned node stays down, and others with it, once it has said what is wrong.
+
+    Respawn is for crashes: a node that ends with status 2 would end so again.
+    """
+    from launch.actions import EmitEvent, RegisterEventHandler  # PyPI does not have it
+    from launch.event_handlers import OnProcessExit
+    from launch.events import matches_action
+    from launch.events.process import ShutdownProcess
+
+    def on_exit(event: Any, context: Any) -> list[Any] | None:
+        if event.returncode != WRONG_INPUT:
+            return None
+        return [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(each))) for each in (node, *others)]
+
+    return RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_exit))
 
 
 def model_path(model: str, precision: str) -> str:

@@ -13,7 +13,8 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from hassod_ros.errors import InputError
-from hassod_ros.launching import require_package, require_program
+from hassod_ros.launching import give_up, is_true, require_package, require_program, to_number
+from hassod_ros.params_file import require_section
 
 CONFIG = Path(__file__).parent.parent / "config"
 NAME = "inspection_node"
@@ -34,13 +35,17 @@ ARGUMENTS = (
     ("use_sim_time", "false", "Take the time from /clock; a bag does."),
     ("respawn", "true", "Start the node again when it dies."),
 )
+CHOICES = {"mode": ["", "triggered", "continuous"]}
 
 
 def generate_launch_description() -> LaunchDescription:
     profile = EnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", default_value=str(CONFIG / "fastdds.xml"))
     return LaunchDescription(
         [
-            *(DeclareLaunchArgument(name, default_value=value, description=text) for name, value, text in ARGUMENTS),
+            *(
+                DeclareLaunchArgument(name, default_value=value, description=text, choices=CHOICES.get(name))
+                for name, value, text in ARGUMENTS
+            ),
             # Without it images do not fit through Fast DDS's shared memory; other middlewares ignore it.
             SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
             OpaqueFunction(function=start),
@@ -52,8 +57,9 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The processes to start, now that the arguments are known."""
     given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
     source = Path(given["source"]).expanduser().absolute() if given["source"] else None
+    require_section(given["params_file"], full_name(given["namespace"]))
     if source is None:
-        return [inspection(given)]
+        return [node := inspection(given), give_up(node)]
     if not source.exists():
         raise InputError(f"the source {source} does not exist; check the path")
     if is_bag(source):
@@ -61,12 +67,13 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         require_package("ros2bag", "a bag")
         given["use_sim_time"] = "true"
     given["mode"] = given["mode"] or "continuous"
-    return [inspection(given), player(given, source)]
+    node, camera = inspection(given), player(given, source)
+    return [node, camera, give_up(node, camera)]
 
 
 def inspection(given: dict[str, str]) -> Node:
     """The node; arguments that are not given leave the params_file's values as they are."""
-    parameters = {"autostart": True, "use_sim_time": is_true(given["use_sim_time"])}
+    parameters = {"autostart": True, "use_sim_time": is_true("use_sim_time", given["use_sim_time"])}
     for name in ("reference", "mode", "model", "log_dir"):
         if given[name]:
             parameters[name] = ParameterValue(given[name], value_type=str)
@@ -81,7 +88,7 @@ def inspection(given: dict[str, str]) -> Node:
             ("image/compressed", f"{given['image']}/compressed"),
             ("trigger", given["trigger"]),
         ],
-        respawn=is_true(given["respawn"]),
+        respawn=is_true("respawn", given["respawn"]),
         respawn_delay=1.0,
         output="screen",
     )
@@ -91,9 +98,17 @@ def player(given: dict[str, str], source: Path) -> Node | ExecuteProcess:
     """What publishes the images of a source, on the topic that the node listens to."""
     if is_bag(source):
         # What is played before the node listens is lost; after that both sides still need a moment to find each other.
-        node = "/" + "/".join(filter(None, (given["namespace"].strip("/"), NAME)))
-        command = [sys.executable, "-m", "hassod_ros.nodes.when_active", node, "ros2", "bag", "play", str(source)]
-        loop = ["--loop"] if is_true(given["loop"]) else []
+        command = [
+            sys.executable,
+            "-m",
+            "hassod_ros.nodes.when_active",
+            full_name(given["namespace"]),
+            "ros2",
+            "bag",
+            "play",
+            str(source),
+        ]
+        loop = ["--loop"] if is_true("loop", given["loop"]) else []
         return ExecuteProcess(cmd=[*command, "--clock", "--delay", GRACE, *loop], output="screen", on_exit=Shutdown())
     image = given["image"]
     return Node(
@@ -103,8 +118,8 @@ def player(given: dict[str, str], source: Path) -> Node | ExecuteProcess:
         parameters=[
             {
                 "source": ParameterValue(str(source), value_type=str),
-                "loop": is_true(given["loop"]),
-                "rate": float(given["rate"]),
+                "loop": is_true("loop", given["loop"]),
+                "rate": to_number("rate", given["rate"], float),
                 "wait": True,
             }
         ],
@@ -114,13 +129,11 @@ def player(given: dict[str, str], source: Path) -> Node | ExecuteProcess:
     )
 
 
+def full_name(namespace: str) -> str:
+    """Of the node."""
+    return "/" + "/".join(filter(None, (namespace.strip("/"), NAME)))
+
+
 def is_bag(source: Path) -> bool:
     """Whether rosbag2 wrote it."""
     return source.suffix in (".mcap", ".db3") or (source / "metadata.yaml").is_file()
-
-
-def is_true(text: str) -> bool:
-    """The value of a yes-or-no argument."""
-    if text.lower() not in ("true", "false"):
-        raise InputError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"

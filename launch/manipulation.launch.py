@@ -13,7 +13,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from hassod_ros.launching import require_package
+from hassod_ros.launching import is_true, require_package
 
 CONFIG = Path(__file__).parent.parent / "config"
 OUTPUTS = ("markers", "cloud", "objects")
@@ -37,7 +37,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Refuse what would fail after the nodes have been started."""
-    if LaunchConfiguration("show").perform(context).lower() == "true":
+    if is_true("show", LaunchConfiguration("show").perform(context)):
         require_package("rviz2", "show:=true")
     return []
 
@@ -49,7 +49,7 @@ def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     }
     target = LaunchConfiguration("target_frame").perform(context)
     frame = target or LaunchConfiguration("frame_id").perform(context)
-    if given["show"].lower() != "true":
+    if not is_true("show", given["show"]):
         return []
     prefix = "/" + "/".join(part for part in (given["namespace"].strip("/"), "objects_3d_node") if part)
     return [
@@ -57,7 +57,7 @@ def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             package="rviz2",
             executable="rviz2",
             namespace=given["namespace"],
-            parameters=[{"use_sim_time": given["use_sim_time"].lower() == "true"}],
+            parameters=[{"use_sim_time": is_true("use_sim_time", given["use_sim_time"])}],
             arguments=["-d", str(CONFIG / "rviz" / "manipulation.rviz"), "--fixed-frame", frame],
             remappings=[
                 ("/image", given["image"]),

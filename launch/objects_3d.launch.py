@@ -22,6 +22,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from hassod_ros.errors import InputError
+from hassod_ros.launching import give_up, is_true, to_number
 from hassod_ros.params_file import require_section
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -66,6 +67,9 @@ def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     require_section(given["params_file"], "/" + "/".join(filter(None, (given["namespace"].strip("/"), NAME))))
     if given["source"] and not Path(given["source"]).expanduser().exists():
         raise InputError(f"the source {given['source']} does not exist; check the path")
+    for name in ("loop", "autostart", "use_sim_time"):
+        is_true(name, given[name])
+    to_number("rate", given["rate"], float)
     return []
 
 
@@ -81,26 +85,25 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "depth/camera_info": given["depth_info"] or posixpath.join(posixpath.dirname(depth), beside),
     }
     parameters = {
-        "autostart": given["autostart"].lower() == "true",
-        "use_sim_time": given["use_sim_time"].lower() == "true",
+        "autostart": is_true("autostart", given["autostart"]),
+        "use_sim_time": is_true("use_sim_time", given["use_sim_time"]),
     }
     if given["target_frame"]:
         parameters["target_frame"] = ParameterValue(given["target_frame"], value_type=str)
     outputs = {"~/planning_scene": given["planning_scene"]} if given["planning_scene"] else {}
-    actions: list[LaunchDescriptionEntity] = [
-        Node(
-            package="hassod_ros",
-            executable=NAME,
-            name=NAME,
-            namespace=given["namespace"],
-            parameters=[given["params_file"], parameters],
-            remappings=[*topics.items(), ("instances", "perception_node/instances"), *outputs.items()],
-            arguments=["--ros-args", "--log-level", given["log_level"]],
-            respawn=True,
-            respawn_delay=1.0,
-            output="screen",
-        )
-    ]
+    node = Node(
+        package="hassod_ros",
+        executable=NAME,
+        name=NAME,
+        namespace=given["namespace"],
+        parameters=[given["params_file"], parameters],
+        remappings=[*topics.items(), ("instances", "perception_node/instances"), *outputs.items()],
+        arguments=["--ros-args", "--log-level", given["log_level"]],
+        respawn=True,
+        respawn_delay=1.0,
+        output="screen",
+    )
+    actions: list[LaunchDescriptionEntity] = [node]
     if given["source"]:
         source = str(Path(given["source"]).expanduser().absolute())
         actions.append(
@@ -112,8 +115,8 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                     {
                         "source": ParameterValue(source, value_type=str),
                         "frame_id": ParameterValue(given["frame_id"], value_type=str),
-                        "rate": float(given["rate"]),
-                        "loop": given["loop"].lower() == "true",
+                        "rate": to_number("rate", given["rate"], float),
+                        "loop": is_true("loop", given["loop"]),
                         "wait": True,
                     }
                 ],
@@ -122,4 +125,4 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                 on_exit=Shutdown(),
             )
         )
-    return actions
+    return [*actions, give_up(*actions)]

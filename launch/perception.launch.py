@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import (
-    DeclareLaunchArgument,
-    EmitEvent,
-    ExecuteLocal,
-    OpaqueFunction,
-    RegisterEventHandler,
-    SetEnvironmentVariable,
-)
-from launch.event_handlers import OnProcessExit
-from launch.events import matches_action
-from launch.events.process import ProcessExited, ShutdownProcess
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import ComposableNodeContainer, LoadComposableNodes, Node
 from launch_ros.descriptions import ComposableNode
 from launch_ros.parameter_descriptions import ParameterValue
 
 from hassod_ros.errors import InputError
-from hassod_ros.launching import model_path, require_component, require_package, require_program
+from hassod_ros.launching import (
+    give_up,
+    is_true,
+    model_path,
+    require_component,
+    require_package,
+    require_program,
+)
 from hassod_ros.params_file import require_section, sections
 
 CONFIG = Path(__file__).parent.parent / "config"
 NAME = "perception_node"
 LEVELS = ("whole", "part", "subpart")
-WRONG_PARAMETERS = 2  # exit status of the node
 
 # For the node, the camera's driver and rviz, unless it is set already.
 ENVIRONMENT = {
@@ -101,7 +98,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     actions: list[LaunchDescriptionEntity] = [node, give_up(node)]
     if given["camera_driver"]:
         actions.append(drivers(given, list(topics)))
-    if is_true(given["rviz"]):
+    if is_true("rviz", given["rviz"]):
         actions.append(rviz(given, topics))
     return actions
 
@@ -110,7 +107,7 @@ def check(given: dict[str, str]) -> None:
     """Refuse what would fail after the first process has been started: that one would stay."""
     require_section(given["params_file"], "/" + "/".join(filter(None, (given["namespace"].strip("/"), NAME))))
     require_program(given["prefix"], f"prefix:={given['prefix']!r}")
-    if is_true(given["rviz"]):
+    if is_true("rviz", given["rviz"]):
         require_package("rviz2", "rviz:=true")
     if given["camera_params_file"]:
         sections(given["camera_params_file"])
@@ -125,8 +122,8 @@ def check(given: dict[str, str]) -> None:
 def perception(given: dict[str, str], topics: dict[str, str]) -> Node:
     """The node; arguments that are not given leave the params_file's values as they are."""
     parameters = {
-        "autostart": is_true(given["autostart"]),
-        "use_sim_time": is_true(given["use_sim_time"]),
+        "autostart": is_true("autostart", given["autostart"]),
+        "use_sim_time": is_true("use_sim_time", given["use_sim_time"]),
     }
     if model := model_path(given["model"], given["precision"]):
         parameters["model"] = ParameterValue(model, value_type=str)
@@ -149,20 +146,10 @@ def perception(given: dict[str, str], topics: dict[str, str]) -> Node:
         ],
         arguments=["--ros-args", "--log-level", given["log_level"]],
         prefix=given["prefix"],
-        respawn=is_true(given["respawn"]),
+        respawn=is_true("respawn", given["respawn"]),
         respawn_delay=1.0,
         output="screen",
     )
-
-
-def give_up(node: ExecuteLocal) -> RegisterEventHandler:
-    """Respawn is for crashes: a node that ends with status 2 has said what is wrong with its parameters."""
-
-    def on_exit(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
-        refused = event.returncode == WRONG_PARAMETERS
-        return EmitEvent(event=ShutdownProcess(process_matcher=matches_action(node))) if refused else None
-
-    return RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_exit))
 
 
 def drivers(given: dict[str, str], names: list[str]) -> ComposableNodeContainer | LoadComposableNodes:
@@ -175,7 +162,7 @@ def drivers(given: dict[str, str], names: list[str]) -> ComposableNodeContainer 
             plugin=plugin,
             name="camera",
             namespace="/".join(part for part in (given["namespace"], name) if part),
-            parameters=[*([file] if file else []), {"use_sim_time": is_true(given["use_sim_time"])}],
+            parameters=[*([file] if file else []), {"use_sim_time": is_true("use_sim_time", given["use_sim_time"])}],
         )
         for name in names
     ]
@@ -199,7 +186,7 @@ def rviz(given: dict[str, str], topics: dict[str, str]) -> Node:
         package="rviz2",
         executable="rviz2",
         namespace=given["namespace"],
-        parameters=[{"use_sim_time": is_true(given["use_sim_time"])}],
+        parameters=[{"use_sim_time": is_true("use_sim_time", given["use_sim_time"])}],
         arguments=["-d", str(CONFIG / "rviz" / "perception.rviz")],
         remappings=[
             ("/image", image),
@@ -212,12 +199,13 @@ def camera_topics(cameras: str, image: str) -> dict[str, str]:
     """Topic by camera; the only camera of a node has no name."""
     if not cameras:
         return {"": image}
-    pairs = (entry.strip().partition("=") for entry in cameras.split(","))
-    return {name: topic or f"{name}/{image.strip('/')}" for name, _, topic in pairs}
-
-
-def is_true(text: str) -> bool:
-    """The value of a yes-or-no argument."""
-    if text.lower() not in ("true", "false"):
-        raise InputError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"
+    topics: dict[str, str] = {}
+    for entry in cameras.split(","):
+        name, _, topic = entry.strip().partition("=")
+        if not re.fullmatch(r"[A-Za-z]\w*", name) or name in topics:
+            raise InputError(
+                f"cameras:={cameras!r} holds {name!r} twice, or as a name that a topic cannot have; give each camera a "
+                "name of its own, of letters, digits and underscores"
+            )
+        topics[name] = topic or f"{name}/{image.strip('/')}"
+    return topics

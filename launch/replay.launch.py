@@ -21,7 +21,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from hassod_ros.errors import InputError
-from hassod_ros.launching import require_package, require_program
+from hassod_ros.launching import is_true, require_package, require_program, to_number
 
 ARGUMENTS = (
     ("source", None, "Folder of images, text file with one path a line, image, video, or a bag (folder, mcap, db3)."),
@@ -58,17 +58,14 @@ def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         require_program("ros2", "a bag")
         require_package("ros2bag", "a bag")
     for name, kind in KINDS.items():
-        text = LaunchConfiguration(name).perform(context)
-        try:
-            kind(text)
-        except ValueError as error:
-            raise InputError(f"{name}:={text} is not a number") from error
+        to_number(name, LaunchConfiguration(name).perform(context), kind)
+    is_true("loop", LaunchConfiguration("loop").perform(context))
     return []
 
 
 def choose_clock(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """With a bag the time is the bag's."""
-    bag = is_bag(Path(LaunchConfiguration("source").perform(context)))
+    bag = is_bag(Path(LaunchConfiguration("source").perform(context)).expanduser())
     return [SetLaunchConfiguration("use_sim_time", "true")] if bag else []
 
 
@@ -79,7 +76,7 @@ def play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         return LaunchConfiguration(name).perform(context)
 
     source = Path(given("source")).expanduser().absolute()
-    loop = given("loop").lower() == "true"
+    loop = is_true("loop", given("loop"))
     if is_bag(source):
         # What is played before the node listens is lost; after that both sides still need a moment to find each other.
         node = "/" + "/".join(filter(None, (given("namespace").strip("/"), "perception_node")))

@@ -5,7 +5,14 @@ import pytest
 pytest.importorskip("ament_index_python", reason="ROS 2 is missing: source scripts/env.sh")
 
 from hassod_ros.errors import InputError
-from hassod_ros.launching import model_path, require_component, require_package, require_program
+from hassod_ros.launching import (
+    is_true,
+    model_path,
+    require_component,
+    require_package,
+    require_program,
+    to_number,
+)
 
 
 @pytest.fixture
@@ -41,6 +48,8 @@ def test_a_component_that_does_not_exist_is_refused_with_those_that_do(installed
 def test_programs():
     require_program("python3 -c 'pass'", "prefix")
     require_program("", "prefix")
+    with pytest.raises(InputError, match="prefix cannot be read: No closing quotation"):
+        require_program("nice 'a", "prefix")
     with pytest.raises(InputError, match="prefix needs the program no_such_program"):
         require_program("no_such_program -x 'a b'", "prefix")
 
@@ -68,3 +77,14 @@ def test_the_model_in_a_precision(tmp_path):
 def test_advice_about_precisions_works(model, precision, sentence):
     with pytest.raises(InputError, match=sentence):
         model_path(model, precision)
+
+
+def test_yes_and_no_and_numbers_are_read_or_named():
+    assert [is_true("loop", text) for text in ("true", "False")] == [True, False]
+    assert (to_number("rate", "2.5", float), to_number("width", "640", int)) == (2.5, 640)
+    with pytest.raises(InputError, match=r"^loop:=maybe is neither true nor false$"):
+        is_true("loop", "maybe")
+    with pytest.raises(InputError, match=r"^rate:=fast is not a number$"):
+        to_number("rate", "fast", float)
+    with pytest.raises(InputError, match=r"^width:=2\.5 is not a whole number$"):
+        to_number("width", "2.5", int)

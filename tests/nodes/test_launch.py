@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("launch_ros", reason="launch and launch_ros are not installed; PyPI does not have them")
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -213,7 +214,18 @@ def test_the_driver_of_a_camera_is_loaded_into_a_container(ros, start, model_fil
         ("perception", ["camera_params_file:=/nowhere.yaml"], "/nowhere.yaml cannot be read"),
         ("perception", ["params_file:=/nowhere.yaml"], "/nowhere.yaml cannot be read"),
         ("perception", ["prefix:=no_such_program -x"], "needs the program no_such_program"),
-        ("perception", ["rviz:=maybe"], "'maybe' is neither true nor false"),
+        ("perception", ["rviz:=maybe"], "rviz:=maybe is neither true nor false"),
+        ("perception", ["prefix:='nice"], "cannot be read: No closing quotation"),
+        ("multi_camera", ["cameras:=a,a"], "give each camera a name of its own"),
+        ("multi_camera", ["cameras:=my cam"], "give each camera a name of its own"),
+        ("inspection", ["mode:=once"], "once"),
+        ("inspection", ["params_file:=/nowhere.yaml"], "/nowhere.yaml cannot be read"),
+        ("inspection", ["source:=/tmp", "rate:=fast"], "rate:=fast is not a number"),
+        ("inspection", ["source:=/tmp", "loop:=maybe"], "loop:=maybe is neither true nor false"),
+        ("objects_3d", ["source:=/tmp", "rate:=fast"], "rate:=fast is not a number"),
+        ("objects_3d", ["source:=/tmp", "loop:=maybe"], "loop:=maybe is neither true nor false"),
+        ("manipulation", ["show:=maybe"], "show:=maybe is neither true nor false"),
+        ("replay", ["source:=/tmp", "loop:=maybe"], "loop:=maybe is neither true nor false"),
         ("perception", ["log_level:=loud"], "loud"),
         ("replay", ["source:=/nowhere"], "the source /nowhere does not exist"),
         ("replay", ["source:=/tmp", "rate:=fast"], "rate:=fast is not a number"),
@@ -252,6 +264,28 @@ def test_a_node_with_a_wrong_parameter_is_not_started_again_and_again(ros, start
     printed = child.communicate()[0]
     assert "parameter max_rate is wrong" in printed
     assert printed.count("process started") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "arguments"),
+    [
+        ("inspection", "inspection_node", []),
+        ("inspection", "inspection_node", ["source:=SOURCE"]),
+        ("objects_3d", "objects_3d_node", ["source:=SOURCE"]),
+    ],
+)
+def test_a_node_with_a_wrong_parameter_stays_down_and_its_player_with_it(ros, start, tmp_path, name, node, arguments):
+    file = tmp_path / "wrong.yaml"
+    file.write_text(f"/**:\n  ros__parameters: {{diagnostics_period: -5.0}}\n{node}:\n  ros__parameters: {{}}\n")
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "a.png"), np.full((48, 64, 3), 250, np.uint8))
+    arguments = [argument.replace("SOURCE", str(tmp_path / "photos")) for argument in arguments]
+    child = start(name, f"params_file:={file}", *arguments)
+    ros.until(lambda: child.poll() is not None, 60)
+    printed = child.communicate()[0]
+    assert "parameter diagnostics_period is wrong" in printed
+    assert printed.count(f"[{node}-") > 0
+    assert printed.count("process started") == len(set(re.findall(r"\[(\w+)-\d+\]: process started", printed)))
 
 
 def test_a_params_file_for_another_node_is_refused(ros, start, tmp_path):
