@@ -17,6 +17,7 @@ from hassod_ros.chain.steps import Step, machine, run_steps
 from hassod_ros.deploy.registry import ACCEPTED, GATE, IMPORTED, MODEL, NAME, REFUSED, REPORT, Registry, Version
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.checkpoints import read_config
+from hassod_ros.discovery.features import load_features
 from hassod_ros.errors import InputError
 from hassod_ros.files import make_folder, revision, sha256, write_json, write_text
 from hassod_ros.footage.store import HELD_BACK, IMAGES, INDEX, SHEET, SOURCES, fingerprint
@@ -99,6 +100,8 @@ def retrain(task: Retrain, say: Callable[[str], None] = print) -> Version:
     if task.replay and not task.replay.is_dir():
         raise InputError(f"{task.replay} is no folder; give one with pictures of the old domain with --replay")
     _check_words(task)
+    if task.labels != "model":
+        load_features(task.features)  # says what is wrong with them
     running = _running(task)
     try:
         _network(task, task.weights or running.weights or running.model)

@@ -14,12 +14,10 @@ import logging
 import math
 import os
 import pickle
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
-from urllib.request import getproxies
 
 import cv2
 import numba
@@ -32,8 +30,8 @@ from hassod_ros.commands import reached
 from hassod_ros.cores import usable_cores
 from hassod_ros.discovery.cluster import probe as probe_cluster
 from hassod_ros.discovery.cluster import start_ray
-from hassod_ros.discovery.features import DEFAULT, load_features, suited_options
-from hassod_ros.discovery.features.base import HANDCRAFTED, HUB, Features
+from hassod_ros.discovery.features import DEFAULT, hub, load_features, suited_options
+from hassod_ros.discovery.features.base import HANDCRAFTED, Features
 from hassod_ros.discovery.method import LEARNERS, Learner, Method, change, instances_of, make_method, open_learner
 from hassod_ros.discovery.scene import SceneConfig, WithoutScene
 from hassod_ros.discovery.shards import Shards, Summary, check_target, shards_of
@@ -44,7 +42,6 @@ from hassod_ros.images import name_images, read_image
 
 # What a stage reserves of a CPU: little, so that no stage starves another; the operating system shares the cores.
 _SHARE = 0.25
-_HUB_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -134,8 +131,8 @@ def pseudo_label(request: Request) -> Summary:
     root, names = name_images(request.images)
     check_target(request.out)
     _announce(request, method, len(names))
-    if request.weights is None:
-        _look_for_the_hub()
+    if request.weights is None and not hub.answers():
+        os.environ["HF_HUB_OFFLINE"] = "1"  # the processes that Ray starts here inherit it
     start_ray(request.ray, cpus=request.cpus)
     device = _choose_device(request.device)
     settings = {"features": request.features, "weights": request.weights, "device": device}
@@ -235,16 +232,6 @@ def _announce(request: Request, method: Method, images: int) -> None:
         f"{of_thresholds}; {where}{goes_on} -> {request.out}",
         flush=True,
     )
-
-
-def _look_for_the_hub() -> None:
-    """Where nothing answers, a download fails at once instead of after minutes of new tries."""
-    if "HF_HUB_OFFLINE" in os.environ or getproxies():
-        return
-    try:
-        socket.create_connection((HUB, 443), _HUB_SECONDS).close()
-    except OSError:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # the processes that Ray starts here inherit it
 
 
 def _choose_device(device: str | None) -> str:

@@ -51,6 +51,8 @@ def test_what_is_wrong_is_said_before_the_first_step(task: Retrain, tmp_path: Pa
         ({"rollout": ("--canary", "none")}, "rollout: argument --canary: 'none' is not a whole number"),
         ({"changes": ("burn_in.iteration=3",)}, "burn_in.iteration, which does not exist"),
         ({"changes": ("burn_in.iterations=many",)}, "iterations"),
+        ({"labels": "vote", "features": "tiny"}, "the tiny features .* do not exist"),
+        ({"labels": "discovery", "features": "handcraftd"}, "timm knows no model 'handcraftd'"),
     ):
         with pytest.raises(InputError, match=sentence):
             retrain(dataclasses.replace(task, **change), lambda line: None)

@@ -11,7 +11,6 @@ from hassod_ros.errors import InputError
 
 HANDCRAFTED = "handcrafted"
 TINY = "tiny"
-HUB = "huggingface.co"  # where timm keeps weights
 
 
 class Features(Protocol):

@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hassod_ros.discovery.features.base import HANDCRAFTED, HUB, check_images
+from hassod_ros.discovery.features.base import HANDCRAFTED, check_images
+from hassod_ros.discovery.features.hub import HUB, without_retries
 from hassod_ros.errors import InputError
 from hassod_ros.precision import bf16_is_fast
 
@@ -174,11 +175,12 @@ def build(name: str, *, pretrained: bool) -> Any:
     if None in parts or not hasattr(model.blocks[-1], "attn") or not hasattr(model.blocks[-1], "norm1"):
         raise InputError(f"{name} is not a ViT that features can be taken from; name another")
     if pretrained:
+        answers = True
         try:
-            model = timm.create_model(name, pretrained=True, num_classes=0, dynamic_img_size=True)
+            with without_retries() as answers:
+                model = timm.create_model(name, pretrained=True, num_classes=0, dynamic_img_size=True)
         except Exception as error:  # the hub's clients raise many unrelated types
-            offline = os.environ.get("HF_HUB_OFFLINE")
-            reason = f"{HUB} does not answer and they are not in its cache" if offline else error
+            reason = error if answers else f"{HUB} does not answer and they are not in its cache"
             raise InputError(
                 f"the weights of {name} could not be downloaded ({reason}); give a file of them with --weights, or use "
                 f"--features {HANDCRAFTED}, which need none"

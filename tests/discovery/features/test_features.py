@@ -12,7 +12,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from hassod_ros.discovery.features import load_features
+from hassod_ros.discovery.features import hub, load_features
 from hassod_ros.discovery.features.vit import ViTFeatures, build
 from hassod_ros.errors import InputError
 
@@ -262,6 +262,22 @@ def test_without_network_the_remedy_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError, match=r"could not be downloaded.*--weights"):
         load_features("vit_tiny_patch16_224.augreg_in21k")
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_again_and_again(monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    def unreachable(*_: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(hub, "getproxies", dict)
+    monkeypatch.setattr(hub.socket, "create_connection", unreachable)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(InputError, match=r"huggingface\.co does not answer and they are not in its cache"):
+        load_features("vit_tiny_patch16_224.augreg_in21k")
+    assert huggingface_hub.constants.HF_HUB_OFFLINE is False
 
 
 def test_nan_weights_are_an_error(tiny, image):
