@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,19 +64,23 @@ class Shards:
         revision: Revision of the code that starts the run; kept from the start when a run is continued.
 
     Raises:
-        InputError: The folder cannot be written, or what lies there belongs to another request.
+        InputError: The folder cannot be written, another process is at work in it, or what lies there belongs to
+            another request.
 
     """
 
     def __init__(self, out: Path, request: Mapping[str, Any], revision: str) -> None:
         self.out = out
         self.folder = out.with_name(f"{out.name}.parts")
+        make_folder(self.folder)
+        self._lock()
         manifest = self.folder / "request.json"
         request = json.loads(json.dumps(request))  # tuples become lists, as in the file
         if manifest.exists():
             found = self._load(manifest)
             different = [key for key in request if found["request"].get(key) != request[key]]
             if different:
+                self._release()
                 raise InputError(
                     f"{self.folder} belongs to a run with other {', '.join(different)}; "
                     "repeat its options to continue it, or remove the folder to start anew"
@@ -83,6 +89,18 @@ class Shards:
         else:
             self.revision = revision
             write_json(manifest, {"revision": revision, "request": request})
+
+    def _lock(self) -> None:
+        """Keep others out while this object lives: who merges last would write the few shards that are left then."""
+        handle = os.open(self.folder, os.O_RDONLY)
+        self._release = weakref.finalize(self, os.close, handle)  # lets go of it, as the end of the process does
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._release()
+            raise InputError(
+                f"another run writes {self.out} at this moment; wait for its end, or write to another file"
+            ) from error
 
     @property
     def done(self) -> set[int]:
@@ -127,6 +145,7 @@ class Shards:
             os.fsync(file.fileno())
             write_json(failures_of(self.out), failures, indent=1)
         shutil.rmtree(self.folder)
+        self._release()
         if not images:
             raise InputError(f"none of {len(failures)} images could be labelled; the first: {failures[0]['error']}")
         return Summary(self.out, images, annotations, failures)

@@ -258,8 +258,10 @@ try:
         shards.write(number, [record | {"padding": "x" * 3000}])
 except InputError as error:
     print(error)
+folder = shards.folder
+del shards  # which lets others in
 kept = Shards(out, {"a": 1}, "r").done
-print(number, kept == set(range(number)), sorted(p.name for p in shards.folder.iterdir() if p.name.startswith(".")))
+print(number, kept == set(range(number)), sorted(p.name for p in folder.iterdir() if p.name.startswith(".")))
 """
     mount = 'mount -t tmpfs -o size=32k tmpfs "$0" && exec "$@"'
     command = ["unshare", "-rm", "sh", "-c", mount, tmp_path, sys.executable, "-c", code, tmp_path]
@@ -364,6 +366,9 @@ def test_merging_renumbers_annotations_over_shards(tmp_path):
 
     shards.write(1, [record(3)])
     shards.write(0, [record(1), {"failure": {"file_name": "2", "error": "damaged"}}])
+    with pytest.raises(InputError, match=r"another run writes .*out\.json at this moment"):
+        Shards(tmp_path / "out.json", {"a": 1}, "r2")  # or it would write what is left once the first one has merged
+    del shards
     again = Shards(tmp_path / "out.json", {"a": 1}, "r2")
     assert (again.done, again.revision) == ({0, 1}, "r1")
     summary = again.merge({"x": 1})
