@@ -40,7 +40,9 @@ _EDGE = 2 / 3  # of the tolerance of position, for single edges; surroundings ma
 # Limits are at least: of pixels, in the floor of the band, what noise, JPEG and half a pixel make; of colours, in grey
 # levels, what light makes; of components, in the unlikeness that they may always have, how far off they look in other
 # light.
-_LEAST = {"pixels": 3.0, "colours": 9.0, "likeness": 1.5}
+_LEAST = {"pixels": 3.0, "colours": 12.0, "likeness": 1.5}
+# Percent of changed light among the good pictures, up to which so much of that is enough for colours.
+_STEADY = (3.0, 0.75)
 # Of the margin: colours change with the light, and a few good pictures rarely show how far; the worst of all
 # cells of a texture is already far out.
 _SHARES = {"colours": 1.5, "colour_looks": 3.0, "texture": 0.5}
@@ -123,7 +125,10 @@ class Reference:
         limits = {}
         for name, scores in self.scores().items():
             share = 1 + (margin - 1) * _SHARES.get(name, 1.0)
-            limits[name] = usual_limit(scores, share, _LEAST.get(name, 0.0))
+            least = _LEAST.get(name, 0.0)
+            if name == "colours" and self.light.max() <= _STEADY[0]:
+                least *= _STEADY[1]
+            limits[name] = usual_limit(scores, share, least)
         return limits
 
     def false_alarm_rate(self, margin: float) -> tuple[float, float]:
