@@ -200,10 +200,13 @@ def test_a_faint_stain_is_found_and_other_light_is_none_though_no_good_picture_s
     stain = cv2.circle(np.zeros(SIZE, np.float32), (160, 60), 22, 1, -1)
     stain = cv2.GaussianBlur(stain, (0, 0), 6)[..., None] * np.array([19, -6, -11], np.float32)
     stained = np.clip(part() + stain, 0, 255).astype(np.uint8)
-    inspector = Inspector(learn([taken(part(), i, light=0.01) for i in range(5)], Settings(), name="part"), None)
+    taught = learn([taken(part(), i, light=0.01) for i in range(5)], Settings(), name="part")
+    inspector = Inspector(taught, None)
     found = inspector(taken(stained, 7, light=0.01)).findings[0].box
     assert overlap(found, (138, 38, 182, 82)) > 0.1
     assert inspector(taken(part(), 7, light=0.05)).result == Result.OK
+    lit = replace(taught, light=taught.light + 5)  # where light changes, so little is none either
+    assert Inspector(lit, None)(taken(stained, 7, light=0.01)).result == Result.OK
 
 
 def test_what_pixels_and_cells_both_find_off_need_not_be_beyond_either_limit():
