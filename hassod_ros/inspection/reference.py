@@ -42,7 +42,7 @@ _EDGE = 2 / 3  # of the tolerance of position, for single edges; surroundings ma
 # light.
 _LEAST = {"pixels": 3.0, "colours": 12.0, "likeness": 1.5}
 # Percent of changed light among the good pictures, up to which so much of that is enough for colours.
-_STEADY = (3.0, 0.75)
+_STEADY = (1.5, 0.75)
 # Of the margin: colours change with the light, and a few good pictures rarely show how far; the worst of all
 # cells of a texture is already far out.
 _SHARES = {"colours": 1.5, "colour_looks": 3.0, "texture": 0.5}
