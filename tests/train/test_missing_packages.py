@@ -29,7 +29,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
         "train/pretrain_features.py --help",
         "train/pseudo_label.py --images photos --out labels.json",
         "train/relabel.py --help",
-        "train/visualise.py --images . --out pictures",
+        "train/visualise.py --images photos --out pictures",
         "export/features_to_onnx.py --help",
         "export/to_onnx.py --help",
     ],
