@@ -36,18 +36,12 @@ from hassod_ros.evaluation.maskcut import maskcut
 from hassod_ros.evaluation.predict import Finder, open_checkpoint, open_exported, predict
 from hassod_ros.evaluation.report import clean
 from hassod_ros.evaluation.sets import find_set
-from hassod_ros.evaluation.tables import COMPOSITION, composition, format_table
+from hassod_ros.evaluation.tables import COMPOSITION, MAIN, composition, format_table
 from hassod_ros.files import revision, write_json
 from hassod_ros.runtime.segmenter import open_segmenter
 
 COLUMNS = (
-    "AR@10",
-    "AR@100",
-    "AR@1000",
-    "AR_small",
-    "AR_medium",
-    "AR_large",
-    "AP",
+    *MAIN,
     "best_iou@100",
     "covering",
     *COMPOSITION,

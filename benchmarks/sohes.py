@@ -34,7 +34,7 @@ from hassod_ros.evaluation.evaluate import evaluate
 from hassod_ros.evaluation.maskcut import cut_patches
 from hassod_ros.evaluation.report import clean
 from hassod_ros.evaluation.sets import add_sets, chosen_sets
-from hassod_ros.evaluation.tables import format_table
+from hassod_ros.evaluation.tables import MAIN, format_table
 from hassod_ros.files import revision, write_json
 from hassod_ros.images import read_image
 
@@ -64,19 +64,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "duplicates stay": {"filters.duplicate_iou": None},
 }
 PAIRS = ("pair_precision", "pair_recall", "pair_F1")  # where annotations state who is whose part
-COLUMNS = (
-    "AR@10",
-    "AR@100",
-    "AR@1000",
-    "AR_small",
-    "AR_medium",
-    "AR_large",
-    "AP",
-    "masks",
-    "deepest",
-    "s/image",
-    "time",
-)
+COLUMNS = (*MAIN, "masks", "deepest", "s/image", "time")
 
 
 class DivideAndConquer(Sohes):

@@ -17,6 +17,15 @@ from hassod_ros.errors import InputError
 Number = TypeVar("Number", int, float)
 
 
+def full_name(namespace: str, *names: str) -> str:
+    """Of a node in a namespace, or of a topic below the node; empty parts are left out.
+
+    >>> full_name("/cell/", "perception_node"), full_name("", "perception_node", "left")
+    ('/cell/perception_node', '/perception_node/left')
+    """
+    return "/" + "/".join(filter(None, (namespace.strip("/"), *names)))
+
+
 def require_package(name: str, argument: str) -> None:
     """Refuse an argument that needs a package which is not installed.
 

@@ -13,7 +13,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from hassod_ros.errors import InputError
-from hassod_ros.launching import give_up, is_true, require_package, require_program, to_number
+from hassod_ros.launching import full_name, give_up, is_true, require_package, require_program, to_number
 from hassod_ros.params_file import require_section
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -57,7 +57,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The processes to start, now that the arguments are known."""
     given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
     source = Path(given["source"]).expanduser().absolute() if given["source"] else None
-    require_section(given["params_file"], full_name(given["namespace"]))
+    require_section(given["params_file"], full_name(given["namespace"], NAME))
     if source is None:
         return [node := inspection(given), give_up(node)]
     if not source.exists():
@@ -102,7 +102,7 @@ def player(given: dict[str, str], source: Path) -> Node | ExecuteProcess:
             sys.executable,
             "-m",
             "hassod_ros.nodes.when_active",
-            full_name(given["namespace"]),
+            full_name(given["namespace"], NAME),
             "ros2",
             "bag",
             "play",
@@ -127,11 +127,6 @@ def player(given: dict[str, str], source: Path) -> Node | ExecuteProcess:
         output="screen",
         on_exit=Shutdown(),
     )
-
-
-def full_name(namespace: str) -> str:
-    """Of the node."""
-    return "/" + "/".join(filter(None, (namespace.strip("/"), NAME)))
 
 
 def is_bag(source: Path) -> bool:

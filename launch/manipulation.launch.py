@@ -13,7 +13,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from hassod_ros.launching import is_true, require_package
+from hassod_ros.launching import full_name, is_true, require_package
 
 CONFIG = Path(__file__).parent.parent / "config"
 OUTPUTS = ("markers", "cloud", "objects")
@@ -51,7 +51,7 @@ def rviz(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     frame = target or LaunchConfiguration("frame_id").perform(context)
     if not is_true("show", given["show"]):
         return []
-    prefix = "/" + "/".join(part for part in (given["namespace"].strip("/"), "objects_3d_node") if part)
+    prefix = full_name(given["namespace"], "objects_3d_node")
     return [
         Node(
             package="rviz2",

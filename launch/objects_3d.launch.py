@@ -22,7 +22,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from hassod_ros.errors import InputError
-from hassod_ros.launching import give_up, is_true, to_number
+from hassod_ros.launching import full_name, give_up, is_true, to_number
 from hassod_ros.params_file import require_section
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -64,7 +64,7 @@ def generate_launch_description() -> LaunchDescription:
 def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Refuse what would fail after the first node has been started."""
     given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
-    require_section(given["params_file"], "/" + "/".join(filter(None, (given["namespace"].strip("/"), NAME))))
+    require_section(given["params_file"], full_name(given["namespace"], NAME))
     if given["source"] and not Path(given["source"]).expanduser().exists():
         raise InputError(f"the source {given['source']} does not exist; check the path")
     for name in ("loop", "autostart", "use_sim_time"):

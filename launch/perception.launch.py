@@ -14,6 +14,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from hassod_ros.errors import InputError
 from hassod_ros.launching import (
+    full_name,
     give_up,
     is_true,
     model_path,
@@ -105,7 +106,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 def check(given: dict[str, str]) -> None:
     """Refuse what would fail after the first process has been started: that one would stay."""
-    require_section(given["params_file"], "/" + "/".join(filter(None, (given["namespace"].strip("/"), NAME))))
+    require_section(given["params_file"], full_name(given["namespace"], NAME))
     require_program(given["prefix"], f"prefix:={given['prefix']!r}")
     if is_true("rviz", given["rviz"]):
         require_package("rviz2", "rviz:=true")
@@ -181,7 +182,7 @@ def drivers(given: dict[str, str], names: list[str]) -> ComposableNodeContainer 
 def rviz(given: dict[str, str], topics: dict[str, str]) -> Node:
     """rviz2 with the names of its layout led to the topics of the first camera."""
     name, image = next(iter(topics.items()))
-    outputs = "/" + "/".join(part for part in (given["namespace"].strip("/"), NAME, name) if part)
+    outputs = full_name(given["namespace"], NAME, name)
     return Node(
         package="rviz2",
         executable="rviz2",

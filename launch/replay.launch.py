@@ -21,7 +21,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from hassod_ros.errors import InputError
-from hassod_ros.launching import is_true, require_package, require_program, to_number
+from hassod_ros.launching import full_name, is_true, require_package, require_program, to_number
 
 ARGUMENTS = (
     ("source", None, "Folder of images, text file with one path a line, image, video, or a bag (folder, mcap, db3)."),
@@ -79,7 +79,7 @@ def play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     loop = is_true("loop", given("loop"))
     if is_bag(source):
         # What is played before the node listens is lost; after that both sides still need a moment to find each other.
-        node = "/" + "/".join(filter(None, (given("namespace").strip("/"), "perception_node")))
+        node = full_name(given("namespace"), "perception_node")
         wait = [sys.executable, "-m", "hassod_ros.nodes.when_active", node]
         options = ["--clock", "--rate", given("speed"), "--delay", GRACE, *(["--loop"] if loop else [])]
         command = [*wait, "ros2", "bag", "play", str(source), *options]

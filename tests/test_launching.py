@@ -6,6 +6,7 @@ pytest.importorskip("ament_index_python", reason="ROS 2 is missing: source scrip
 
 from hassod_ros.errors import InputError
 from hassod_ros.launching import (
+    full_name,
     is_true,
     model_path,
     require_component,
@@ -88,3 +89,9 @@ def test_yes_and_no_and_numbers_are_read_or_named():
         to_number("rate", "fast", float)
     with pytest.raises(InputError, match=r"^width:=2\.5 is not a whole number$"):
         to_number("width", "2.5", int)
+
+
+def test_slashes_around_a_namespace_and_empty_parts_leave_no_trace_in_a_name():
+    assert full_name("/cell/", "perception_node") == full_name("cell", "perception_node") == "/cell/perception_node"
+    assert full_name("", "perception_node", "left") == "/perception_node/left"
+    assert full_name("", "perception_node", "") == "/perception_node"

@@ -62,18 +62,17 @@ def merge_across(
     return Masks(np.array(regions, np.int64).reshape(-1, 4), crops, np.ones(len(crops), np.float32))
 
 
-def whole_partition(labels: np.ndarray, first: int = 1) -> np.ndarray:
+def whole_partition(labels: np.ndarray) -> np.ndarray:
     """A partition of all pixels: what has no number of its own gets one for each 4-connected piece.
 
     Args:
-        labels: (H, W) int32 regions, those from `first` on; all lower numbers are the rest.
-        first: Lowest number of a region.
+        labels: (H, W) int32 regions, from 1 on; what is lower is the rest.
 
     Returns:
         (H, W) int32 regions 0, 1, ..., none empty, in the order of the old ones; then come the pieces of the rest.
 
     """
-    rest = (labels < first).astype(np.uint8)
+    rest = (labels < 1).astype(np.uint8)
     _, pieces = cv2.connectedComponents(rest, connectivity=4)
     numbers = np.where(rest, pieces + np.int32(labels.max(initial=0)), labels)
     _, dense = np.unique(numbers, return_inverse=True)

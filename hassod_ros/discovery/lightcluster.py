@@ -264,8 +264,8 @@ class _Learner:
         every = replace(self._config, levels=LEVELS)
         found: dict[str, list[np.ndarray]] = {level: [] for level in LEVELS}
         for vectors, values in zip(self._vectors(), unlike, strict=True):
-            for level, (centres, scores) in _clusterings(vectors, values, codebooks, every).items():
-                found[level].append(scores[nearest(vectors, centres)[0]])
+            for level, (_, labels, scores) in _clusterings(vectors, values, codebooks, every).items():
+                found[level].append(scores[labels])
         total = max(float(np.square(np.concatenate(unlike)).mean()), 1e-12)  # its mean in an image is 0
         shares = [np.square(np.concatenate(found[level])).mean() / total for level in LEVELS]
         return np.clip(np.array(shares, np.float32), 0, 1)
@@ -377,10 +377,10 @@ def _foreground(
     unlike = unlike_border(vectors, on_the_border((grid[0], grid[1])).ravel())
     found = _clusterings(vectors, unlike, codebooks, config)
     # Of the set's clusters, which have to serve all images, parts would be confetti.
-    parts, _ = nearest(vectors, found["image"][0] if "image" in found else codebooks.dataset_centres)
+    finest = found.get("image") or found.get("dataset")
+    parts = finest[1] if finest is not None else nearest(vectors, codebooks.dataset_centres)[0]
     total = unlike.copy()
-    for level, (centres, scores) in found.items():
-        labels, _ = nearest(vectors, centres)
+    for level, (centres, labels, scores) in found.items():
         patches = 0.0 if level == "image" else _PRIOR * float(codebooks.level_weights[LEVELS.index(level)])
         shares = softmax(vectors @ centres.T / _TEMPERATURE, axis=1)
         trust = explained(unlike, shares, scores, patches)
@@ -392,18 +392,20 @@ def _foreground(
 
 def _clusterings(
     vectors: np.ndarray, unlike: np.ndarray, codebooks: Codebooks, config: LightClusterConfig
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Centres (K, C) of the clusters of each level in an image, and their scores (K,) float32."""
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each level in an image: the clusters' centres (K, C), that of each patch (n,), their scores (K,) float32."""
     found = {}
     if "image" in config.levels:
         own = cluster(vectors, config.image_clusters, config.seed, starts=1, least=1)
-        found["image"] = own, cluster_scores(nearest(vectors, own)[0], unlike, len(own))
+        labels, _ = nearest(vectors, own)
+        found["image"] = own, labels, cluster_scores(labels, unlike, len(own))
     if "category" in config.levels:
         (group,), _ = nearest(_embedding(vectors)[None], codebooks.category_images)
         centres, first = np.unique(codebooks.category_centres[group], axis=0, return_index=True)  # none twice
-        found["category"] = centres, codebooks.category_scores[group][first]
+        found["category"] = centres, nearest(vectors, centres)[0], codebooks.category_scores[group][first]
     if "dataset" in config.levels:
-        found["dataset"] = codebooks.dataset_centres, codebooks.dataset_scores
+        centres = codebooks.dataset_centres
+        found["dataset"] = centres, nearest(vectors, centres)[0], codebooks.dataset_scores
     return found
 
 

@@ -6,21 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-COLUMNS = (
-    "AR@1",
-    "AR@10",
-    "AR@100",
-    "AR@1000",
-    "AR_small",
-    "AR_medium",
-    "AR_large",
-    "AP",
-    "AP50",
-    "AP75",
-    "AP_small",
-    "AP_medium",
-    "AP_large",
-)
+MAIN = ("AR@10", "AR@100", "AR@1000", "AR_small", "AR_medium", "AR_large", "AP")
+COLUMNS = ("AR@1", *MAIN, "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 COMPOSITION = ("whole right", "part right", "levels", "stuff@10", "stuff@20", "nested", "nest precision")
 KINDS = ("mask", "box")
 

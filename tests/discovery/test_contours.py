@@ -32,7 +32,7 @@ def reference_order(labels: np.ndarray, strength: np.ndarray) -> list[list[int]]
 def test_the_weakest_contour_goes_first(seed):
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 9, (6, 7))
-    labels = whole_partition(np.kron(coarse, np.ones((3, 2), int)).astype(np.int32), first=0)
+    labels = whole_partition(1 + np.kron(coarse, np.ones((3, 2), int)).astype(np.int32))
     strength = random.uniform(1, 50, labels.shape).astype(np.float32)
     assert merge_order(labels, strength).tolist() == reference_order(labels, strength)
 
@@ -54,4 +54,4 @@ def test_one_region_has_nothing_to_merge_with():
 def test_each_piece_of_the_rest_becomes_a_region():
     labels = np.array([[0, 2, 0], [0, 2, 2], [3, 3, 0]], np.int32)
     assert whole_partition(labels).tolist() == [[2, 0, 3], [2, 0, 0], [1, 1, 4]]
-    assert whole_partition(labels, first=0).tolist() == [[0, 1, 0], [0, 1, 1], [2, 2, 0]]
+    assert whole_partition(1 + labels).tolist() == [[0, 1, 0], [0, 1, 1], [2, 2, 0]]
