@@ -23,6 +23,7 @@ _SMOOTH = 1.0  # standard deviation in pixels at both sizes
 _SEEN = 0.7  # share of an outline that a step has to follow, or IoU with what all steps together enclose
 _BORDER = 2.0  # pixels from the picture's border within which an outline is the border's
 _SAME = 0.6  # IoU from which two masks of a blank picture are one thing
+_BEYOND = 2  # in a map of 0 and 1, what is neither
 _NEAR = np.ones((3, 3), np.uint8)
 
 
@@ -46,12 +47,9 @@ def visible(
         return keep
     change = changes(image, _FINE_SIDE)
     steps = (change > max(_LEAST, _NOISE * float(np.median(change)))).astype(np.uint8)
-    near, blobs = cv2.dilate(steps, _NEAR), _blobs(steps)
     scale = np.array([steps.shape[1] / image_size[1], steps.shape[0] / image_size[0]])
-    # One by one: in blank pictures only.
-    corners = regions[:, :2]
-    seen = np.array([_share_seen(near, mask, corner, scale) for mask, corner in zip(masks, corners, strict=True)])
-    alike = np.array([_likeness(blobs, mask, region, scale) for mask, region in zip(masks, regions, strict=True)])
+    seen = _shares_seen(cv2.dilate(steps, _NEAR), masks, regions[:, :2], image_size)
+    alike = _likenesses(_blobs(steps), masks, np.round(regions * np.tile(scale, 2)).astype(np.int64))
     kept: list[int] = []
     boxes, areas = regions.tolist(), mask_areas(masks).tolist()
     for i in np.argsort(-np.maximum(seen, alike), kind="stable").tolist():
@@ -95,28 +93,41 @@ def _blobs(steps: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def _likeness(
-    blobs: list[tuple[np.ndarray, np.ndarray]], mask: np.ndarray, region: np.ndarray, scale: np.ndarray
-) -> float:
-    """Largest IoU of a mask with one of the blobs."""
-    x0, y0, x1, y1 = np.round(region * np.tile(scale, 2)).astype(int).tolist()
-    small = cv2.resize(mask, (max(1, x1 - x0), max(1, y1 - y0)), interpolation=cv2.INTER_NEAREST)
-    best = 0.0
-    for place, blob in blobs:
-        low, high = np.maximum(place[:2], (x0, y0)), np.minimum(place[2:], (x0 + small.shape[1], y0 + small.shape[0]))
-        if (low >= high).any():
-            continue
-        (a, b), (c, d) = low - (x0, y0), high - (x0, y0)
-        (e, f), (g, h) = low - place[:2], high - place[:2]
+def _likenesses(
+    blobs: Sequence[tuple[np.ndarray, np.ndarray]], masks: Sequence[np.ndarray], boxes: np.ndarray
+) -> np.ndarray:
+    """(N,) largest IoU of each mask, at its box (N, 4), with a blob; 0 where boxes tell that none is alike."""
+    best = np.zeros(len(masks))
+    if not blobs:
+        return best
+    places = np.stack([place for place, _ in blobs])  # (B, 4)
+    counts = np.array([np.count_nonzero(blob) for _, blob in blobs])
+    low, high = np.maximum(boxes[:, None, :2], places[:, :2]), np.minimum(boxes[:, None, 2:], places[:, 2:])
+    for i, j in np.argwhere(np.maximum(high - low, 0).prod(axis=2) >= _SEEN * counts).tolist():
+        (x0, y0, x1, y1), (place, blob) = boxes[i].tolist(), blobs[j]
+        small = cv2.resize(masks[i], (max(1, x1 - x0), max(1, y1 - y0)), interpolation=cv2.INTER_NEAREST)
+        (a, b), (c, d) = low[i, j] - (x0, y0), high[i, j] - (x0, y0)
+        (e, f), (g, h) = low[i, j] - place[:2], high[i, j] - place[:2]
         common = np.count_nonzero(small[b:d, a:c] & blob[f:h, e:g])
-        best = max(best, common / (np.count_nonzero(small) + np.count_nonzero(blob) - common))
+        best[i] = max(best[i], common / (np.count_nonzero(small) + counts[j] - common))
     return best
 
 
-def _share_seen(steps: np.ndarray, mask: np.ndarray, corner: np.ndarray, scale: np.ndarray) -> float:
-    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    points = (np.concatenate(outlines)[:, 0] + corner + 0.5) * scale  # x y
+def _shares_seen(
+    steps: np.ndarray, masks: Sequence[np.ndarray], corners: np.ndarray, image_size: tuple[int, int]
+) -> np.ndarray:
+    """(N,) share of the outline of each mask, at its corner (N, 2) in (H, W), that lies on `steps` (h, w) 0/1."""
+    rows, columns = (
+        (np.arange(side) + 0.5) * (small / side) for side, small in zip(image_size, steps.shape, strict=True)
+    )
+    on = steps[rows.astype(np.intp)].take(columns.astype(np.intp), axis=1)
     height, width = steps.shape
-    inside = ((points >= _BORDER) & (points < np.array([width, height]) - _BORDER)).all(axis=1)
-    x, y = points[inside].astype(np.intp).T
-    return float(steps[y, x].mean()) if len(x) else 0.0
+    on[(rows < _BORDER) | (rows >= height - _BORDER)] = _BEYOND
+    on[:, (columns < _BORDER) | (columns >= width - _BORDER)] = _BEYOND
+    outlines = [cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0] for mask in masks]
+    owners = np.repeat(np.arange(len(masks)), [sum(map(len, each)) for each in outlines])
+    points = np.concatenate([line[:, 0] for each in outlines for line in each])
+    starts = corners[:, 1] * image_size[1] + corners[:, 0]
+    values = on.ravel()[points[:, 0] + image_size[1] * points[:, 1] + starts[owners]]
+    counts = np.bincount(owners * (_BEYOND + 1) + values, minlength=len(masks) * (_BEYOND + 1)).reshape(len(masks), -1)
+    return counts[:, 1] / np.maximum(counts[:, 0] + counts[:, 1], 1)

@@ -54,6 +54,9 @@ _GRID = 6  # blocks along the longer side
 _ALIKE = 0.6  # correlation from which a block counts
 _LEAST_BLOCKS = 6
 _BLOCK_INLIER = 1.0  # pixels
+# Blocks that agree, and share of those that are found, from which a placement that they leave as it is needs no
+# keypoints: a part with something missing still lies there.
+_MANY_BLOCKS, _NEARLY_ALL = 8, 0.8
 _SOFT = np.geomspace(4.0, _BLOCK_INLIER, 8)  # likewise, in each round: more and more blocks are left out
 _FIRM = 0.01  # of what one block says, that a placement stays where nothing tells where it lies
 _FRACTION = 4  # bits of the fractions of pixels that corners are given in
@@ -184,8 +187,8 @@ class Aligner:
 
     def place(self, picture: Keypoints) -> Alignment:
         """The best placement of a picture whose keypoints are known."""
-        best, before = self._unturned(picture), None
-        for side in _STAGES if best.agreement < self._alike - _SHORT else ():
+        (best, told), before = self._unturned(picture), None
+        for side in () if told or best.agreement >= self._alike - _SHORT else _STAGES:
             rough = self._by_keypoints(picture, side) if side else self._by_correlation(picture)
             tried = [self._describe(picture, *each) for each in rough]
             if not tried:
@@ -199,10 +202,13 @@ class Aligner:
             best = self._slide(picture, best)
         return replace(best, correlation=self._correlate(picture, best.matrix))
 
-    def _unturned(self, picture: Keypoints) -> Alignment:
+    def _unturned(self, picture: Keypoints) -> tuple[Alignment, bool]:
         """The best placement without a turn, at a fifth of the price of keypoints: many parts lie as they were taught.
 
         Where it looks like one, it is followed up as all others are, and may then be turned a little.
+
+        Returns:
+            The placement, and whether blocks tell that it is one, however little of the part looks as it should.
         """
         target, scale = self.reference.small, self.reference.scale
         top, left, rows, columns = _middle_of(target.shape)
@@ -216,12 +222,13 @@ class Aligner:
             offset = np.array([left - x - x_off, top - y - y_off]) / scale
             best = max(best, self._describe(picture, _moved(np.eye(2, 3), offset), 0), key=lambda each: each.agreement)
         if best.agreement < _LIKELY * self._alike:
-            return best
+            return best, False
         for _ in range(_ROUNDS):  # where it is turned, the outer blocks are found last
-            rough, best = best, self._finer(picture, best)
+            rough, (matrix, told) = best, self._refine(picture, best.matrix)
+            best = self._better(picture, rough, matrix)
             if self._apart(rough, best) < _BLOCK_INLIER:
-                break
-        return best
+                return best, told
+        return best, False
 
     def _same(self, first: Alignment, second: Alignment | None) -> bool:
         """Whether two placements are one, at every corner of the reference."""
@@ -253,7 +260,11 @@ class Aligner:
         )
 
     def _finer(self, picture: Keypoints, rough: Alignment) -> Alignment:
-        finer = self._describe(picture, self._refine(picture, rough.matrix), rough.inliers)
+        return self._better(picture, rough, self._refine(picture, rough.matrix)[0])
+
+    def _better(self, picture: Keypoints, rough: Alignment, matrix: np.ndarray) -> Alignment:
+        """What `_refine` made of a placement, unless it is a worse one."""
+        finer = self._describe(picture, matrix, rough.inliers)
         return finer if finer.agreement > rough.agreement - 0.02 else rough
 
     def _by_keypoints(self, picture: Keypoints, side: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -324,10 +335,13 @@ class Aligner:
                 found[:, 2] /= self.reference.scale
                 yield found, 0
 
-    def _refine(self, picture: Keypoints, matrix: np.ndarray) -> np.ndarray:
+    def _refine(self, picture: Keypoints, matrix: np.ndarray) -> tuple[np.ndarray, bool]:
         """The placement by which blocks of the reference lie over the picture best, to a fraction of a pixel.
 
         Where there are too few blocks, that of the best correlation at a larger size.
+
+        Returns:
+            (2, 3) the placement, and whether nearly all blocks that are found agree on it, and many are.
         """
         grey = self.reference.grey
         moved = cv2.warpAffine(picture.grey, matrix, grey.shape[::-1], flags=cv2.INTER_LINEAR)
@@ -343,12 +357,12 @@ class Aligner:
             offsets.append((column - _SEARCH + x_off, row - _SEARCH + y_off))
             tensors.append(tensor)
         if len(places) < _LEAST_BLOCKS:
-            return self._refine_by_ecc(picture, matrix)
+            return self._refine_by_ecc(picture, matrix), False
         step, inliers = _fit(np.array(places), np.array(offsets), np.array(tensors))
         if inliers < _LEAST_BLOCKS:
-            return self._refine_by_ecc(picture, matrix)
+            return self._refine_by_ecc(picture, matrix), False
         finer: np.ndarray = (step @ np.vstack([matrix, (0, 0, 1)]))[:2]
-        return finer
+        return finer, inliers >= max(_MANY_BLOCKS, _NEARLY_ALL * len(places))
 
     def _covered_blocks(self, picture: Keypoints, matrix: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
         """Those of the blocks that a picture shows with all that they are sought in."""

@@ -131,10 +131,11 @@ class Inspector:
                 break
             moved = to_cells(view.fine, colours.shape, (x * reach, y * reach))
             colours = np.minimum(colours, self._measure_colours(view, moved)[0])
+        smooth = _in_cells(pixels, view.cells)
         # All above goes on beside the network; from here on it is waited for.
         seen = agreements(view.detector, self._known.masks, reference.components)
         network, unlike = self._measure_features(view, view.network, seen)
-        cells = self._widen(view, _agreed(pixels, np.maximum(colours, network)))
+        cells = self._widen(view, _agreed(smooth, np.maximum(colours, network)))
         measured = Measured(pixels, cells, np.maximum(looks, unlike), unlike, network)
         for i in range(len(reference.components)):
             self._judge_in_place(view, measured, i)
@@ -200,7 +201,7 @@ class Inspector:
         looks = np.maximum(looks, unlike)
         assert self.reference.pixels is not None
         sharp = self.reference.pixels.measure(pixels, view.covered) / np.float32(self._limits["pixels"])
-        wide = self._widen(view, _agreed(sharp, np.maximum(colours, features)))
+        wide = self._widen(view, _agreed(_in_cells(sharp, view.cells), np.maximum(colours, features)))
         if _badness(sharp, wide, mask, looks[i]) >= _badness(measured.pixels, measured.cells, mask, measured.looks[i]):
             return  # it only looked like it
         for values, moved, reach in ((measured.pixels, sharp, _EDGE), (measured.cells, wide, 2 * height // rows)):
@@ -236,11 +237,14 @@ class Inspector:
         return Verdict(Result.OK, "As taught", min(float(heat.max()), 1.0), heat=full)
 
 
+def _in_cells(pixels: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
+    """(h, w) means of pixels (H, W) in cells, and a little around them."""
+    return cv2.GaussianBlur(cv2.resize(pixels, cells[::-1], interpolation=cv2.INTER_AREA), (0, 0), _FULL)
+
+
 def _agreed(pixels: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """How far off cells (h, w) are, or they and their pixels (H, W) together: then each need not be sure alone."""
-    full = cv2.resize(pixels, cells.shape[::-1], interpolation=cv2.INTER_AREA)
-    both = np.sqrt(cv2.GaussianBlur(full, (0, 0), _FULL) * cells)
-    return np.asarray(np.maximum(cells, both / np.float32(_BOTH)), np.float32)
+    """How far off cells (h, w) are, or they and their pixels (h, w) together: then each need not be sure alone."""
+    return np.asarray(np.maximum(cells, np.sqrt(pixels * cells) / np.float32(_BOTH)), np.float32)
 
 
 def _badness(pixels: np.ndarray, cells: np.ndarray, mask: np.ndarray, look: float) -> float:

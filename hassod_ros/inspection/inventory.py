@@ -292,8 +292,8 @@ class Surroundings:
 
 def box_of(place: np.ndarray) -> tuple[int, int, int, int]:
     """x0, y0, x1, y1 of a mask (H, W) bool that is not empty."""
-    ys, xs = np.flatnonzero(place.any(axis=1)), np.flatnonzero(place.any(axis=0))
-    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+    x, y, width, height = cv2.boundingRect(place.view(np.uint8))
+    return x, y, x + width, y + height
 
 
 def compare_surroundings(

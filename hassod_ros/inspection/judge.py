@@ -385,7 +385,9 @@ def _pair_moved(found: list[_Told], view: View, known: Known, bad: np.ndarray, s
         windows = [box_of(found[j].place) for j in others if not found[j].empty][:_MOST_PAIRS]
         whole = known.masks[lost.number - 1]
         for k, mask in enumerate(known.masks):
-            held = k == lost.number - 1 or (shares[k] > _GONE and np.count_nonzero(mask & whole) > _GONE * mask.sum())
+            held = k == lost.number - 1 or (
+                shares[k] > _GONE and np.count_nonzero(mask & whole) > _GONE * known.components[k].area
+            )
             if not held or k < lost.number - 1:
                 continue
             again = find_moved(view.pixels, known.ideal, known.components[k], windows)
@@ -408,10 +410,13 @@ def _same_thing(
     view: View, known: Known, k: int, found: list[_Told], others: Sequence[int]
 ) -> tuple[float, float] | None:
     """Offset of a new thing of the outline and colour of component `k`: what has no pattern does not correlate."""
+    places = [found[j].place for j in others if found[j].kind == Kind.EXTRA]
+    if not places:
+        return None
     mask, area = known.masks[k], known.components[k].area
     x0, y0, x1, y1 = known.components[k].box
     colour = np.median(known.lab[mask], axis=0)
-    for place in [found[j].place for j in others if found[j].kind == Kind.EXTRA]:
+    for place in places:
         left, top, right, bottom = box_of(place)
         offset = (left + right - x0 - x1) / 2, (top + bottom - y0 - y1) / 2
         both = np.count_nonzero(shift_mask(mask, offset) & place)

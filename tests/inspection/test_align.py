@@ -48,6 +48,20 @@ def test_a_part_is_found_without_a_turn_where_only_a_window_is_looked_at():
     np.testing.assert_allclose(found.matrix[:, 2], (-x - 12, -y + 9), atol=0.6)
 
 
+@pytest.mark.parametrize(("torn", "needed"), [(False, False), (True, True)])
+def test_blocks_that_agree_need_no_keypoints_where_much_of_the_part_is_missing(torn, needed):
+    picture = part()
+    picture[60:200, 40:120] = 128
+    picture = moved(picture, 6, -4, 0)
+    if torn:  # the rest lies in two ways, half of the blocks each
+        picture[:120] = np.roll(picture[:120], 4, axis=1)
+    found = Aligner(part(), WHOLE, usual=0.9, alike=0.85)(picture)
+    assert found.agreement < 0.8
+    assert (found.inliers > 0) == needed
+    if not torn:
+        np.testing.assert_allclose(found.matrix[:, 2], (-6, 4), atol=0.2)
+
+
 def test_pictures_without_texture_are_laid_by_correlation():
     smooth = np.full((*SIZE, 3), 240, np.uint8)
     cv2.ellipse(smooth, (150, 120), (80, 40), 20, 0, 360, (60, 60, 60), -1)

@@ -213,8 +213,12 @@ def test_what_pixels_and_cells_both_find_off_need_not_be_beyond_either_limit():
     cells = np.zeros((10, 10), np.float32)
     cells[5, 5] = 0.8
     pixels = np.zeros((40, 40), np.float32)
-    np.testing.assert_array_equal(module._agreed(pixels, cells), cells)  # cells alone
+
+    def agreed(pixels: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        return module._agreed(module._in_cells(pixels, (10, 10)), cells)
+
+    np.testing.assert_array_equal(agreed(pixels, cells), cells)  # cells alone
     pixels[16:28, 16:28] = 0.8
-    assert module._agreed(pixels, cells)[5, 5] > 1
-    assert module._agreed(pixels, np.zeros_like(cells)).max() == 0  # pixels alone
-    assert module._agreed(pixels * 0.3, cells)[5, 5] < 1
+    assert agreed(pixels, cells)[5, 5] > 1
+    assert agreed(pixels, np.zeros_like(cells)).max() == 0  # pixels alone
+    assert agreed(pixels * 0.3, cells)[5, 5] < 1
