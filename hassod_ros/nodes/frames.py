@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from hassod_ros.runtime.model_slot import Model, ModelSlot
 from hassod_ros.runtime.stream import Moment, Worker
 
 END_LIMIT = 10.0  # s that a frame may still take when the node is deactivated
+_REST = 0.05  # s that pictures wait for a frame that is worked on, unless one takes as much processor time
 
 
 class Frame(NamedTuple):
@@ -66,9 +67,8 @@ class FrameLoop:
         self._level_names = level_names
         self._cameras = {camera.name: camera for camera in cameras}
         self._tell_levels(node.options())
-        self._drawing: Worker[Result] = Worker(
-            "draw", self._draw, partial(self._complain, "drawing failed"), yields=True
-        )
+        self._work = 0.0  # s, processor time that the last frames took of their thread
+        self._drawing: Worker[Result] = Worker("draw", self._draw, partial(self._complain, "drawing failed"))
         self._segmenting: Worker[Frame] = Worker(
             "segment", self._process, partial(self._complain, "working on images failed"), self._batch
         )
@@ -105,11 +105,12 @@ class FrameLoop:
 
     def _process(self, frames: list[tuple[str, Frame]]) -> None:
         """Segment frames in one batch."""
-        options, started = self._node.options(), time.perf_counter()
+        options, started, before = self._node.options(), time.perf_counter(), time.thread_time()
         usable = [taken for name, frame in frames if (taken := self._take(self._cameras[name], frame, options))]
         if usable:
             self._segment(usable, options, started)
         self._tell_levels(options)
+        self._work = time.thread_time() - before
 
     def _take(self, camera: Camera, frame: Frame, options: dict[str, Any]) -> Taken | None:
         """The frame with its pixels, or None where it need not or cannot be segmented."""
@@ -196,7 +197,16 @@ class FrameLoop:
         for name, result in results:
             camera, rate = self._cameras[name], result.options["overlay.max_rate"]
             drawn = not camera.drawing_rate.exceeded(time.perf_counter(), rate)
-            camera.outputs.publish(result, urgent=False, drawn=drawn)
+            camera.outputs.publish(result, urgent=False, drawn=drawn, before=self._patience())
+
+    def _patience(self) -> Callable[[], bool]:
+        """Waits for the frame that is worked on, in all calls together `_REST` at most: what robots act on comes first.
+
+        A lower priority of this thread would not do: where it held the interpreter's lock and waited for a core, the
+        frame would wait for the lock.
+        """
+        end = time.perf_counter() + (_REST if self._work < _REST else 0.0)
+        return lambda: self._segmenting.rest(end - time.perf_counter())
 
     def _tell_levels(self, options: dict[str, Any]) -> None:
         """Publish `~/label_info`, whose threshold follows the model and the parameters."""

@@ -84,11 +84,18 @@ class Outputs(Generic[Source]):
         """Whether somebody subscribes to this output."""
         return bool(self._publishers[name].get_subscription_count())
 
-    def publish(self, result: Source, *, urgent: bool, drawn: bool = True) -> None:
-        """Make and publish what is (not) `urgent`, one after the other, with or without what is `drawn`."""
+    def publish(
+        self, result: Source, *, urgent: bool, drawn: bool = True, before: Callable[[], object] | None = None
+    ) -> None:
+        """Make and publish what is (not) `urgent`, one after the other, with or without what is `drawn`.
+
+        `before` is called before each of them is made.
+        """
         for output in self._table:
             publisher = self._publishers[output.name]
             if output.urgent == urgent and (drawn or not output.drawn) and publisher.get_subscription_count():
+                if before is not None:
+                    before()
                 message = output.build(result)
                 if message is not None:
                     publisher.publish(message)

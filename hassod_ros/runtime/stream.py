@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,7 +16,6 @@ _CLOCK_FRAMES = 100  # ages that are looked back on
 _CLOCK_LIMIT = 1.0  # s; the freshest of those frames being older than this means that the camera's clock is off
 _STANDING = 3  # frames without a new stamp after which a camera does not stamp
 _MOVING = 10  # frames with a new stamp each after which it does again
-_NICE = 10  # of a thread that yields: where cores are short, others get nine times as much
 
 Item = TypeVar("Item")
 
@@ -42,13 +39,15 @@ class Mailbox(Generic[Item]):
             older = self._items.get(camera)
             self._items[camera] = item
             self._owing = time.perf_counter() if self._owing is None else self._owing
-            self._changed.notify()
+            self._changed.notify_all()
         return older
 
     def take(self, limit: int) -> list[tuple[str, Item]]:
         """Up to `limit` cameras' items, longest waiting camera first; waits for one. Empty once closed."""
         with self._changed:
             self._owing = time.perf_counter() if self._items else None
+            if self._owing is None:
+                self._changed.notify_all()
             self._changed.wait_for(lambda: self._items or self._closed)
             if self._closed:
                 return []
@@ -61,6 +60,11 @@ class Mailbox(Generic[Item]):
         """
         with self._changed:
             return 0.0 if self._owing is None else time.perf_counter() - self._owing
+
+    def rest(self, limit: float) -> bool:
+        """Wait, for `limit` s at most, until the worker has nothing to do; False where it still has."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._owing is None or self._closed, limit)
 
     def close(self) -> None:
         """Wake the worker up for good; what is waiting is forgotten."""
@@ -78,7 +82,6 @@ class Worker(Generic[Item]):
         handle: Gets up to `batch` cameras' items at a time.
         failed: Gets what `handle` raises; the thread goes on.
         batch: Asked before each time.
-        yields: Other threads go first where there are not enough cores.
 
     """
 
@@ -88,13 +91,12 @@ class Worker(Generic[Item]):
         handle: Callable[[list[tuple[str, Item]]], None],
         failed: Callable[[Exception], None],
         batch: Callable[[], int] = lambda: 1,
-        *,
-        yields: bool = False,
     ) -> None:
-        self._handle, self._failed, self._batch, self._yields = handle, failed, batch, yields
+        self._handle, self._failed, self._batch = handle, failed, batch
         self._mailbox: Mailbox[Item] = Mailbox()
         self.put = self._mailbox.put
         self.overdue = self._mailbox.overdue
+        self.rest = self._mailbox.rest
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -118,9 +120,6 @@ class Worker(Generic[Item]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        if self._yields:
-            with suppress(OSError):  # Linux alone counts priorities by thread
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while items := self._mailbox.take(self._batch()):
             try:
                 self._handle(items)

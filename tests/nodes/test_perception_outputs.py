@@ -3,7 +3,9 @@ import pytest
 pytest.importorskip("hassod_msgs.msg", reason="ROS 2 or hassod_msgs is missing: source scripts/env.sh")
 
 import importlib.util
+import os
 import time
+from pathlib import Path
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -20,6 +22,7 @@ from tests.nodes.bench import (
     Bench,
     image,
     label_map,
+    plain,
     scene,
     set_parameters,
     stamp,
@@ -109,6 +112,27 @@ def test_a_missing_vision_msgs_is_said_once(ros):
         pytest.skip("vision_msgs is installed")
     bench = Bench(ros)
     assert ros.stop(bench.child).count("vision_msgs is not installed") == 1
+
+
+def test_no_thread_that_takes_the_lock_of_the_interpreter_has_a_lower_priority(ros):
+    bench = Bench(ros)
+    labels = ros.collect(Image, f"/{NODE}/labels/part")
+    ros.until(lambda: bench.send_now() and labels)
+    tasks = Path(f"/proc/{bench.child.pid}/task")
+    nice = {task.name: int((task / "stat").read_text().rpartition(")")[2].split()[16]) for task in tasks.iterdir()}
+    assert len(nice) > 3
+    assert set(nice.values()) == {os.getpriority(os.PRIO_PROCESS, 0)}
+
+
+def test_pictures_come_though_the_next_frame_never_ends(ros):
+    bench = Bench(ros, model="threshold:0.5")
+    labels = ros.collect(Image, f"/{NODE}/labels/part")
+    ros.until(lambda: bench.send_now() and labels)
+    sent = bench.now()
+    bench.camera.publish(sent)
+    time.sleep(0.2)  # it is taken, and takes half a second
+    bench.camera.publish(plain(254))  # hangs, and is taken before the picture of the one before can be made
+    ros.until(lambda: labels[-1].header == sent.header)
 
 
 def test_qos_of_input_and_outputs_can_be_overridden(ros):

@@ -1,5 +1,3 @@
-import os
-import sys
 import threading
 import time
 
@@ -105,20 +103,24 @@ def test_a_worker_that_hangs_is_left_behind():
     assert worker.close(0.01)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone counts priorities by thread")
-def test_a_worker_that_yields_is_less_urgent_than_the_rest_of_its_process():
-    nice, failures, own = {}, [], os.getpriority(os.PRIO_PROCESS, 0)
-
-    def handle(items):
-        nice[items[0][1]] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    workers = [Worker(name, handle, failures.append, yields=name == "lazy") for name in ("urgent", "lazy")]
-    for name, worker in zip(("urgent", "lazy"), workers, strict=True):
-        worker.put("front", name)
-    until(lambda: len(nice) + len(failures) == 2)
-    assert nice["urgent"] == own < nice["lazy"]
-    assert os.getpriority(os.PRIO_PROCESS, 0) == own
-    assert all(worker.close() for worker in workers)
+def test_others_can_wait_until_a_worker_rests_but_no_longer_than_they_say():
+    begun, go_on = threading.Event(), threading.Event()
+    worker = Worker("work", lambda items: begun.set() or go_on.wait(60), lambda error: None)
+    assert worker.rest(60)
+    worker.put("front", 1)
+    assert begun.wait(60)
+    assert not worker.rest(0.01)
+    worker.put("front", 2)
+    rested = []
+    waiting = threading.Thread(target=lambda: rested.append(worker.rest(60)))
+    waiting.start()
+    assert not rested
+    go_on.set()
+    waiting.join()
+    assert rested == [True]
+    assert worker.overdue() == 0  # the second frame is done as well
+    worker.close()
+    assert worker.rest(60)
 
 
 def test_ages_where_the_clocks_agree():
