@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -104,24 +104,31 @@ class Hassod:
         pairs = zip(partition, refined, strict=True)
         image_size = (image.shape[0], image.shape[1])
         masks = Masks.concatenate([select_masks(*pair, image_size, config.filters) for pair in pairs])
-        return arrange(image, masks, config.filters, config.cover)
+        if config.filters.duplicate_iou is not None:
+            masks = drop_duplicates(masks, config.filters.duplicate_iou)
+        return arrange(image, masks, config.cover)
 
 
-def arrange(image: np.ndarray, masks: Masks, filters: FilterConfig, cover: float) -> Instances:
-    """Masks of an image as a coverage forest, without those that an earlier one resembles or that cannot be seen.
+def arrange(
+    image: np.ndarray,
+    masks: Masks,
+    cover: float,
+    allowed: Callable[[Masks, tuple[int, int]], np.ndarray] | None = None,
+) -> Instances:
+    """Masks of an image as a coverage forest, without those that cannot be seen.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         masks: Of this image.
-        filters: `duplicate_iou`.
         cover: Coverage that makes one mask a part of another.
+        allowed: Tells of N masks and the image's height and width (N, N) bool, whether each mask (row) may have each
+            other (column) as parent. Default: all may.
 
     """
     size = image.shape[0], image.shape[1]
-    if filters.duplicate_iou is not None:
-        masks = drop_duplicates(masks, filters.duplicate_iou)
     masks = masks.select(np.flatnonzero(visible(image, masks.regions, masks.crops, size)))
-    parents, levels = coverage_forest(masks.regions, masks.crops, cover=cover)
+    may = None if allowed is None else allowed(masks, size)
+    parents, levels = coverage_forest(masks.regions, masks.crops, cover=cover, allowed=may)
     return Instances(
         image_size=size,
         boxes=masks.regions,

@@ -6,8 +6,8 @@ masks are refined, coverage arranges them. Where a value below is "ours", the pa
 least size of a region, the crops' size and the containment are those of UnSAM (Wang et al., NeurIPS 2024), whose
 authors had reproduced SOHES. That overlapping tiles of the image are clustered, instead of crops around its small
 regions, is ours: few small things are a region of the whole image, and what is none cannot be enlarged. That regions
-merge across weak contours as well, and the order of the masks, are ours too. With `tiles` empty, `small` 0.01 and
-without `contours` it is SOHES' own step.
+merge across weak contours as well, the order of the masks, and which may be parents (`ancestors`), are ours too. With
+`tiles` empty, `small` 0.01 and without `contours` it finds what SOHES' own step finds.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
+from hassod_ros.discovery.ancestors import possible_parents
 from hassod_ros.discovery.clustering import centred, check_thresholds, merge_regions
 from hassod_ros.discovery.contours import merge_across
 from hassod_ros.discovery.crf import interpolate, refine_label_maps
@@ -66,6 +67,7 @@ class SohesConfig:
     margin: float = 0.25  # of the region's box that a crop has more, on each side (ours)
     containment: float = 0.9  # share of a region found from close up that must lie in the small one
     cover: float = 0.9  # coverage that makes one mask a part of another
+    most: int | None = None  # masks of an image, the likeliest; None: all
     crf: CRFConfig | None = _CRF  # None: regions stay as coarse as the patches
     crf_method: CRFMethod = "native"
     filters: FilterConfig = field(default_factory=lambda: FilterConfig(min_area=16, max_corners=4, duplicate_iou=0.9))
@@ -75,6 +77,8 @@ class SohesConfig:
         for name in ("size", "detail", "min_patches", "crop_batch"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.most is not None and self.most < 1:
+            raise InputError(f"most must be at least 1, got {self.most}; null keeps all masks")
         check_thresholds(self.thresholds)
         object.__setattr__(self, "tiles", tuple(map(tuple, self.tiles)))  # YAML has lists
         if any(len(each) != 2 or not all(isinstance(n, int) and n >= 1 for n in each) for each in self.tiles):
@@ -198,9 +202,10 @@ class Sohes:
         nothing = Masks(np.zeros((0, 4), np.int64), [], np.zeros(0, np.float32))
         found = [Masks.concatenate([nothing, *self._refine(image, each)]) for each in partition]
         views = np.repeat(np.arange(len(found)), [len(part.crops) for part in found])
-        filters = self.config.filters
-        masks = ranked(image, Masks.concatenate([nothing, *found]), views, filters.duplicate_iou)
-        return arrange(image, masks, replace(filters, duplicate_iou=None), self.config.cover)
+        masks = ranked(image, Masks.concatenate([nothing, *found]), views, self.config.filters.duplicate_iou)
+        return arrange(
+            image, masks.select(np.arange(len(masks.crops))[: self.config.most]), self.config.cover, possible_parents
+        )
 
     def look(self, grid: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, list[Crop]]:
         """Candidates in the features (C, h, w) of a whole image, as in `Regions`, and what to enlarge of it.

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from hassod_ros.coco import from_coco, to_coco
+from hassod_ros.discovery.ancestors import possible_parents
 from hassod_ros.discovery.clustering import merge_regions
 from hassod_ros.discovery.crf import refine_label_maps
-from hassod_ros.discovery.filters import FilterConfig
+from hassod_ros.discovery.filters import FilterConfig, Masks
 from hassod_ros.discovery.method import change, make_method
 from hassod_ros.discovery.sohes import GRID, Regions, Sohes, SohesConfig, tiles_of, weigh
 from hassod_ros.errors import InputError
@@ -161,9 +162,11 @@ def test_masks_hold_no_duplicates_and_form_the_coverage_forest(seed):
     iou = common / (areas[:, None] + areas[None] - common)
     assert (iou[~np.eye(len(found), dtype=bool)] < 0.9).all()
     covered = common / areas[:, None]
+    allowed = possible_parents(Masks(found.boxes, list(found.masks), found.scores), found.image_size)
     depths = []
     for i in range(len(found)):
         above = [j for j in range(len(found)) if covered[i, j] >= 0.9 and covered[j, i] < 0.9 and areas[j] > areas[i]]
+        above = [j for j in above if allowed[i, j]]
         assert found.parents[i] == (min(above, key=lambda j: (areas[j], j)) if above else -1)
         depth, at = 0, i
         while (at := found.parents[at]) >= 0:
@@ -173,8 +176,8 @@ def test_masks_hold_no_duplicates_and_form_the_coverage_forest(seed):
 
 
 def test_a_forest_deeper_than_three_survives_coco():
-    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    maps = np.zeros((5, 64, 64), np.uint16)
+    image = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    maps = np.zeros((5, 80, 80), np.uint16)
     for level, side in enumerate((4, 9, 18, 34, 60)):
         maps[level, 2 : 2 + side, 2 : 2 + side] = 1
     found = Sohes(config()).masks(image, [Regions((0.0, 0.0, 1.0, 1.0), maps)])
@@ -260,6 +263,9 @@ def test_the_likeliest_come_first():
     assert len(np.unique(scores)) > 8
     assert (np.diff(scores) <= 0).all()
     assert 0 <= scores.min() < 0.1 < scores.max() <= 1  # what fills the image has no outline
+    few = Sohes(config(contours=True, most=5)).masks(image, partition)
+    assert few.scores.tolist() == scores[:5].tolist()
+    assert few.parents.max() < 5
 
 
 def test_crops_of_all_images_share_batches():
@@ -441,6 +447,7 @@ def test_options_reach_the_method():
         ({"pooling": "max"}, "there is no pooling 'max'; choose one of sum, mean"),
         ({"thresholds": [0.1, 0.6]}, "must descend"),
         ({"min_patches": 0}, "min_patches must be at least 1"),
+        ({"most": 0}, "most must be at least 1, got 0; null keeps all masks"),
         ({"tiles": [[2, 0]]}, "tiles are pairs (number along each side, px), such as (2, 480), got ((2, 0),)"),
         ({"tiles": [[2]]}, "tiles are pairs"),
         ({"crf_method": "none"}, "there is no CRF method 'none'"),
