@@ -34,7 +34,7 @@ from hassod_ros.evaluation.evaluate import evaluate
 from hassod_ros.evaluation.maskcut import cut_patches
 from hassod_ros.evaluation.report import clean
 from hassod_ros.evaluation.sets import add_sets, chosen_sets
-from hassod_ros.evaluation.tables import MAIN, format_table
+from hassod_ros.evaluation.tables import MAIN, composition, format_table
 from hassod_ros.files import revision, write_json
 from hassod_ros.images import read_image
 
@@ -64,7 +64,8 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "duplicates stay": {"filters.duplicate_iou": None},
 }
 PAIRS = ("pair_precision", "pair_recall", "pair_F1")  # where annotations state who is whose part
-COLUMNS = (*MAIN, "masks", "deepest", "s/image", "time")
+LEVELS = ("whole right", "part right")
+COLUMNS = (*MAIN, *LEVELS, "masks", "deepest", "s/image", "time")
 
 
 class DivideAndConquer(Sohes):
@@ -156,6 +157,7 @@ def measure(
     }
     return {
         name: scores[name]
+        | {level: composition(scores[name])[level] for level in LEVELS}
         | {pair: scores[name]["parents"][pair] for pair in PAIRS if pair in scores[name].get("parents", {})}
         | {"masks": f"{counts[name] / pictures:.0f}", "deepest": f"{depths[name]:.0f}"}
         | {"s/image": seconds[name] / pictures}
