@@ -40,6 +40,7 @@ INDEX, SOURCES, SHEET = "frames.jsonl", "sources.json", "contact_sheet.jpg"
 HELD = "held back"
 _BLOCK, _BLOCKS = 30.0, 5  # s of a block of time, or less where the recording has not so many of them
 _HELD_FRAMES = 60  # in pairs
+_PAUSE = 10.0  # s, and usual intervals: a longer one is a pause, or the clock was set
 _PROGRESS = 5.0  # s between two lines
 
 
@@ -109,10 +110,12 @@ def extract(
     )
     why = np.array(found, object)
     good = why == ""
-    held = np.concatenate([_held_back(source.measures["stamps"], config.hold_back) for source in chosen])
+    times = [_without_pauses(source.measures["stamps"]) for source in chosen]
+    held = np.concatenate([_held_back(passed, config.hold_back) for passed, _ in times])
+    stretches = np.concatenate([numbers for _, numbers in times])
     why[good & held] = HELD
     why[good & ~held] = choose(cameras[good & ~held].tolist(), signatures[good & ~held], config.select)
-    rows = _rows(chosen, why.tolist(), set(_pairs(good & held, cameras)))
+    rows = _rows(chosen, why.tolist(), set(_pairs(good & held, cameras, stretches)))
     _remove_others(folder, {row["file"] for row in rows if row["file"]})
     _write_frames(chosen, rows, folder, config, say)
     write_text(folder / INDEX, "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows))
@@ -220,22 +223,37 @@ def _measure(path: Path, folder: Path, config: ExtractConfig, where: str, say: S
     return _Source(path, key, measures, measures.pop("lost").tolist())
 
 
-def _held_back(stamps: np.ndarray, share: float) -> np.ndarray:
+def _without_pauses(stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) int64 ns since the first frame, in which a pause lasts as long as a usual interval, and (N,) int64 numbers
+    of the stretches between pauses.
+
+    Recorders are stopped, and clocks are set while they run: all frames would lie in few blocks of the time.
+    """
+    order = np.argsort(stamps, kind="stable")
+    steps = np.diff(stamps[order], prepend=stamps.min())
+    usual = int(np.median(steps[steps > 0])) if steps.any() else 0
+    pauses = steps > max(_PAUSE * 1e9, _PAUSE * usual)
+    passed, stretches = np.empty((2, len(stamps)), np.int64)
+    passed[order], stretches[order] = np.cumsum(np.where(pauses, usual, steps)), np.cumsum(pauses)
+    return passed, stretches
+
+
+def _held_back(passed: np.ndarray, share: float) -> np.ndarray:
     """(N,) bool: frames of the blocks of time that are held back, evenly spread, never the first one."""
     if share in (0.0, 1.0):
-        return np.full(len(stamps), share == 1.0)
+        return np.full(len(passed), share == 1.0)
     every = max(2, round(1 / share))
-    past = (stamps - stamps.min()) / max(1, np.ptp(stamps) + 1)  # 0 to 1
-    blocks = max(_BLOCKS, every, int(np.ptp(stamps) / 1e9 / _BLOCK))
-    return (past * blocks).astype(int) % every == every // 2
+    whole = int(passed.max())
+    blocks = max(_BLOCKS, every, int(whole / 1e9 / _BLOCK))
+    return (passed / (whole + 1) * blocks).astype(int) % every == every // 2
 
 
-def _pairs(held: np.ndarray, cameras: np.ndarray) -> list[int]:
+def _pairs(held: np.ndarray, cameras: np.ndarray, stretches: np.ndarray) -> list[int]:
     """Frames to be written of those held back: neighbours in time of one camera, evenly spread."""
     pairs: list[tuple[int, int]] = []
     for camera in dict.fromkeys(cameras.tolist()):
         own = np.flatnonzero(cameras == camera)
-        pairs += [(int(a), int(b)) for a, b in pairwise(own) if held[a] and held[b]]
+        pairs += [(int(a), int(b)) for a, b in pairwise(own) if held[a] and held[b] and stretches[a] == stretches[b]]
     places = np.linspace(0, len(pairs) - 1, min(len(pairs), _HELD_FRAMES // 2)).round().astype(int)
     return sorted({index for place in places for index in pairs[place]})
 

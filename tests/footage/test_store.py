@@ -83,6 +83,23 @@ def test_held_back_frames_are_whole_blocks_of_time_in_pairs(tmp_path: Path, bag:
     assert all(row["why"] == HELD for row in written)
 
 
+@pytest.mark.parametrize("start", [1_000_000, -1_000_000])  # s: after a long pause, or set back while it recorded
+def test_frames_are_held_back_though_the_clock_was_set(tmp_path: Path, start: int) -> None:
+    stamps = [*range(30), *range(start, start + 30)]
+    pages = list(pan_zoom(scene(0), (120, 160), 60))
+    bag = write_mcap(
+        tmp_path / "night.mcap",
+        [("/arm", IMAGE, 10 + at, image(10 + at, page, "rgb8")) for at, page in zip(stamps, pages, strict=True)],
+    )
+    extract([bag], tmp_path / "frames", CONFIG, say=lambda line: None)
+    rows = rows_of(tmp_path / "frames")
+    held = [number_of(row["stamp"]) for row in rows if row["why"] == HELD]
+    assert 8 <= len(held) <= 16
+    written = [number_of(row["stamp"]) for row in rows if row["file"] and row["file"].startswith("held_back/")]
+    assert len(written) >= 6
+    assert len({abs(number) > 1000 for number in written[:2]}) == 1
+
+
 def test_another_choice_replaces_the_one_before_and_nothing_else(tmp_path: Path, bag: Path) -> None:
     out = tmp_path / "frames"
     extract([bag], out, CONFIG, say=lambda line: None)
