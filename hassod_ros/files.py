@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 import hassod_ros
 from hassod_ros.errors import InputError
+
+_END_LIMIT = 8.0  # s that what a killed process has started may take to end; PyTorch's workers look every five
 
 
 def find_config(name: str) -> Path:
@@ -88,6 +91,35 @@ def exclusive(folder: str | os.PathLike) -> Iterator[None]:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def alone(folder: str | os.PathLike) -> Iterator[None]:
+    """Make a folder, and keep others of this machine out of the block: they would write the same files.
+
+    Raises:
+        InputError: Another one is in the block, or the folder cannot be written.
+
+    """
+    make_folder(folder)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        end = time.monotonic() + _END_LIMIT
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > end:
+                    raise InputError(
+                        f"another run writes {folder} at this moment; wait for its end, or give another folder"
+                    ) from error
+            except OSError:  # a network's folder without locks
+                break
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(handle)
 
 
 def find_out_early(folder: str | os.PathLike) -> None:

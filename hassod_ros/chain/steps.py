@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hassod_ros.errors import InputError
-from hassod_ros.files import revision, sha256, write_json
+from hassod_ros.files import alone, revision, sha256, write_json
 from hassod_ros.learning.monitor import duration
 
 RECORD = "step.json"
@@ -78,8 +78,8 @@ def run_steps(steps: Sequence[Step], *, until: str, say: Callable[[str], None] =
     Each step leaves `step.json` beside its files: settings, seconds, machine, fingerprints of the files.
 
     Raises:
-        InputError: There is no step `until`, a package is missing (said before the first step), or a step raised it.
-            What was done is kept.
+        InputError: There is no step `until`, a package is missing (said before the first step), another run is at work
+            on them, or a step raised it. What was done is kept.
 
     """
     names = [step.name for step in steps]
@@ -91,7 +91,13 @@ def run_steps(steps: Sequence[Step], *, until: str, say: Callable[[str], None] =
     for step in ahead:
         state = "done" if step.done else "continue" if step.folder.exists() else "to do"
         say(f"{step.name:{width}}  {state:8}  {step.about}")
-    for step in ahead:
+    if not all(step.done for step in ahead):
+        with alone(ahead[0].root):
+            _run_all(ahead, say)
+
+
+def _run_all(steps: Sequence[Step], say: Callable[[str], None]) -> None:
+    for step in steps:
         if step.done:
             continue
         say(f"\n{step.name}: {step.about} -> {step.folder}")

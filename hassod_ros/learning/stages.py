@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hassod_ros.detection.base import Detector
 from hassod_ros.detection.cascade.onnx_weights import recover_norms
 from hassod_ros.detection.checkpoints import MASK2FORMER, build_detector, load_weights, save_weights
 from hassod_ros.errors import InputError
-from hassod_ros.files import sha256
+from hassod_ros.files import alone, sha256
 from hassod_ros.footage.store import labelled_images
 from hassod_ros.learning.annotations import Annotations, describe, load_annotations, unlabelled
 from hassod_ros.learning.burn_in import BurnIn
@@ -45,7 +46,7 @@ def burn_in(recipe: Recipe, score: Score | None = None) -> Path:
     """
     stage, run = recipe.burn_in, recipe.run
     folder = Path(run.output) / "burn_in"
-    with join_world(run.device) as world:
+    with join_world(run.device) as world, ExitStack() as held:
         stage = dataclasses.replace(stage, precision=training_precision(world.device, stage.precision))
         batch_size = share_of(stage.batch_size, "burn_in.batch_size", stage.accumulate, world)
         annotations = _labels(recipe, world)
@@ -62,6 +63,8 @@ def burn_in(recipe: Recipe, score: Score | None = None) -> Path:
             world=world.size,
         )
         _recover(detector, initial, stream)
+        if world.speaks:
+            held.enter_context(alone(folder))
         _begin(recipe, folder, world, detector, initial)
         fit(
             BurnIn(detector, stage),
@@ -103,7 +106,7 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
             f"{initial} does not exist: the teacher needs a trained detector; run train/detector.py with the same "
             "run.output first, or set mean_teacher.initial"
         )
-    with join_world(run.device) as world:
+    with join_world(run.device) as world, ExitStack() as held:
         stage = dataclasses.replace(stage, precision=training_precision(world.device, stage.precision))
         labelled_size = share_of(stage.batch_size, "mean_teacher.batch_size", stage.accumulate, world)
         unlabelled_size = share_of(stage.unlabelled_batch, "mean_teacher.unlabelled_batch", stage.accumulate, world)
@@ -123,6 +126,8 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
             batch_size=unlabelled_size,
             stream=_UNLABELLED,
         )
+        if world.speaks:
+            held.enter_context(alone(folder))
         _begin(recipe, folder, world, detector, initial)
         fit(
             learner,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hassod_ros import files
 from hassod_ros.chain.steps import Step, machine, run_steps
 from hassod_ros.errors import InputError
 
@@ -78,6 +79,21 @@ def test_records_tell_how_a_step_was_made(make):
     assert (record["settings"], record["needs"], record["continued"]) == ({"second": 1}, {"a": a.key}, False)
     assert record["machine"] == machine()
     assert list(record["outputs"]) == ["out"]
+
+
+def test_two_runs_do_not_write_the_same_files(make, monkeypatch):
+    monkeypatch.setattr(files, "_END_LIMIT", 0.2)
+    steps, log = make
+    a, b = steps()
+
+    def second_run(folder: Path) -> None:
+        with pytest.raises(InputError, match=r"another run writes .* at this moment; wait for its end"):
+            run_steps([a], until="a", say=len)
+        a.run(folder)
+
+    run_steps([dataclasses.replace(a, run=second_run), b], until="b", say=len)
+    assert log == ["a", "b"]
+    run_steps(steps(), until="b", say=len)  # all is done: it may be said meanwhile
 
 
 def test_errors(make):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hassod_ros import files
 from hassod_ros.coco import from_coco
 from hassod_ros.detection.base import InstanceOptions
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
@@ -140,6 +141,16 @@ def test_a_killed_run_goes_on_to_the_same_weights(recipe, tmp_path, script):
     train = burn_in if stage == "burn_in" else mean_teacher
     straight = _with(recipe, run={"output": str(tmp_path / "straight")})
     _assert_equal(train(killed), train(straight))
+
+
+def test_two_runs_do_not_train_into_one_folder(recipe, monkeypatch):
+    monkeypatch.setattr(files, "_END_LIMIT", 0.1)
+    with (
+        files.alone(Path(recipe.run.output, "burn_in")),
+        pytest.raises(InputError, match=r"another run writes .*burn_in at this moment"),
+    ):
+        burn_in(recipe)
+    assert not list(Path(recipe.run.output, "burn_in").iterdir())
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

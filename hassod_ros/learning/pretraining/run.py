@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from hassod_ros.detection.checkpoints import write_tensors
 from hassod_ros.discovery.features.tiny import centre_keys, save_tiny
 from hassod_ros.errors import InputError
-from hassod_ros.files import revision
+from hassod_ros.files import alone, revision
 from hassod_ros.images import list_images, read_image
 from hassod_ros.learning.dataset import seed_of
 from hassod_ros.learning.distributed import join_world
@@ -52,7 +53,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
     """
     folder = Path(config.output)
-    with join_world(config.device) as world:
+    with join_world(config.device) as world, ExitStack() as held:
         if world.size > 1:
             raise InputError("features are pre-trained by one process; start it without torchrun")
         device = world.device
@@ -62,16 +63,17 @@ def pretrain(config: PretrainConfig) -> Path:
         pictures = load_pictures(config.images, config.picture_side)
         settings = {**config.settings(), "precision": precision, "pictures": _fingerprint(pictures)}
 
+        held.enter_context(alone(folder))
         torch.manual_seed(seed_of(config.seed, _INITIAL))
         student, teacher = Network(config).to(device), Network(config).to(device)
         teacher.load_state_dict(student.state_dict())
         teacher.requires_grad_(False)
         losses = Losses(config).to(device)
         optimizer = _make_optimizer(student, config)
-        held: dict[str, Any] = {"student": student, "teacher": teacher, "losses": losses, "optimizer": optimizer}
+        parts: dict[str, Any] = {"student": student, "teacher": teacher, "losses": losses, "optimizer": optimizer}
         start = 0
         if state := load_state(folder / CHECKPOINT, settings, device):
-            for name, part in held.items():
+            for name, part in parts.items():
                 part.load_state_dict(state[name])
             start = state["iteration"]
 
@@ -108,7 +110,7 @@ def pretrain(config: PretrainConfig) -> Path:
             monitor.step(iteration, values, learning_rate=rate, pictures=len(batch))
             done = iteration + 1
             if done % config.checkpoint_every == 0 or done == config.iterations:
-                state = {name: part.state_dict() for name, part in held.items()}
+                state = {name: part.state_dict() for name, part in parts.items()}
                 write_tensors(folder / CHECKPOINT, {"settings": settings, "iteration": done, **state})
         monitor.close()
 
