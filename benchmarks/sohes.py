@@ -51,6 +51,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "small 0.01": {"small": 0.01},
     "no tiles": {"tiles": []},
     "few tiles": {"tiles": [[1, 640], [2, 480]]},
+    "the usual tiles": {"tiles": list(SohesConfig().tiles)},  # of other features than tiny
     CROPS: PAPER,
     f"{CROPS}, small 0.0025": PAPER | {"small": 0.0025},
     f"{CROPS}, small 0.04": PAPER | {"small": 0.04},
@@ -123,12 +124,12 @@ def work(options: argparse.Namespace) -> None:
 
 def rows(features: str) -> dict[str, Method]:
     """The methods by the name of their row."""
-    suited = suited_options(features)
+    suited = suited_options(features, "sohes")
     own = suited.get("thresholds", list(SohesConfig().thresholds))
     between = sorted([*own, *((one + other) / 2 for one, other in itertools.pairwise(own))], reverse=True)
     twice = {"thresholds": between}
     changes = {**CHANGES, TWICE: twice}
-    kept = {name: value for name, value in suited.items() if name != "thresholds"}  # HASSOD has its own three
+    kept = {name: value for name, value in suited_options(features).items() if name != "thresholds"}  # its own three
     found = {HASSOD: make_method("hassod", kept), SOHES: make_method("sohes", suited)}
     found |= {f"sohes, {name}": make_method("sohes", {**suited, **change}) for name, change in changes.items()}
     divide = make_method("sohes", {**suited, "tiles": [], "contours": False})

@@ -114,7 +114,7 @@ def pseudo_label(request: Request) -> Summary:
     """
     if request.shard < 1 or (request.batch or 1) < 1:
         raise InputError("a batch and a shard hold at least 1 image; give --batch and --shard accordingly")
-    suited = suited_options(request.features) if request.method in ("hassod", "sohes") else {}
+    suited = suited_options(request.features, request.method) if request.method in ("hassod", "sohes") else {}
     file, learns = request.state, _learner_of(request)
     scene = change(SceneConfig(), request.scene_options) if request.scene else None
     if file is None and learns and state_of(request).is_file():

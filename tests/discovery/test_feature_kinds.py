@@ -11,6 +11,7 @@ from hassod_ros.discovery.features.base import Features
 from hassod_ros.discovery.features.tiny import TinyViT, build_tiny, save_tiny
 from hassod_ros.discovery.features.vit import KINDS
 from hassod_ros.discovery.method import instances_of, make_method
+from hassod_ros.discovery.sohes import SohesConfig
 from hassod_ros.errors import InputError
 from tests.discovery.toy_squares import scene
 
@@ -91,3 +92,18 @@ def test_each_kind_has_options_that_suit_it():
         }
     )
     assert suited_options("tiny+vit_base_patch8_224.dino") == {}
+
+
+def test_sohes_looks_at_small_tiles_with_tiny_features_only():
+    """Their patches cost less together than those of the usual tiles, where each counts all others of its view."""
+
+    def pairs(tiles) -> int:
+        return sum((n * (px // 8) ** 2) ** 2 for n, px in tiles)  # n x n tiles, each (px / 8)^4
+
+    for name in ("tiny", "tiny:q", "tiny+handcrafted"):
+        options = suited_options(name, "sohes")
+        tiles = make_method("sohes", options).config.tiles
+        assert pairs(tiles) < pairs(SohesConfig().tiles) / 4
+        assert options == {**suited_options(name), "tiles": options["tiles"]}
+    assert suited_options("handcrafted", "sohes") == suited_options("handcrafted")
+    assert suited_options("vit_base_patch8_224.dino", "sohes") == {}

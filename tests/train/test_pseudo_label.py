@@ -23,13 +23,14 @@ from pycocotools.coco import COCO
 from hassod_ros.coco import from_coco, to_coco
 from hassod_ros.discovery import cluster
 from hassod_ros.discovery import pseudo_label as pipeline
-from hassod_ros.discovery.features import load_features, suited_options
+from hassod_ros.discovery.features import TINY_TILES, load_features, suited_options
 from hassod_ros.discovery.features.onnx import METADATA_KEY, SCHEMA
 from hassod_ros.discovery.hassod import HassodConfig, discover
 from hassod_ros.discovery.method import change, make_method, open_learner
 from hassod_ros.discovery.pseudo_label import Request, pseudo_label
 from hassod_ros.discovery.scene import SceneConfig, WithoutScene
 from hassod_ros.discovery.shards import Shards, failures_of
+from hassod_ros.discovery.sohes import SohesConfig
 from hassod_ros.discovery.states import State, save_state
 from hassod_ros.errors import InputError
 from hassod_ros.files import sha256
@@ -504,6 +505,20 @@ def test_lightcluster_learns_from_the_images_and_labels_them_as_one_process_does
         (found,) = method.partition([method.prepare(image, 8)], features, state)
         wanted = method.masks(image, found)
         np.testing.assert_array_equal(from_coco(coco.imgToAnns[image_id], wanted.image_size).dense(), wanted.dense())
+
+
+def test_sohes_with_tiny_features_gets_the_tiles_that_suit_them(folder, tmp_path, monkeypatch):
+    made = []
+
+    def announce(_request, method, _count):
+        made.append(method.config)
+        raise InputError("that is all")
+
+    monkeypatch.setattr(pipeline, "_announce", announce)
+    for name in ("tiny", "handcrafted"):
+        with pytest.raises(InputError, match="that is all"):
+            pseudo_label(request(folder, tmp_path / "labels.json", method="sohes", features=name, options={}))
+    assert [config.tiles for config in made] == [TINY_TILES, SohesConfig().tiles]
 
 
 def test_labels_of_sohes_marked_by_lightcluster_are_those_of_one_image_at_a_time(folder, learned, tmp_path):

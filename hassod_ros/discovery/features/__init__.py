@@ -9,20 +9,33 @@ from hassod_ros.discovery.features.base import HANDCRAFTED, TINY, Features
 from hassod_ros.errors import InputError
 
 DEFAULT = "vit_base_patch8_224.dino"
+# (n, px) of `SohesConfig.tiles`. Attention costs the square of a view's patches, and the small ViT learns from pictures
+# of 96 to 160 px: many small tiles show it more, sooner.
+TINY_TILES = ((1, 160), (1, 320), (2, 160), (3, 160), (4, 160), (6, 160))
 
 
-def suited_options(name: str) -> dict[str, Any]:
-    """Options of a method that differ from the paper's where features ask for it: `handcrafted`, `tiny`, both joined.
+def suited_options(name: str, method: str = "hassod") -> dict[str, Any]:
+    """Options of `hassod` or `sohes` that differ from their own where features ask for it: `handcrafted`, `tiny`, both.
 
     All patches of `tiny` are alike, for they share a large mean. Less that, they merge where `handcrafted` do, whose
-    mean is taken out already.
+    mean is taken out already. SOHES looks at more and smaller tiles with it.
+
+    Args:
+        name: As for `load_features`.
+        method: Whose options.
+
     """
     parts = {part.partition(":")[0] for part in name.split("+")}
     if not parts <= {HANDCRAFTED, TINY}:
         return {}
     from hassod_ros.discovery.features.handcrafted import CENTRING, THRESHOLDS
 
-    return {"thresholds": list(THRESHOLDS)} | ({"centring": CENTRING} if TINY in parts else {})
+    options: dict[str, Any] = {"thresholds": list(THRESHOLDS)}
+    if TINY in parts:
+        options["centring"] = CENTRING
+        if method == "sohes":
+            options["tiles"] = [list(each) for each in TINY_TILES]
+    return options
 
 
 def load_features(
