@@ -17,6 +17,7 @@ from hassod_ros.instances import Instances
 
 _SAME = 0.5  # IoU of masks that are one component
 _FOUND = 0.6  # share of the good pictures in which alike things make a component
+_BEGUN = 0.5  # likewise, in which they are alike one of them, from which it is asked what most of these show
 _PRESENT = 0.8  # share of them that show it, once it is known where to look
 _SHOWN = 0.3  # of the IoU that is usual for it, from which a picture shows it
 _LARGEST = 0.6  # share of the reference that a component may fill; beyond it, it is the background
@@ -114,24 +115,42 @@ def take_inventory(views: Sequence[Instances], size: tuple[int, int]) -> list[Co
                 firsts.append(_union([thing], size))
     components = []
     for group in groups:
-        if len(group) < max(2, _FOUND * len(views) - 1e-9):
+        if len(group) < max(2, _BEGUN * len(views) - 1e-9):
             continue
-        votes = np.zeros(size, np.int32)
-        for _, thing in group:
-            votes[thing.window] += thing.mask
-        mask = votes * 2 > len(group)
+        members = [thing for _, thing in group]
+        mask = _common(members, size)
+        if len(members) < _FOUND * len(views) - 1e-9:
+            # The first of a group may be odd, by its shadow: all are held against what most of the group show.
+            members = [each for each, alike in _closest(things, mask) if alike >= _SAME]
+            mask = _common(members, size)
+        if len(members) < _FOUND * len(views) - 1e-9:
+            continue
         ys, xs = np.nonzero(mask)
         if not len(ys):
             continue
         box = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
-        overlap = float(np.median([each.overlap(mask, len(ys)) for _, each in group]))
-        closest = [max((each.overlap(mask, len(ys)) for each in here), default=0.0) for here in things]
-        present = sum(each >= _SHOWN * overlap for each in closest)
+        overlap = float(np.median([each.overlap(mask, len(ys)) for each in members]))
+        present = sum(alike >= _SHOWN * overlap for _, alike in _closest(things, mask))
         if present >= _PRESENT * len(views) - 1e-9:
             crop = mask[box[1] : box[3], box[0] : box[2]]
             components.append(Component(box, crop, present, overlap, -1))
     components.sort(key=lambda each: -each.area)
     return _distinct(components, size)
+
+
+def _common(things: Sequence[Thing], size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: where more than half of them are."""
+    votes = np.zeros(size, np.int32)
+    for thing in things:
+        votes[thing.window] += thing.mask
+    return votes * 2 > len(things)
+
+
+def _closest(things: Sequence[Sequence[Thing]], mask: np.ndarray) -> list[tuple[Thing, float]]:
+    """The thing of each picture that is most like a mask (H, W) bool, and its IoU; of pictures with any."""
+    area = int(np.count_nonzero(mask))
+    alike = [[(thing, thing.overlap(mask, area)) for thing in here] for here in things]
+    return [max(each, key=lambda pair: pair[1]) for each in alike if each]
 
 
 def _distinct(components: list[Component], size: tuple[int, int]) -> list[Component]:
@@ -297,7 +316,13 @@ def box_of(place: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def compare_surroundings(
-    pixels: np.ndarray, ideal: np.ndarray, place: np.ndarray, usable: np.ndarray, component: np.ndarray | None = None
+    pixels: np.ndarray,
+    ideal: np.ndarray,
+    place: np.ndarray,
+    usable: np.ndarray,
+    component: np.ndarray | None = None,
+    *,
+    whole: bool = True,
 ) -> Surroundings:
     """Votes of the pixels of a place.
 
@@ -307,6 +332,7 @@ def compare_surroundings(
         place: (H, W) bool.
         usable: (H, W) bool, where nothing is wrong, to tell the surroundings by.
         component: (H, W) bool, what the place is a piece of: no surroundings of it, unless it surrounds the place.
+        whole: Whether the place is all that has changed there; else what changed around it is no surroundings.
 
     """
     side = max(place.shape)
@@ -314,13 +340,16 @@ def compare_surroundings(
     x0, y0, x1, y1 = box_of(place)
     window = np.s_[max(0, y0 - width) : y1 + width, max(0, x0 - width) : x1 + width]
     inner = place[window]
+    before, after = ideal[window], cv2.cvtColor(pixels[window], cv2.COLOR_RGB2LAB)
+    light, a, b = cv2.split(cv2.absdiff(after, before))
+    off = cv2.max(cv2.max(light, a), b)
     around = surroundings(inner, width)
     ring = around & usable[window]
-    rings = [ring if np.count_nonzero(ring) >= 10 else around]
-    if component is not None and np.count_nonzero(ring & ~component[window]) > 0.15 * np.count_nonzero(around):
-        rings.append(ring & ~component[window])
-    before = ideal[window]
-    now, then = cv2.cvtColor(pixels[window], cv2.COLOR_RGB2LAB)[inner].astype(np.float32), before[inner]
+    same = ring if whole else ring & (off <= VISIBLE)
+    rings = [each for each in (same, ring) if np.count_nonzero(each) >= 10][:1] or [around]
+    if component is not None and np.count_nonzero(rings[0] & ~component[window]) > 0.15 * np.count_nonzero(around):
+        rings.append(rings[0] & ~component[window])
+    now, then = after[inner].astype(np.float32), before[inner]
     change = _length(now - then)
     differing = change > VISIBLE
     differs = np.zeros(place.shape, bool)

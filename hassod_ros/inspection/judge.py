@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hassod_ros.inspection.inventory import VISIBLE, Component, box_of, compare_surroundings
+from hassod_ros.inspection.inventory import VISIBLE, Component, Detector, box_of, compare_surroundings
 from hassod_ros.inspection.places import FOUND, allowed, around, find_moved, shift_mask
 from hassod_ros.inspection.reference import Reference
 from hassod_ros.inspection.settings import Settings
@@ -275,9 +275,10 @@ def _tell_spot(case: _Case, spot: np.ndarray) -> _Told:
     owners = [i for i, mask in enumerate(masks) if np.count_nonzero(mask & spot) >= _OWN * area]
     owner = owners[-1] if owners else -1  # the smallest: components are sorted
     holder = masks[owner] if owners else None
-    votes = compare_surroundings(case.view.pixels, known.lab, spot, case.usable, holder)
+    # A spot is what is beyond its limit of what changed; the rest of that is around it.
+    votes = compare_surroundings(case.view.pixels, known.lab, spot, case.usable, holder, whole=False)
     expected = float(known.seen[votes.differs].mean())
-    lacks = (holder is not None and detector.lacks(votes.differs, holder)) or (
+    lacks = _is_left_out(votes.differs, owners, known, detector) or (
         expected >= 0.5 and detector.share(votes.differs) < 0.5 * expected
     )
     if votes.missing and lacks:
@@ -289,6 +290,19 @@ def _tell_spot(case: _Case, spot: np.ndarray) -> _Told:
         return case.told(Kind.CHANGED, owner + 1, spot, value, f"Component {owner + 1} is changed")
     name = f" on component {owner + 1}" if owners else ""
     return case.told(Kind.DEFECT, owner + 1, spot, value, f"There is a defect{name}")
+
+
+def _is_left_out(place: np.ndarray, owners: Sequence[int], known: Known, detector: Detector) -> bool:
+    """Whether the detector sees one of the components that hold a place (H, W) bool without it.
+
+    That is the smallest, the last, seen or not, or any that it sees as usual: a mask that is as usual but for the place
+    says more than a looser one that goes on over it.
+    """
+    return any(
+        detector.lacks(place, known.masks[i])
+        for i in owners
+        if i == owners[-1] or detector.sees(known.masks[i], known.components[i].overlap)
+    )
 
 
 def _is_foreign(spot: np.ndarray, features: np.ndarray) -> bool:

@@ -1,9 +1,10 @@
 """Which things of good pictures are components."""
 
+import cv2
 import numpy as np
 import pytest
 
-from hassod_ros.inspection.inventory import take_inventory
+from hassod_ros.inspection.inventory import compare_surroundings, take_inventory
 from hassod_ros.instances import Instances
 
 SIZE = (120, 160)
@@ -37,6 +38,24 @@ def test_what_is_found_alike_in_three_and_seen_in_five_is_one():
     views = [view(FIRST, each) for each in (large, SECOND, SECOND, small, small)]
     components = take_inventory(views, SIZE)
     assert [(each.box, each.present) for each in components] == [(SECOND, 5), (FIRST, 5)]
+
+
+def test_what_casts_its_shadow_now_here_now_there_is_one():
+    left, right, up = (66, 60, 130, 90), (90, 60, 154, 90), (90, 36, 130, 90)  # like SECOND, but not like each other
+    views = [view(each) for each in (left, left, SECOND, SECOND, SECOND, right, right, right, up, up)]
+    components = take_inventory(views, SIZE)
+    assert [(each.box, each.present) for each in components] == [(SECOND, 10)]
+
+
+def test_what_went_with_a_place_is_not_what_surrounds_it():
+    taught = np.full((*SIZE, 3), 250, np.uint8)
+    taught[50:74, 70:94] = (60, 180, 60)
+    now = np.full((*SIZE, 3), 250, np.uint8)
+    place = np.zeros(SIZE, bool)
+    place[57:67, 77:87] = True  # of the square, only its middle is beyond the limit
+    votes = compare_surroundings(now, cv2.cvtColor(taught, cv2.COLOR_RGB2LAB), place, ~place, whole=False)
+    assert votes.missing
+    assert not votes.extra
 
 
 def test_parts_hang_on_what_holds_them():

@@ -1,9 +1,14 @@
 """What findings are told apart by."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
+import pytest
 
-from hassod_ros.inspection.judge import _same_shape
+from hassod_ros.inspection.inventory import Detector
+from hassod_ros.inspection.judge import _is_left_out, _same_shape
+from hassod_ros.instances import Instances
 
 SIZE = (120, 160)
 
@@ -29,3 +34,14 @@ def test_light_and_dark_are_held_against_each_other_place_by_place():
     assert not _same_shape(picture(left=False), taught, mask)  # though what stays has all of the contrast
     a, b = (cv2.cvtColor(each, cv2.COLOR_RGB2LAB)[..., 0][mask] for each in (picture(), picture(left=False)))
     assert np.corrcoef(a, b)[0, 1] > 0.75  # as a whole they are alike
+
+
+@pytest.mark.parametrize(("left_out", "told"), [(True, True), (False, False)])
+def test_a_mask_that_is_as_usual_but_for_a_place_says_that_it_is_left_out(left_out, told):
+    tight, loose, place = (np.zeros(SIZE, bool) for _ in range(3))
+    tight[20:100, 20:100] = loose[20:90, 20:130] = place[60:70, 80:100] = True
+    seen = tight & ~place if left_out else tight
+    detector = Detector(Instances.from_dense(np.stack([seen, loose]), image_size=SIZE))
+    known = SimpleNamespace(masks=[loose, tight, loose], components=[SimpleNamespace(overlap=0.9)] * 3)
+    assert _is_left_out(place, [1, 2], known, detector) == told  # type: ignore[arg-type]
+    assert not _is_left_out(place, [2], known, detector)  # type: ignore[arg-type]
