@@ -85,11 +85,12 @@ def _require_torch(name: str) -> None:
 
 def _fetch(given: argparse.Namespace, published: Published) -> tuple[Path, str]:
     from hassod_ros.deploy.download import fetch, take_over
+    from hassod_ros.detection.checkpoints import read_tensors
 
     target = model_folder() / "weights" / f"{given.name}.pth"
     if given.file:
-        return target, take_over(Path(given.file), target, expected=given.sha256)
-    return target, fetch(given.url or published.url, target, expected=given.sha256)
+        return target, take_over(Path(given.file), target, expected=given.sha256, check=read_tensors)
+    return target, fetch(given.url or published.url, target, expected=given.sha256, check=read_tensors)
 
 
 def _export(given: argparse.Namespace, published: Published, weights: Path, fingerprint: str) -> None:

@@ -19,9 +19,14 @@ _TIMEOUT = 30.0  # s without a byte
 _STEPS = 20  # lines of progress
 _DRIVE = "drive:"
 _TRIES = 3
+_PART = ".part"
+
+Check = Callable[[Path], object]
 
 
-def fetch(url: str, target: Path, *, expected: str = "", report: Callable[[str], None] = print) -> str:
+def fetch(
+    url: str, target: Path, *, expected: str = "", check: Check | None = None, report: Callable[[str], None] = print
+) -> str:
     """Download a file, or go on where an earlier try ended; one that is there already is only checked.
 
     The fingerprint of the first download is recorded beside the file and every later one is held to it.
@@ -30,19 +35,22 @@ def fetch(url: str, target: Path, *, expected: str = "", report: Callable[[str],
         url: http(s), or `drive:ID` on Google Drive, which needs the package gdown.
         target: The file.
         expected: SHA-256 that it must have. Default: that of the record, or any at the first download.
+        check: Gets the path of what came, and raises InputError where that cannot be used: it is then put aside and
+            not recorded. Default: anything can be.
         report: Takes a line of progress at a time.
 
     Returns:
         SHA-256 of the file.
 
     Raises:
-        InputError: No network, no such file, a page instead of a file, a full disk, or another fingerprint.
+        InputError: No network, no such file, a page instead of a file, a full disk, another fingerprint, or what
+            `check` says.
 
     """
     record = target.parent / RECORD
     wanted = expected or _read_record(record).get(target.name, "")
     if not target.is_file():
-        partial = target.with_name(f"{target.name}.part")
+        partial = target.with_name(f"{target.name}{_PART}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if url.startswith(_DRIVE):
@@ -53,22 +61,24 @@ def fetch(url: str, target: Path, *, expected: str = "", report: Callable[[str],
             raise InputError(f"{partial} cannot be written ({error.strerror or error}); free some space") from error
         _refuse_pages(partial, url)
         found = _check(partial, wanted, url)
+        _try_out(check, partial, url)
         partial.replace(target)
     else:
         report(f"{target} is there already")
         found = _check(target, wanted, url)
+        _try_out(check, target, url)
     write_json(record, _read_record(record) | {target.name: found}, indent=1)
     return found
 
 
-def take_over(source: Path, target: Path, *, expected: str = "") -> str:
-    """Use a file that was fetched by other means, held to the same fingerprint as `fetch` would.
+def take_over(source: Path, target: Path, *, expected: str = "", check: Check | None = None) -> str:
+    """Use a file that was fetched by other means, held to the same fingerprint and `check` as `fetch` would.
 
     Returns:
         SHA-256 of the file.
 
     Raises:
-        InputError: No such file, or another fingerprint than expected or recorded.
+        InputError: No such file, another fingerprint than expected or recorded, or what `check` says.
 
     """
     if not source.is_file():
@@ -77,6 +87,8 @@ def take_over(source: Path, target: Path, *, expected: str = "") -> str:
     wanted, found = expected or _read_record(record).get(target.name, ""), sha256(source)
     if wanted and found != wanted.lower():
         raise InputError(f"{source} has SHA-256 {found}, expected is {wanted}; give --sha256 if you trust it")
+    if check is not None:
+        check(source)
     if not (target.is_file() and target.samefile(source)):
         with atomic_path(target) as temporary:
             shutil.copyfile(source, temporary)
@@ -87,19 +99,22 @@ def take_over(source: Path, target: Path, *, expected: str = "") -> str:
 def _download(url: str, partial: Path, report: Callable[[str], None]) -> None:
     for last in (False,) * (_TRIES - 1) + (True,):
         start = partial.stat().st_size if partial.exists() else 0
-        request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
         try:
+            request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
             with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
                 _copy(answer, partial, start if answer.status == http.HTTPStatus.PARTIAL_CONTENT else 0, url, report)
             return
         except urllib.error.HTTPError as error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
                 return  # all of it is here; the fingerprint decides
-            raise InputError(f"{url} answers {error.code} {error.reason}; check the address") from error
+            reason = " ".join(str(error.reason).split())
+            raise InputError(f"{url} answers {error.code} {reason}; check the address") from error
         except urllib.error.URLError as error:
             raise InputError(
                 f"{url} cannot be reached ({error.reason}); check the network, or fetch on another machine"
             ) from error
+        except (http.client.InvalidURL, ValueError) as error:
+            raise InputError(f"{url} is no address ({error}); give one such as https://host/weights.pth") from error
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
             if last:
                 raise InputError(
@@ -111,7 +126,8 @@ def _download(url: str, partial: Path, report: Callable[[str], None]) -> None:
 def _copy(answer: http.client.HTTPResponse, partial: Path, start: int, url: str, report: Callable[[str], None]) -> None:
     if "text/html" in answer.headers.get("Content-Type", ""):
         raise InputError(f"{url} is a web page, not a file of weights; the file has moved, give its address with --url")
-    length = int(answer.headers.get("Content-Length", 0))
+    said = answer.headers.get("Content-Length", "")
+    length = int(said) if said.isdecimal() else 0
     total, done = start + length, start
     free = shutil.disk_usage(partial.parent).free
     if length > free:
@@ -156,13 +172,34 @@ def _refuse_pages(path: Path, url: str) -> None:
 def _check(path: Path, wanted: str, url: str) -> str:
     found = sha256(path)
     if wanted and found != wanted.lower():
-        aside = path.with_name(f"{path.name}.refused")
-        path.replace(aside)
+        aside = _put_aside(path)
         raise InputError(
             f"{url} has SHA-256 {found}, expected is {wanted}: it was changed or damaged; it lies in {aside}, run the "
             "same command again, or give --sha256 if you trust the new one"
         )
     return found
+
+
+def _try_out(check: Check | None, path: Path, url: str) -> None:
+    if check is None:
+        return
+    try:
+        check(path)
+    except InputError as error:
+        aside = _put_aside(path)
+        # A fingerprint from before that fits it must not keep a good file out.
+        record = path.parent / RECORD
+        write_json(record, {k: v for k, v in _read_record(record).items() if k != path.name.removesuffix(_PART)})
+        raise InputError(
+            f"what {url} sent cannot be used and lies in {aside}: {error}; run the same command again, or give another "
+            "address with --url"
+        ) from error
+
+
+def _put_aside(path: Path) -> Path:
+    aside = path.with_name(f"{path.name.removesuffix(_PART)}.refused")
+    path.replace(aside)
+    return aside
 
 
 def _read_record(path: Path) -> dict[str, str]:

@@ -99,6 +99,41 @@ def test_a_transfer_that_keeps_being_cut_says_so_and_the_next_run_goes_on(server
     assert fetch(f"{server.url}/good", target, report=lambda _: None) == SHA
 
 
+@pytest.mark.parametrize("url", ["weights.pth", "http://127.0.0.1/my weights", "http://127.0.0.1:many/weights"])
+def test_what_is_no_address_is_said(tmp_path, url):
+    with pytest.raises(InputError, match=r"is no address .*; give one such as"):
+        fetch(url, tmp_path / "weights.pth")
+
+
+def test_a_length_that_is_no_number_is_none(server, tmp_path):
+    server.length = "many"
+    assert fetch(f"{server.url}/good", tmp_path / "weights.pth") == SHA
+
+
+def test_what_cannot_be_used_is_put_aside_and_does_not_keep_a_good_file_out(server, tmp_path):
+    def check(path):
+        if path.read_bytes() != CONTENT:
+            raise InputError("no weights")
+
+    target = tmp_path / "weights.pth"
+    for earlier in (False, True):  # as fetched just now, or kept by a version that did not look
+        if earlier:
+            target.write_bytes(CONTENT[::-1])
+            (tmp_path / RECORD).write_text(json.dumps({"weights.pth": hashlib.sha256(CONTENT[::-1]).hexdigest()}))
+        with pytest.raises(
+            InputError, match=r"sent cannot be used and lies in .*weights\.pth\.refused: no weights; run"
+        ):
+            fetch(f"{server.url}/changed", target, check=check)
+        assert not target.exists()
+        assert (tmp_path / "weights.pth.refused").read_bytes() == CONTENT[::-1]
+        assert fetch(f"{server.url}/good", target, check=check) == SHA
+    other = tmp_path / "by_browser"
+    other.write_bytes(b"{}")
+    with pytest.raises(InputError, match="no weights"):
+        take_over(other, tmp_path / "new.pth", check=check)
+    assert "new.pth" not in json.loads((tmp_path / RECORD).read_text())
+
+
 def test_a_changed_file_is_refused_and_kept_aside(server, tmp_path):
     target = tmp_path / "weights.pth"
     fetch(f"{server.url}/good", target, report=lambda _: None)
