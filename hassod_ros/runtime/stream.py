@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-LOST = ("malformed", "failed", "too_old")  # causes of drops that nobody asked for
+LOST = ("malformed", "failed", "too_old", "no_depth")  # causes of drops that nobody asked for
 WINDOW = 300  # frames that percentiles look back on
 _CLOCK_FRAMES = 100  # ages that are looked back on
 _CLOCK_LIMIT = 1.0  # s; the freshest of those frames being older than this means that the camera's clock is off

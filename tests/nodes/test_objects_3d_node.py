@@ -126,6 +126,18 @@ def test_stamps_may_differ_by_max_skew_and_no_more(bench):
     assert "no depth" not in bench.refusal("dropped.no_depth", skew=45_000_000)
 
 
+def test_a_node_whose_depth_never_comes_is_not_well(bench):
+    statuses = []
+    bench.ros.until(
+        lambda: (
+            bench.publish(depth=False)
+            and statuses.append(bench.status()) is None
+            and "of the images are lost" in statuses[-1]["message"]
+        )
+    )
+    assert statuses[-1]["level"] == DiagnosticStatus.ERROR
+
+
 def test_depth_that_comes_later_is_waited_for(bench):
     head = bench.publish(depth=False)
     from tests.nodes.objects_bench import depth_image
