@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 import cv2
 
 from hassod_ros.commands import number, run, script_parser, whole_number
-from hassod_ros.footage.select import SelectConfig
-from hassod_ros.footage.store import IMAGES, SHEET, ExtractConfig, extract, summary
+from hassod_ros.errors import InputError
+from hassod_ros.footage.select import KEPT, SelectConfig
+from hassod_ros.footage.store import HELD, IMAGES, SHEET, ExtractConfig, extract, summary
 
 if TYPE_CHECKING:
     import argparse
@@ -40,7 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             counts = extract(options.sources, options.out, config)
         finally:
             cv2.setNumThreads(threads)
-        print(f"{summary(counts)}: {options.out / IMAGES}; look at {options.out / SHEET}")
+        told, sheet = summary(counts), options.out / SHEET
+        if not counts.get(KEPT) and not counts.get(HELD):
+            raise InputError(
+                f"{told}: {sheet} shows them; give other footage or, unless they are blank, wider limits such as "
+                "--bright 1 --dark 1 --sharpness 0"
+            )
+        print(f"{told}: {options.out / IMAGES}; look at {sheet}")
 
     return run("extract", work)
 

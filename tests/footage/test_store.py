@@ -19,6 +19,7 @@ from hassod_ros.footage.store import HELD, ExtractConfig, as_images, extract, la
 from hassod_ros.images import list_images, read_image
 from tests.footage.recordings import COMPRESSED, IMAGE, Messages, image, images, jpeg, number_of, write_mcap
 from tests.footage.test_select import scene
+from train.extract import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -207,3 +208,12 @@ def test_frames_do_not_go_into_the_folder_they_are_read_from(tmp_path: Path, out
     with pytest.raises(InputError, match="which would be read with it the next time; choose another --out"):
         extract([tmp_path], tmp_path / out)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_footage_of_which_nothing_is_left_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blank = tmp_path / "blank"
+    blank.mkdir()
+    for number in range(4):
+        cv2.imwrite(str(blank / f"{number}.png"), np.full((60, 80, 3), 90, np.uint8))
+    assert main([str(blank), "--out", str(tmp_path / "frames")]) == 2
+    assert "kept 0 of 4 frames (4 blank)" in capsys.readouterr().err
