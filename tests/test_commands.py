@@ -194,4 +194,4 @@ def test_a_chain_whose_folder_cannot_be_made_ends_with_a_sentence(tmp_path, caps
     words = ["--photos", str(tmp_path), "--machine", "cpu", "--until", "pool", "--out", str(tmp_path / "file")]
     write_image(tmp_path / "a.png", np.zeros((40, 40, 3), np.uint8))
     assert import_module(VERBS["default_model"].module).main(words) == 2
-    assert f"cannot write to {tmp_path}/file/" in capsys.readouterr().err
+    assert f"cannot write to {tmp_path}/file: " in capsys.readouterr().err
