@@ -31,10 +31,20 @@ def task(tmp_path: Path, start: Path) -> Retrain:
     return make_task(tmp_path, start)
 
 
-def test_recordings_of_which_nothing_is_kept_end_the_run_at_once(task: Retrain, tmp_path: Path) -> None:
+def test_recordings_of_which_nothing_is_kept_end_the_run_at_once(
+    task: Retrain, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "night").mkdir()
     cv2.imwrite(str(tmp_path / "night" / "a.png"), np.zeros((32, 32, 3), np.uint8))
-    with pytest.raises(InputError, match=r"extract left no frame in images, see .*contact_sheet.jpg; .*--bright 1"):
+    with pytest.raises(InputError, match="extract ended with status 2, see above"):
+        retrain(dataclasses.replace(task, sources=(tmp_path / "night",)), lambda line: None)
+    assert "kept 0 of 1 frames (1 dark)" in capfd.readouterr().err
+
+
+def test_a_recording_too_short_to_hold_frames_back_ends_the_run_at_once(task: Retrain, tmp_path: Path) -> None:
+    (tmp_path / "night").mkdir()
+    cv2.imwrite(str(tmp_path / "night" / "a.png"), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    with pytest.raises(InputError, match=r"extract left no frame in held_back, see .*contact_sheet.jpg; .*--bright 1"):
         retrain(dataclasses.replace(task, sources=(tmp_path / "night",)), lambda line: None)
 
 
