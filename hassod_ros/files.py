@@ -93,9 +93,25 @@ def exclusive(folder: str | os.PathLike) -> Iterator[None]:
         yield
 
 
+def try_lock(handle: int) -> bool:
+    """Keep others of this machine from locking an open file or folder until it is closed; False where one has.
+
+    A folder of a network that knows no locks counts as locked.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 @contextmanager
 def alone(folder: str | os.PathLike) -> Iterator[None]:
     """Make a folder, and keep others of this machine out of the block: they would write the same files.
+
+    What a killed process has started is given some seconds to end.
 
     Raises:
         InputError: Another one is in the block, or the folder cannot be written.
@@ -105,17 +121,11 @@ def alone(folder: str | os.PathLike) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         end = time.monotonic() + _END_LIMIT
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > end:
-                    raise InputError(
-                        f"another run writes {folder} at this moment; wait for its end, or give another folder"
-                    ) from error
-            except OSError:  # a network's folder without locks
-                break
+        while not try_lock(handle):
+            if time.monotonic() > end:
+                raise InputError(
+                    f"another run writes {folder} at this moment; wait for its end, or give another folder"
+                )
             time.sleep(0.1)
         yield
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hassod_ros.errors import InputError
-from hassod_ros.files import atomic_path, make_folder, write_json
+from hassod_ros.files import atomic_path, make_folder, try_lock, write_json
 
 FAILURES = ".failures.json"
 
@@ -94,13 +93,11 @@ class Shards:
         """Keep others out while this object lives: who merges last would write the few shards that are left then."""
         handle = os.open(self.folder, os.O_RDONLY)
         self._release = weakref.finalize(self, os.close, handle)  # lets go of it, as the end of the process does
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not try_lock(handle):
             self._release()
             raise InputError(
                 f"another run writes {self.out} at this moment; wait for its end, or write to another file"
-            ) from error
+            )
 
     @property
     def done(self) -> set[int]:
