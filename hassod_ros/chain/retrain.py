@@ -252,10 +252,10 @@ def _running(task: Retrain) -> Version:
 
 def _extract(task: Retrain, folder: Path) -> None:
     command("extract", *task.sources, "--out", folder, "--hold-back", 0.2, *task.extract)
-    for place in (IMAGES, HELD_BACK):
-        if not any((folder / place).glob("*")):
+    for place, lacks in ((IMAGES, "no frame"), (HELD_BACK, "no pair of frames that differs from those to train on")):
+        if not any((folder / place).glob("*/*")):
             raise InputError(
-                f"extract left no frame in {place}, see {folder / SHEET}; give more recordings, or let it keep more, "
+                f"extract left {lacks} in {place}, see {folder / SHEET}; give more recordings, or let it keep more, "
                 "such as --extract='--bright 1 --dark 1 --novelty 0'"
             )
 

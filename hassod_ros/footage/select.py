@@ -17,8 +17,10 @@ import numpy as np
 _THUMBNAIL = 16  # pixels a side
 _WORK_WIDTH = 320  # px at which sharpness is measured: up to twice that
 _SAME_VIEW = 0.2  # correlation of thumbnails
+_SAME = 5e-4  # 1 - correlation: more than noise and compression make, less than one pixel of 640 further makes
 _LEAST_NEIGHBOURS = 3
-KEPT = "kept"
+_CHUNK = 4096  # frames that are compared at once
+KEPT, REPEATS = "kept", "repeats"
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def choose(cameras: Sequence[str], signatures: np.ndarray, config: SelectConfig)
         N times `KEPT`, "repeats" or "quota".
 
     """
-    reasons = np.full(len(cameras), "repeats", object)
+    reasons = np.full(len(cameras), REPEATS, object)
     new = {camera: index[cover(signatures[index], config.novelty)] for camera, index in _by_camera(cameras).items()}
     for camera, allowed in share({camera: len(index) for camera, index in new.items()}, config.count).items():
         reasons[new[camera]] = "quota"
@@ -180,6 +182,22 @@ def cover(signatures: np.ndarray, distance: float) -> np.ndarray:
             kept[len(chosen)] = signature
             chosen.append(i)
     return np.array(chosen, int)
+
+
+def seen(signatures: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) bool: which frames show nothing else than one of the others, but for noise.
+
+    Args:
+        signatures: (N, 256) float32.
+        others: (M, 256) float32.
+
+    """
+    found = np.zeros(len(signatures), bool)
+    if len(others):
+        for start in range(0, len(signatures), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            found[part] = (signatures[part] @ others.T).max(axis=1) > 1 - _SAME
+    return found
 
 
 def farthest(signatures: np.ndarray, count: int) -> np.ndarray:

@@ -31,7 +31,7 @@ from hassod_ros.files import atomic_path, sha256, write_json, write_text
 from hassod_ros.footage.contact_sheet import Sheet
 from hassod_ros.footage.frame import Frame, Say
 from hassod_ros.footage.kinds import bag_files, is_bag, is_video
-from hassod_ros.footage.select import KEPT, SelectConfig, choose, flaws, measure
+from hassod_ros.footage.select import KEPT, REPEATS, SelectConfig, choose, flaws, measure, seen
 from hassod_ros.footage.sources import open_footage
 from hassod_ros.images import keep_apart, list_images
 
@@ -113,9 +113,11 @@ def extract(
     times = [_without_pauses(source.measures["stamps"]) for source in chosen]
     held = np.concatenate([_held_back(passed, config.hold_back) for passed, _ in times])
     stretches = np.concatenate([numbers for _, numbers in times])
-    why[good & held] = HELD
     why[good & ~held] = choose(cameras[good & ~held].tolist(), signatures[good & ~held], config.select)
-    rows = _rows(chosen, why.tolist(), set(_pairs(good & held, cameras, stretches)))
+    # A model would be judged on what it has learned from.
+    again = seen(signatures[good & held], signatures[why == KEPT])
+    why[good & held] = np.where(again, REPEATS, HELD)
+    rows = _rows(chosen, why.tolist(), set(_pairs(why == HELD, cameras, stretches)))
     _remove_others(folder, {row["file"] for row in rows if row["file"]})
     _write_frames(chosen, rows, folder, config, say)
     write_text(folder / INDEX, "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows))

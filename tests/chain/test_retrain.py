@@ -44,7 +44,18 @@ def test_recordings_of_which_nothing_is_kept_end_the_run_at_once(
 def test_a_recording_too_short_to_hold_frames_back_ends_the_run_at_once(task: Retrain, tmp_path: Path) -> None:
     (tmp_path / "night").mkdir()
     cv2.imwrite(str(tmp_path / "night" / "a.png"), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
-    with pytest.raises(InputError, match=r"extract left no frame in held_back, see .*contact_sheet.jpg; .*--bright 1"):
+    with pytest.raises(InputError, match=r"extract left no pair .* in held_back, see .*contact_sheet.jpg; .*--bright 1"):
+        retrain(dataclasses.replace(task, sources=(tmp_path / "night",)), lambda line: None)
+
+
+def test_a_model_is_not_judged_by_the_picture_that_it_learned_from(task: Retrain, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    picture = cv2.resize(random.integers(0, 256, (8, 8, 3), np.uint8), (64, 64))
+    (tmp_path / "night").mkdir()
+    for number in range(20):
+        noisy = picture + random.normal(0, 1, picture.shape)
+        cv2.imwrite(str(tmp_path / "night" / f"{number:02}.png"), np.clip(noisy, 0, 255).astype(np.uint8))
+    with pytest.raises(InputError, match="no pair of frames that differs from those to train on in held_back"):
         retrain(dataclasses.replace(task, sources=(tmp_path / "night",)), lambda line: None)
 
 

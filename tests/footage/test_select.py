@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hassod_ros.footage.select import KEPT, SelectConfig, choose, cover, farthest, flaws, measure, share
+from hassod_ros.footage.select import KEPT, SelectConfig, choose, cover, farthest, flaws, measure, seen, share
 from hassod_ros.footage.sources import pan_zoom
 
 
@@ -150,3 +150,12 @@ def test_each_camera_has_its_share_however_many_frames_it_has() -> None:
         10,
         10,
     ]
+
+
+def test_noise_makes_no_other_picture_and_a_pixel_of_motion_does() -> None:
+    page, random = cv2.resize(scene(0), (640, 480)), np.random.default_rng(0)
+    noisy = np.clip(page + random.normal(0, 5, page.shape), 0, 255).astype(np.uint8)
+    others = [noisy, np.roll(page, 2, axis=1), scene(1)]
+    signatures = np.stack([measure(frame).signature.astype(np.float16) for frame in (page, *others)]).astype(np.float32)
+    assert seen(signatures[1:], signatures[:1]).tolist() == [True, False, False]
+    assert not seen(signatures, signatures[:0]).any()
