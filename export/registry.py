@@ -76,9 +76,9 @@ def _act(options: argparse.Namespace) -> None:
         _show(registry, registry.resolve(words[0], name))
     elif options.action == "add":
         version = registry.register(model, name=name, status=IMPORTED)
+        print(version, flush=True)  # it is there though its alias may fail
         if len(words) == 2:
             registry.set_alias(words[1], version)
-        print(version)
     elif options.action == "prune":
         for version in registry.prune(options.keep, name):
             print(f"removed {version}")

@@ -19,7 +19,6 @@ _TIMEOUT = 30.0  # s without a byte
 _STEPS = 20  # lines of progress
 _DRIVE = "drive:"
 _TRIES = 3
-_PART = ".part"
 
 Check = Callable[[Path], object]
 
@@ -50,7 +49,7 @@ def fetch(
     record = target.parent / RECORD
     wanted = expected or _read_record(record).get(target.name, "")
     if not target.is_file():
-        partial = target.with_name(f"{target.name}{_PART}")
+        partial = target.with_name(f"{target.name}.part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if url.startswith(_DRIVE):
@@ -60,13 +59,11 @@ def fetch(
         except OSError as error:
             raise InputError(f"{partial} cannot be written ({error.strerror or error}); free some space") from error
         _refuse_pages(partial, url)
-        found = _check(partial, wanted, url)
-        _try_out(check, partial, url)
+        found = _refuse_useless(partial, target, wanted, url, check)
         partial.replace(target)
     else:
         report(f"{target} is there already")
-        found = _check(target, wanted, url)
-        _try_out(check, target, url)
+        found = _refuse_useless(target, target, wanted, url, check)
     write_json(record, _read_record(record) | {target.name: found}, indent=1)
     return found
 
@@ -169,37 +166,29 @@ def _refuse_pages(path: Path, url: str) -> None:
         raise InputError(f"{url} is a web page, not a file of weights; the file has moved, give its address with --url")
 
 
-def _check(path: Path, wanted: str, url: str) -> str:
-    found = sha256(path)
+def _refuse_useless(came: Path, target: Path, wanted: str, url: str, check: Check | None) -> str:
+    """SHA-256 of what `came` for `target`; it is put aside where it is not what is wanted or cannot be used."""
+    aside = target.with_name(f"{target.name}.refused")
+    found = sha256(came)
     if wanted and found != wanted.lower():
-        aside = _put_aside(path)
+        came.replace(aside)
         raise InputError(
             f"{url} has SHA-256 {found}, expected is {wanted}: it was changed or damaged; it lies in {aside}, run the "
             "same command again, or give --sha256 if you trust the new one"
         )
-    return found
-
-
-def _try_out(check: Check | None, path: Path, url: str) -> None:
-    if check is None:
-        return
     try:
-        check(path)
+        if check is not None:
+            check(came)
     except InputError as error:
-        aside = _put_aside(path)
+        came.replace(aside)
         # A fingerprint from before that fits it must not keep a good file out.
-        record = path.parent / RECORD
-        write_json(record, {k: v for k, v in _read_record(record).items() if k != path.name.removesuffix(_PART)})
+        record = target.parent / RECORD
+        write_json(record, {name: value for name, value in _read_record(record).items() if name != target.name})
         raise InputError(
             f"what {url} sent cannot be used and lies in {aside}: {error}; run the same command again, or give another "
             "address with --url"
         ) from error
-
-
-def _put_aside(path: Path) -> Path:
-    aside = path.with_name(f"{path.name.removesuffix(_PART)}.refused")
-    path.replace(aside)
-    return aside
+    return found
 
 
 def _read_record(path: Path) -> dict[str, str]:

@@ -162,7 +162,8 @@ class Registry:
             weights: Checkpoint that the model was exported from; it is copied.
 
         Raises:
-            InputError: The name is none, or the files cannot be read or copied; the registry is then as before.
+            InputError: The name is none, or the files cannot be read or copied; the registry is then as before. Or it
+                is registered, and the disk was full for the history: the sentence says so.
 
         """
         if not _is_word(name):
@@ -204,7 +205,8 @@ class Registry:
                 os.rename(folder, place / str(number))
                 _sync(place)
                 version = Version(name, number, place / str(number), record)
-                self._tell("register", version=str(version), sha256=digest, status=status, reason=reason)
+                facts = {"version": str(version), "sha256": digest, "status": status, "reason": reason}
+                self._tell_done(f"{version} is registered", "register", **facts)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return version
@@ -258,7 +260,8 @@ class Registry:
                 return
             aliases.setdefault(version.name, {})[alias] = version.number
             write_json(self.root / "aliases.json", aliases, indent=1)
-            self._tell("alias", name=version.name, alias=alias, number=version.number, before=before, why=why)
+            facts = {"name": version.name, "alias": alias, "number": version.number, "before": before, "why": why}
+            self._tell_done(f"{alias} names {version}", "alias", **facts)
 
     def remove_alias(self, alias: str, name: str = NAME) -> None:
         """Forget an alias.
@@ -273,7 +276,8 @@ class Registry:
                 raise InputError(f"{self.root} has no alias {alias!r} of {name}")
             before = aliases[name].pop(alias)
             write_json(self.root / "aliases.json", aliases, indent=1)
-            self._tell("alias", name=name, alias=alias, number=None, before=before, why="")
+            facts = {"name": name, "alias": alias, "number": None, "before": before, "why": ""}
+            self._tell_done(f"{alias} names nothing any more", "alias", **facts)
 
     def tell(self, event: str, **values: Any) -> None:
         """Add a line to the history, such as that of a rollout."""
@@ -388,6 +392,16 @@ class Registry:
             before, number = last.get((name, alias)), now.get((name, alias))
             if before != number:
                 self._tell("alias", name=name, alias=alias, number=number, before=before, why="", mended=True)
+
+    def _tell_done(self, done: str, event: str, **values: Any) -> None:
+        """`_tell`; where that fails, what is done is said."""
+        try:
+            self._tell(event, **values)
+        except OSError as error:
+            raise InputError(
+                f"{done}, but {self.root} has no room for a line in its history ({error.strerror}); free some space, "
+                "the next command adds it"
+            ) from error
 
     def _tell(self, event: str, **values: Any) -> None:
         entry = {"time": _now(), "event": event, **values, "by": f"{_user()}@{socket.gethostname()}"}

@@ -44,7 +44,9 @@ def test_recordings_of_which_nothing_is_kept_end_the_run_at_once(
 def test_a_recording_too_short_to_hold_frames_back_ends_the_run_at_once(task: Retrain, tmp_path: Path) -> None:
     (tmp_path / "night").mkdir()
     cv2.imwrite(str(tmp_path / "night" / "a.png"), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
-    with pytest.raises(InputError, match=r"extract left no pair .* in held_back, see .*contact_sheet.jpg; .*--bright 1"):
+    with pytest.raises(
+        InputError, match=r"extract left no pair .* in held_back, see .*contact_sheet.jpg; .*--bright 1"
+    ):
         retrain(dataclasses.replace(task, sources=(tmp_path / "night",)), lambda line: None)
 
 

@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+import re
 from pathlib import Path
 
 import onnx
@@ -43,6 +46,31 @@ def test_models_are_added_named_listed_shown_and_pruned(tmp_path: Path, capsys: 
     assert capsys.readouterr().out.splitlines() == ["removed perception/3"]
     assert main(["alias", str(root), "stable"]) == 0
     assert Registry(root).aliases() == {}
+
+
+def test_a_disk_that_fills_at_the_alias_keeps_the_version_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    root = tmp_path / "models"
+    write_model(tmp_path / "model.onnx", 1)
+    Registry(root, create=True)
+    words = ["add", str(root), str(tmp_path / "model.onnx"), "stable"]
+    monkeypatch.setattr(os, "write", full)
+    assert main(words) == 2
+    told = "but .*models has no room for a line in its history .*; free some space, the next command adds it\n"
+    assert re.fullmatch(f"registry: perception/1 is registered, {told}", capsys.readouterr().err)
+    monkeypatch.undo()
+    registry = Registry(root)
+    registry.tell("note")
+    monkeypatch.setattr(os, "write", full)
+    assert main(words) == 2
+    found = capsys.readouterr()
+    assert found.out == "perception/1\n"
+    assert re.fullmatch(f"registry: stable names perception/1, {told}", found.err)
+    assert registry.aliases() == {"stable": 1}
 
 
 def test_a_list_is_of_one_name_or_of_all(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

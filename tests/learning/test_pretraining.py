@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hassod_ros import files
 from hassod_ros.discovery.features import load_features
 from hassod_ros.discovery.features.tiny import read_tiny
 from hassod_ros.errors import InputError
@@ -183,7 +184,14 @@ def test_the_script_says_what_is_wrong(tmp_path, capsys):
 def test_no_photograph_that_can_be_read(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no image")
     with pytest.raises(InputError, match="none of 1 photographs"):
-        load_pictures(tmp_path, 32)
+        load_pictures([tmp_path / "a.jpg"], 32)
+
+
+def test_a_second_run_is_told_before_it_loads_pictures(config, monkeypatch, capsys):
+    monkeypatch.setattr(files, "_END_LIMIT", 0.1)
+    with files.alone(config.output), pytest.raises(InputError, match=r"another run writes .*run at this moment"):
+        pretrain(config)
+    assert "left out" not in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(config):

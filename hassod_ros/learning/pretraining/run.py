@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -60,10 +60,13 @@ def pretrain(config: PretrainConfig) -> Path:
         precision = config.precision
         if precision == "auto":
             precision = "bf16" if device.type == "cuda" else "fp32"
-        pictures = load_pictures(config.images, config.picture_side)
+        if not config.images:
+            raise InputError("pre-training needs photographs; give their folder or list with --images")
+        paths = list_images(config.images)
+        held.enter_context(alone(folder))
+        pictures = load_pictures(paths, config.picture_side)
         settings = {**config.settings(), "precision": precision, "pictures": _fingerprint(pictures)}
 
-        held.enter_context(alone(folder))
         torch.manual_seed(seed_of(config.seed, _INITIAL))
         student, teacher = Network(config).to(device), Network(config).to(device)
         teacher.load_state_dict(student.state_dict())
@@ -121,11 +124,11 @@ def pretrain(config: PretrainConfig) -> Path:
     return folder / FEATURES
 
 
-def load_pictures(source: str | os.PathLike, side: int) -> Tensor:
+def load_pictures(paths: Sequence[Path], side: int) -> Tensor:
     """Photographs as squares in memory, decoded once; what cannot be read is listed on the screen and left out.
 
     Args:
-        source: Folder or list, see `list_images`.
+        paths: Of the photographs, at least one.
         side: Of the squares in pixels; the aspect ratio is lost, as in discovery.
 
     Returns:
@@ -135,9 +138,6 @@ def load_pictures(source: str | os.PathLike, side: int) -> Tensor:
         InputError: None can be read.
 
     """
-    if not str(source):
-        raise InputError("pre-training needs photographs; give their folder or list with --images")
-    paths = list_images(source)
     pictures = torch.empty((len(paths), side, side, 3), dtype=torch.uint8)
 
     def load(place: int) -> str:
@@ -154,7 +154,7 @@ def load_pictures(source: str | os.PathLike, side: int) -> Tensor:
         print(f"left out: {error}", flush=True)
     good = [place for place, error in enumerate(errors) if not error]
     if not good:
-        raise InputError(f"none of {len(paths)} photographs in {source} can be read; give others")
+        raise InputError(f"none of {len(paths)} photographs in {paths[0].parent} can be read; give others")
     return pictures if len(good) == len(paths) else pictures[good]
 
 
