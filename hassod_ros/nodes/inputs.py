@@ -15,6 +15,8 @@ from hassod_ros.nodes.outputs import QOS_OVERRIDES
 
 SILENCE = 5.0  # s without a first image after which the reason is looked for
 KEPT = 2.0  # s that a subscription is kept after its last use: tools come and go
+_OURS = "hassod_msgs/"  # cameras publish nothing of it
+_UNKNOWN = "_NODE_NAME_UNKNOWN_"  # of a node that was just seen for the first time
 _TYPES = {"sensor_msgs/msg/Image": "raw", "sensor_msgs/msg/CompressedImage": "compressed"}
 
 
@@ -136,14 +138,16 @@ class ImageInput:
         return f"its publisher sends {kind}, which are no images; {self._others(topic)}"
 
     def _others(self, topic: str) -> str:
-        """The other image topics that there are."""
-        own = self._node.get_fully_qualified_name() + "/"
-        found = sorted(
-            name
-            for name, kinds in self._node.get_topic_names_and_types()
-            if name != topic
-            and set(kinds) & set(_TYPES)
-            and not name.startswith(own)
-            and self._node.count_publishers(name)
-        )
+        """The other image topics that there are, without the results of nodes of this package."""
+        offered = [(name, set(kinds)) for name, kinds in self._node.get_topic_names_and_types() if name != topic]
+        ours = {self._node.get_fully_qualified_name()}
+        for name, kinds in offered:
+            if any(kind.startswith(_OURS) for kind in kinds):
+                ours |= {node for node in self._publishers(name) if not node.endswith(_UNKNOWN)}
+        found = sorted(name for name, kinds in offered if kinds & set(_TYPES) and self._publishers(name) - ours)
         return f"there is {', '.join(found)}" if found else "there is no image topic at all; start the camera"
+
+    def _publishers(self, topic: str) -> set[str]:
+        """Full names of the nodes that publish a topic."""
+        offered = self._node.get_publishers_info_by_topic(topic)
+        return {f"{each.node_namespace.rstrip('/')}/{each.node_name}" for each in offered}

@@ -62,6 +62,24 @@ def test_the_reason_why_no_image_comes(ros, listener, published, transport, advi
     ros.until(lambda: images.explain() == advice)
 
 
+def test_results_of_this_package_are_no_cameras(ros, listener):
+    images = ImageInput(listener, "image", "raw", PLAIN, print)
+    images.open()
+    node = rclpy.create_node("eye", namespace="cell", context=listener.context)
+    try:
+        for kind, topic in ((Image, "~/overlay"), (Image, "~/labels/whole"), (InstanceArray, "~/instances")):
+            node.create_publisher(kind, topic, 10)
+        ros.until(lambda: listener.count_publishers("/cell/eye/instances"))
+        ros.until(
+            lambda: images.explain() == "nobody publishes /image; there is no image topic at all; start the camera"
+        )
+        ros.node.create_publisher(Image, "~/color/image_raw", 10)  # as some drivers do
+        camera = f"{ros.node.get_fully_qualified_name()}/color/image_raw"
+        ros.until(lambda: images.explain() == f"nobody publishes /image; there is {camera}")
+    finally:
+        node.destroy_node()
+
+
 def test_a_publisher_that_offers_too_little(ros, listener):
     images = ImageInput(listener, "image", "raw", PLAIN, print)
     images.open()
