@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import shlex
 import shutil
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,6 +104,47 @@ def to_number(name: str, text: str, kind: type[Number]) -> Number:
         raise InputError(f"{name}:={text} is not a {'whole ' if kind is int else ''}number") from error
 
 
+def unknown_arguments(file: str | os.PathLike, known: Iterable[str], words: Sequence[str]) -> list[str]:
+    """A sentence for each NAME:=VALUE that a launch file does not have, which ros2 launch passes over in silence.
+
+    Args:
+        file: The launch file.
+        known: Its arguments.
+        words: The command line. Where it starts another file, that one's arguments may be any.
+
+    """
+    names = sorted(known)
+    place = next((i for i in range(1, len(words)) if _is_started(file, *words[i - 1 : i + 1])), len(words))
+    sentences = []
+    for word in words[place + 1 :]:
+        name, separator, _ = word.partition(":=")
+        if separator and name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            remedy = f"{near[0]} is one" if near else f"there are: {', '.join(names)}"
+            sentences.append(f"{name} is no argument of {os.path.basename(file)} and does nothing; {remedy}")
+    return sentences
+
+
+def _is_started(file: str | os.PathLike, package: str, name: str) -> bool:
+    """Whether two words of a command line start a launch file of this package, which may also be given as a path."""
+    path = Path(file)
+    return (package, name) == ("hassod_ros", path.name) or (Path(name).is_file() and path.samefile(name))
+
+
+def tell_unknown(file: str | os.PathLike, description: Any) -> Any:
+    """The description of a launch file, which begins with a warning of each argument that it does not have."""
+    from launch.actions import OpaqueFunction
+    from launch.launch_description import LaunchDescription
+    from launch.logging import get_logger
+
+    def tell(_: Any) -> None:
+        known = [argument.name for argument in description.get_launch_arguments()]
+        for sentence in unknown_arguments(file, known, sys.argv):
+            get_logger(Path(file).name).warning(sentence)
+
+    return LaunchDescription([OpaqueFunction(function=tell), *description.entities])
+
+
 def give_up(node: Any, *others: Any) -> Any:
     """An action by which a respawned node stays down, and others with it, once it has said what is wrong.
 
@@ -116,6 +161,18 @@ def give_up(node: Any, *others: Any) -> Any:
         return [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(each))) for each in (node, *others)]
 
     return RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_exit))
+
+
+def end_with_refusal() -> Any:
+    """An action by which everything ends once a process has said what is wrong with its arguments or parameters."""
+    from launch.actions import RegisterEventHandler, Shutdown
+    from launch.event_handlers import OnProcessExit
+
+    def on_exit(event: Any, context: Any) -> list[Any] | None:
+        refused = event.returncode == WRONG_INPUT
+        return [Shutdown(reason=f"{event.process_name} refuses")] if refused else None
+
+    return RegisterEventHandler(OnProcessExit(on_exit=on_exit))
 
 
 def model_path(model: str, precision: str) -> str:

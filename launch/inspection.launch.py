@@ -13,7 +13,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from hassod_ros.errors import InputError
-from hassod_ros.launching import full_name, give_up, is_true, require_package, require_program, to_number
+from hassod_ros.launching import full_name, give_up, is_true, require_package, require_program, tell_unknown, to_number
 from hassod_ros.params_file import require_section
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -40,7 +40,7 @@ CHOICES = {"mode": ["", "triggered", "continuous"]}
 
 def generate_launch_description() -> LaunchDescription:
     profile = EnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", default_value=str(CONFIG / "fastdds.xml"))
-    return LaunchDescription(
+    description = LaunchDescription(
         [
             *(
                 DeclareLaunchArgument(name, default_value=value, description=text, choices=CHOICES.get(name))
@@ -51,6 +51,7 @@ def generate_launch_description() -> LaunchDescription:
             OpaqueFunction(function=start),
         ]
     )
+    return tell_unknown(__file__, description)
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:

@@ -13,7 +13,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from hassod_ros.launching import full_name, is_true, require_package
+from hassod_ros.launching import full_name, is_true, require_package, tell_unknown
 
 CONFIG = Path(__file__).parent.parent / "config"
 OUTPUTS = ("markers", "cloud", "objects")
@@ -21,7 +21,7 @@ OUTPUTS = ("markers", "cloud", "objects")
 
 def generate_launch_description() -> LaunchDescription:
     objects = PythonLaunchDescriptionSource(str(Path(__file__).with_name("objects_3d.launch.py")))
-    return LaunchDescription(
+    description = LaunchDescription(
         [
             # Declared before the included file declares it with an empty default.
             DeclareLaunchArgument(
@@ -33,6 +33,7 @@ def generate_launch_description() -> LaunchDescription:
             OpaqueFunction(function=rviz),
         ]
     )
+    return tell_unknown(__file__, description)
 
 
 def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:

@@ -7,6 +7,8 @@ from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
+from hassod_ros.launching import tell_unknown
+
 ARGUMENTS = (
     ("cameras", "front,wrist", "Names of the cameras, or NAME=TOPIC where a topic is not NAME/IMAGE."),
     ("image", "image_raw", "Topic of each camera's images, below its name."),
@@ -16,7 +18,7 @@ ARGUMENTS = (
 def generate_launch_description() -> LaunchDescription:
     perception = PythonLaunchDescriptionSource(str(Path(__file__).with_name("perception.launch.py")))
     names = [name for name, *_ in ARGUMENTS]
-    return LaunchDescription(
+    description = LaunchDescription(
         [
             *(DeclareLaunchArgument(name, default_value=value, description=text) for name, value, text in ARGUMENTS),
             IncludeLaunchDescription(
@@ -24,3 +26,4 @@ def generate_launch_description() -> LaunchDescription:
             ),
         ]
     )
+    return tell_unknown(__file__, description)

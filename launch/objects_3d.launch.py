@@ -22,7 +22,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from hassod_ros.errors import InputError
-from hassod_ros.launching import full_name, give_up, is_true, to_number
+from hassod_ros.launching import full_name, give_up, is_true, tell_unknown, to_number
 from hassod_ros.params_file import require_section
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -50,7 +50,7 @@ ARGUMENTS = (
 def generate_launch_description() -> LaunchDescription:
     perception = PythonLaunchDescriptionSource(str(Path(__file__).with_name("perception.launch.py")))
     profile = EnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", default_value=str(CONFIG / "fastdds.xml"))
-    return LaunchDescription(
+    description = LaunchDescription(
         [
             *(DeclareLaunchArgument(name, default_value=value, description=text) for name, value, text in ARGUMENTS),
             SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
@@ -59,6 +59,7 @@ def generate_launch_description() -> LaunchDescription:
             OpaqueFunction(function=start),
         ]
     )
+    return tell_unknown(__file__, description)
 
 
 def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:

@@ -21,6 +21,7 @@ from hassod_ros.launching import (
     require_component,
     require_package,
     require_program,
+    tell_unknown,
 )
 from hassod_ros.params_file import require_section, sections
 
@@ -75,7 +76,7 @@ ARGUMENTS = (
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription(
+    description = LaunchDescription(
         [
             *(
                 DeclareLaunchArgument(name, default_value=value, description=text, choices=list(choices) or None)
@@ -88,6 +89,7 @@ def generate_launch_description() -> LaunchDescription:
             OpaqueFunction(function=start),
         ]
     )
+    return tell_unknown(__file__, description)
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:

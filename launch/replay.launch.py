@@ -21,7 +21,15 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from hassod_ros.errors import InputError
-from hassod_ros.launching import full_name, is_true, require_package, require_program, to_number
+from hassod_ros.launching import (
+    end_with_refusal,
+    full_name,
+    is_true,
+    require_package,
+    require_program,
+    tell_unknown,
+    to_number,
+)
 
 ARGUMENTS = (
     ("source", None, "Folder of images, text file with one path a line, image, video, or a bag (folder, mcap, db3)."),
@@ -38,7 +46,7 @@ GRACE = "1.0"  # s before each round of a bag
 
 def generate_launch_description() -> LaunchDescription:
     perception = PythonLaunchDescriptionSource(str(Path(__file__).with_name("perception.launch.py")))
-    return LaunchDescription(
+    description = LaunchDescription(
         [
             *(DeclareLaunchArgument(name, default_value=value, description=text) for name, value, text in ARGUMENTS),
             OpaqueFunction(function=check),
@@ -47,6 +55,7 @@ def generate_launch_description() -> LaunchDescription:
             OpaqueFunction(function=play),
         ]
     )
+    return tell_unknown(__file__, description)
 
 
 def check(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -83,7 +92,7 @@ def play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         wait = [sys.executable, "-m", "hassod_ros.nodes.when_active", node]
         options = ["--clock", "--rate", given("speed"), "--delay", GRACE, *(["--loop"] if loop else [])]
         command = [*wait, "ros2", "bag", "play", str(source), *options]
-        return [ExecuteProcess(cmd=command, output="screen", on_exit=Shutdown())]
+        return [ExecuteProcess(cmd=command, output="screen", on_exit=Shutdown()), end_with_refusal()]
     image = given("image")
     return [
         Node(
@@ -100,7 +109,8 @@ def play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             ],
             output="screen",
             on_exit=Shutdown(),
-        )
+        ),
+        end_with_refusal(),
     ]
 
 

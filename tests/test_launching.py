@@ -13,6 +13,7 @@ from hassod_ros.launching import (
     require_package,
     require_program,
     to_number,
+    unknown_arguments,
 )
 
 
@@ -44,6 +45,23 @@ def test_a_missing_package_is_named_with_its_remedy(installed, name):
 def test_a_component_that_does_not_exist_is_refused_with_those_that_do(installed, package, have):
     with pytest.raises(InputError, match=f"the package {package} has no component a::Depth; {have}"):
         require_component(package, "a::Depth", "camera_driver")
+
+
+def test_arguments_that_a_launch_file_does_not_have_are_named_with_the_nearest(tmp_path):
+    file = tmp_path / "perception.launch.py"
+    file.touch()
+    known, typed = ("model", "image"), ["modle:=a.onnx", "image:=/x", "zzz:=b:=c", "--debug"]
+    sentences = [
+        "modle is no argument of perception.launch.py and does nothing; model is one",
+        "zzz is no argument of perception.launch.py and does nothing; there are: image, model",
+    ]
+    launch = ["/opt/ros/bin/ros2", "launch"]
+    assert unknown_arguments(file, known, [*launch, "hassod_ros", "perception.launch.py", *typed]) == sentences
+    assert unknown_arguments(file, known, [*launch, str(file), *typed]) == sentences
+    # Another file that includes this one may have arguments of its own.
+    assert unknown_arguments(file, known, [*launch, "my_robot", "perception.launch.py", *typed]) == []
+    assert unknown_arguments(file, known, [*launch, "hassod_ros", "replay.launch.py", *typed]) == []
+    assert unknown_arguments(file, known, []) == []
 
 
 def test_programs():

@@ -272,6 +272,7 @@ def test_a_node_with_a_wrong_parameter_is_not_started_again_and_again(ros, start
         ("inspection", "inspection_node", []),
         ("inspection", "inspection_node", ["source:=SOURCE"]),
         ("objects_3d", "objects_3d_node", ["source:=SOURCE"]),
+        ("replay", "perception_node", ["source:=SOURCE"]),
     ],
 )
 def test_a_node_with_a_wrong_parameter_stays_down_and_its_player_with_it(ros, start, tmp_path, name, node, arguments):
@@ -286,6 +287,14 @@ def test_a_node_with_a_wrong_parameter_stays_down_and_its_player_with_it(ros, st
     assert "parameter diagnostics_period is wrong" in printed
     assert printed.count(f"[{node}-") > 0
     assert printed.count("process started") == len(set(re.findall(r"\[(\w+)-\d+\]: process started", printed)))
+
+
+def test_a_misspelt_argument_is_told(ros, start, tmp_path):
+    child = start("replay", "source:=/nowhere", "params_fiel:=x.yaml", "rviz:=false")
+    ros.until(lambda: child.poll() is not None, 60)
+    told = [line for line in child.communicate()[0].splitlines() if "is no argument of" in line]
+    assert len(told) == 1
+    assert "params_fiel is no argument of replay.launch.py and does nothing; params_file is one" in told[0]
 
 
 def test_a_params_file_for_another_node_is_refused(ros, start, tmp_path):
