@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is missing: source scripts/env.sh")
 
 import os
+import signal
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +31,16 @@ import numpy as np
 a = np.ones((600, 600), np.float32)
 a @ a
 print(len(os.listdir("/proc/self/task")))
+"""
+
+
+STOPPED = """
+import os, signal, sys
+sys.argv[0] = sys.argv[1]
+import hassod_ros.nodes
+os.kill(os.getpid(), signal.SIGINT)
+import time
+time.sleep(5)
 """
 
 
@@ -69,3 +80,11 @@ def test_a_node_started_by_hand_has_the_profile_for_images():
     finally:
         if kept is not None:
             os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = kept
+
+
+@pytest.mark.parametrize(("program", "quiet"), [("/opt/ros/lib/hassod_ros/perception_node", True), ("my_tool", False)])
+def test_a_node_that_is_stopped_while_it_imports_ends_without_a_traceback(program, quiet):
+    done = subprocess.run([sys.executable, "-c", STOPPED, program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT
+    assert ("KeyboardInterrupt" in done.stderr) is not quiet
+    assert bool(done.stderr) is not quiet
