@@ -99,6 +99,15 @@ def test_strips_along_an_outline_are_no_things():
     assert visible(square(), regions, masks, SIZE).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("channel", range(3))
+def test_steps_in_any_channel_make_a_picture_busy(channel):
+    image = uniform(128)
+    image[..., channel] = np.kron(np.random.default_rng(0).integers(0, 255, (24, 32)), np.ones((20, 20)))
+    regions, masks = np.array([[3, 3, 13, 13]]), [np.ones((10, 10), np.uint8)]
+    assert visible(image, regions, masks, SIZE).all()
+    assert not visible(uniform(128), regions, masks, SIZE).any()
+
+
 def test_photographs_lose_nothing(shared):
     """Masks anywhere in a photograph stay: it shows colour steps all over. One in a hundred is as empty as sky."""
     paths = list_images(shared / "coco_subset" / "images")[::8] if (shared / "coco_subset").is_dir() else []
