@@ -179,8 +179,9 @@ class ParentScores:
     part is nested right when it hangs on its stated whole. What hangs on anything else does so rightly when that
     stands above it in the annotations, or at least half of it lies in there: nobody states every part.
 
-    `pair_precision`, `pair_recall` and `pair_F1` are stricter: every stated pair of a descendant and an ancestor
-    counts, and nothing else is right.
+    `pair_precision`, `pair_recall` and `pair_F1` are stricter: they ask of two found annotations whether the one
+    prediction that speaks for the first stands below the one that speaks for the second, as every stated pair of a
+    descendant and an ancestor does and no other. The annotations themselves have 1.
     """
 
     parts: int = 0
@@ -190,7 +191,8 @@ class ParentScores:
     hanging: int = 0
     hanging_right: int = 0
     pairs: int = 0
-    pairs_right: int = 0
+    paired: int = 0
+    paired_right: int = 0
 
     def add(self, predicted: Segments, truth: Segments, ious: np.ndarray, containment: np.ndarray) -> None:
         """Add one image with its (D, G) overlaps and the (G, G) share of each annotation that lies in each."""
@@ -206,12 +208,14 @@ class ParentScores:
         stated, speaker, is_part = stated[found], speaker[found], is_part[found]
         wholes = truth.parents[stated]
         # (F, G): an ancestor of what speaks for it overlaps the other.
-        hangs = ancestors_of(predicted.parents)[speaker].astype(np.float32) @ (ious >= FOUND).astype(np.float32) > 0
+        above = ancestors_of(predicted.parents)[speaker]
+        hangs = above.astype(np.float32) @ (ious >= FOUND).astype(np.float32) > 0
         self.found += int(np.count_nonzero(is_part))
         self.both_found += int(np.count_nonzero(is_part & (ious[:, wholes] >= FOUND).any(axis=0)))
         self.nested += int(np.count_nonzero(is_part & hangs[np.arange(len(stated)), wholes]))
         others = hangs[:, stated] & ~np.eye(len(stated), dtype=bool)
-        self.pairs_right += int(np.count_nonzero(others & related[np.ix_(stated, stated)]))
+        self.paired += int(np.count_nonzero(above[:, speaker]))
+        self.paired_right += int(np.count_nonzero(above[:, speaker] & related[np.ix_(stated, stated)]))
         belongs = related | (containment >= INSIDE)
         self.hanging += int(np.count_nonzero(others))
         self.hanging_right += int(np.count_nonzero(others & belongs[np.ix_(stated, stated)]))
@@ -229,9 +233,9 @@ class ParentScores:
             "hanging": self.hanging,
             "precision": _share(self.hanging_right, self.hanging),
             "pairs": self.pairs,
-            "pair_precision": _share(self.pairs_right, self.hanging),
-            "pair_recall": _share(self.pairs_right, self.pairs),
-            "pair_F1": _share(2 * self.pairs_right, self.hanging + self.pairs),
+            "pair_precision": _share(self.paired_right, self.paired),
+            "pair_recall": _share(self.paired_right, self.pairs),
+            "pair_F1": _share(2 * self.paired_right, self.paired + self.pairs),
         }
 
 

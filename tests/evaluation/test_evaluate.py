@@ -67,6 +67,21 @@ def test_what_hangs_on_another_thing_should_lie_in_it(car, entry):
     assert found["pair_F1"] == pytest.approx(4 / 9)
 
 
+def test_pairs_of_annotations_that_resemble_each_other_are_all_right_when_predicted(entry):
+    # The second and the first overlap by nine tenths; the third lies in both and is stated a part of the first alone.
+    alike = [
+        entry((0, 0, 40, 20), id=1, level=0),
+        entry((0, 0, 36, 20), id=2, level=1, parent_id=1),
+        entry((0, 0, 10, 10), id=3, level=1, parent_id=1),
+    ]
+    found = run(alike, alike)["mask"]["parents"]
+    assert (found["pairs"], found["pair_precision"], found["pair_recall"], found["pair_F1"]) == (2, 1, 1, 1)
+    # Below what speaks for the second it is wrong, though that overlaps the first as well.
+    wrong = [alike[0], alike[1], alike[2] | {"parent_id": 2}]
+    found = run(alike, wrong)["mask"]["parents"]
+    assert (found["pair_precision"], found["pair_recall"]) == (pytest.approx(2 / 3), 1)
+
+
 def test_levels(car, entry):
     predictions = [
         entry((0, 0, 40, 20), id=1, score=0.9, level=0),
