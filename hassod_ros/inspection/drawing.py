@@ -17,6 +17,7 @@ _WORDS = {Result.OK: "OK", Result.NG: "NG", Result.UNDECIDED: "UNDECIDED"}
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LEAST_WIDTH = 960  # pixels of the drawing
 _MOST = 5  # findings with a sentence; the others have a circle
+_LINE = 1.6  # letters from one line to the next
 _WHITE = (255, 255, 255)
 _TAUGHT = (20, 80, 170)  # of what was taught
 
@@ -49,19 +50,25 @@ def draw_taught(reference: Reference) -> np.ndarray:
     scale = max(1.0, _LEAST_WIDTH / reference.ideal.shape[1])
     sheet = cv2.resize(reference.ideal, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     thick = max(2, sheet.shape[1] // 400)
-    middles = []
+    wides = []
     for component in reference.components:
         full = component.full((reference.ideal.shape[0], reference.ideal.shape[1])).view(np.uint8)
         wide = cv2.resize(full, (sheet.shape[1], sheet.shape[0]), interpolation=cv2.INTER_NEAREST)
         outlines, _ = cv2.findContours(wide, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(sheet, outlines, -1, _WHITE, thick + 2, cv2.LINE_AA)
         cv2.drawContours(sheet, outlines, -1, _TAUGHT, thick, cv2.LINE_AA)
-        # where it is widest, so that the number of one that holds others does not lie on them
-        inner = cv2.distanceTransform(wide, cv2.DIST_L2, cv2.DIST_MASK_5)
-        middles.append(cv2.minMaxLoc(inner)[3])
+        wides.append(wide)
     size = 0.6 * sheet.shape[1] / 900
-    for number, middle in enumerate(middles, start=1):
-        _number(sheet, number, (middle[0], middle[1]), size, _TAUGHT)
+    taken = np.zeros(sheet.shape[:2], np.uint8)
+    for number in sorted(range(len(wides)), key=lambda index: int(wides[index].sum())):  # small ones have little room
+        # Where it is widest beside the numbers of others, so that the number of one that holds others stays readable.
+        for free in (wides[number] & ~taken & 1, wides[number]):
+            inner = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_5)
+            if inner.any():
+                break
+        x, y = cv2.minMaxLoc(inner)[3]
+        x0, y0, x1, y1 = _number(sheet, number + 1, (x, y), size, _TAUGHT)
+        taken[y0:y1, x0:x1] = 1
     return sheet
 
 
@@ -90,13 +97,18 @@ def _circle(sheet: np.ndarray, finding: Finding, number: int, scale: float, colo
     _number(sheet, number, place, sheet.shape[1] / 900, colour)
 
 
-def _number(sheet: np.ndarray, number: int, place: tuple[int, int], size: float, colour: tuple[int, int, int]) -> None:
+def _number(
+    sheet: np.ndarray, number: int, middle: tuple[int, int], size: float, colour: tuple[int, int, int]
+) -> tuple[int, int, int, int]:
+    """Write a number into a box around `middle`, inside the sheet; returns the box."""
     thick = max(1, round(3 * size))
     (wide, high), _ = cv2.getTextSize(str(number), _FONT, size, thick)
-    x = int(np.clip(place[0], 0, sheet.shape[1] - wide - 12))
-    y = int(np.clip(place[1], high + 12, sheet.shape[0] - 6))
-    cv2.rectangle(sheet, (x, y - high - 8), (x + wide + 10, y + 8), colour, -1)
-    cv2.putText(sheet, str(number), (x + 5, y), _FONT, size, _WHITE, thick, cv2.LINE_AA)
+    wide, high = wide + 10, high + 16
+    x = int(np.clip(middle[0] - wide // 2, 0, max(0, sheet.shape[1] - wide)))
+    y = int(np.clip(middle[1] - high // 2, 0, max(0, sheet.shape[0] - high)))
+    cv2.rectangle(sheet, (x, y), (x + wide, y + high), colour, -1)
+    cv2.putText(sheet, str(number), (x + 5, y + high - 8), _FONT, size, _WHITE, thick, cv2.LINE_AA)
+    return x, y, x + wide, y + high
 
 
 def _bar(verdict: Verdict, width: int, colour: tuple[int, int, int]) -> np.ndarray:
@@ -110,8 +122,11 @@ def _bar(verdict: Verdict, width: int, colour: tuple[int, int, int]) -> np.ndarr
     left = place[0] + wide + width // 24
     count = len(verdict.findings)
     note = f"{count} finding{'s' * (count > 1)}" if count else verdict.sentence
-    lines = _wrapped(note, width - left - width // 40, 0.22 * height)
-    _write(bar, lines, left, height, 0.22 * height)
+    for letter in height * np.geomspace(0.22, 0.08, 8):
+        lines = _wrapped(note, width - left - width // 40, letter)
+        if _LINE * letter * len(lines) <= 0.95 * height:
+            break
+    _write(bar, lines, left, height, letter)
     return bar
 
 
@@ -144,12 +159,12 @@ def _wrapped(text: str, width: float, height: float) -> list[str]:
             lines.append(word)
         else:
             lines[-1] = longer
-    return lines[:3]
+    return lines
 
 
 def _write(bar: np.ndarray, lines: list[str], left: int, height: int, letter: float) -> None:
     size = letter / cv2.getTextSize("X", _FONT, 1.0, 2)[0][1]
-    step = round(1.6 * letter)
+    step = round(_LINE * letter)
     top = (height - step * len(lines)) // 2 + round(1.3 * letter)
     for i, line in enumerate(lines):
         cv2.putText(bar, line, (left, top + i * step), _FONT, size, _WHITE, max(2, round(2 * size)), cv2.LINE_AA)

@@ -135,7 +135,7 @@ class Reference:
         """Share of good parts that will be called bad: what is sure, and what is likely.
 
         The first holds for any parts that are like the good ones, without the margin: the next of K + 1 is the worst
-        with a chance of 1 in K + 1. The second takes the logarithms of the scores as normal and counts the margin,
+        with a chance of 1 in K + 1, or with D that set no limit among the D + 1 worst. The second takes the logarithms of the scores as normal and counts the margin,
         with Student's distribution for what K pictures leave unknown.
         """
         limits = self.limits(margin)
@@ -143,7 +143,8 @@ class Reference:
         logs = np.log(np.maximum(relative, _RANGE))
         k = len(logs)
         spread = max(float(logs.std(ddof=1)) * math.sqrt(1 + 1 / k), 1e-6)
-        return 1 / (k + 1), _student_tail((math.log(margin) - float(logs.mean())) / spread, k - 1)
+        sure = (1 + len(self.disagree)) / (k + 1)
+        return sure, min(sure, _student_tail((math.log(margin) - float(logs.mean())) / spread, k - 1))
 
 
 def learn(

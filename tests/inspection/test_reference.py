@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -66,10 +67,12 @@ def test_the_chance_beyond_a_limit_is_students(value, freedom):
     assert module._student_tail(value, freedom) == pytest.approx(student.sf(value, freedom), abs=1e-5)
 
 
-def test_the_stated_rate_falls_with_the_margin(reference):
-    sure, likely = reference.false_alarm_rate(1.5)
-    assert sure == pytest.approx(1 / 6)
-    assert 0 <= reference.false_alarm_rate(3.0)[1] <= likely <= reference.false_alarm_rate(1.0)[1] <= 1
+@pytest.mark.parametrize("odd_ones", [(), ("picture 3",), ("picture 1", "picture 3")])
+def test_the_stated_rate_falls_with_the_margin_and_counts_what_sets_no_limit(reference, odd_ones):
+    found = replace(reference, disagree=odd_ones)
+    sure, likely = found.false_alarm_rate(1.5)
+    assert sure == pytest.approx((1 + len(odd_ones)) / 6)
+    assert 0 <= found.false_alarm_rate(3.0)[1] <= likely <= found.false_alarm_rate(1.0)[1] <= sure
 
 
 @pytest.mark.parametrize(

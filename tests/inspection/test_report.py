@@ -60,3 +60,19 @@ def test_what_was_taught_is_drawn_with_an_outline_around_each_component(referenc
         x0, y0, x1, y1 = (round(value * scale) for value in component.box)
         boxes[y0 - 6 : y1 + 6, x0 - 6 : x1 + 40] = False
     assert not (changed & boxes).any()
+
+
+def test_the_number_of_a_component_is_not_written_over_by_one_in_it(reference):
+    first = reference.components[0]
+    one, both = (draw_taught(replace(reference, components=(first,) * count)) for count in (1, 2))
+    blue = [np.abs(sheet - (20.0, 80.0, 170.0)).max(axis=2) < 20 for sheet in (one, both)]
+    assert blue[1].sum() > blue[0].sum() + 200
+
+
+def test_all_of_a_long_sentence_is_on_the_drawing():
+    words = "The light is far from what was taught: check the lamps, the exposure and the lens, then teach "
+    first, second = (draw_verdict(part(), undecided(words + last)) for last in ("anew", "more"))
+    assert (first != second).any()
+    bar = first[: first.shape[1] // 7]
+    for edge in (bar[:3], bar[-3:], bar[:, -3:]):
+        assert (edge == bar[0, 0]).all()
