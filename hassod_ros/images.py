@@ -109,9 +109,9 @@ def write_image(path: str | os.PathLike, image: np.ndarray, *, quality: int = 95
 def list_images(source: str | os.PathLike) -> list[Path]:
     """Image files of a folder (and below, sorted by path) or of a text file with one path a line; or one image itself.
 
-    Links are followed, but no folder is listed twice, so that loops end. What is passed over is logged as one warning
-    that counts the reasons. Paths in a list may be relative to the list's folder; empty lines and lines that begin with
-    # are passed over.
+    Links are followed, but no folder is listed twice, so that loops end; what is hidden (.name) is passed over. What is
+    passed over is logged as one warning that counts the reasons. Paths in a list may be relative to the list's folder;
+    empty lines and lines that begin with # are passed over.
 
     Raises:
         InputError: No such folder or file, or it names no image.
@@ -222,6 +222,9 @@ def _walk(top: Path, passed: Counter[str]) -> Iterator[Path]:
                 continue
             for entry in entries:
                 path = folder / entry.name
+                if entry.name.startswith("."):  # thumbnails, what is written at this moment, a Mac's notes on each file
+                    passed["hidden"] += 1
+                    continue
                 try:
                     is_folder, is_file = entry.is_dir(), entry.is_file()
                 except OSError as error:

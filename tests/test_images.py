@@ -231,6 +231,14 @@ def test_symlinked_subfolders_are_listed_and_loops_end(tmp_path, caplog):
     assert "1 a broken link" in caplog.text
 
 
+def test_what_is_hidden_is_no_picture(tmp_path, caplog):
+    (tmp_path / ".thumbnails").mkdir()
+    for name in ("a.jpg", "._a.jpg", ".a.x7Uq.jpg", ".thumbnails/a.jpg"):
+        (tmp_path / name).touch()
+    assert list_images(tmp_path) == [tmp_path / "a.jpg"]
+    assert "3 hidden" in caplog.text
+
+
 def test_heic_is_passed_over_with_a_word_and_jfif_is_read(tmp_path, caplog):
     (tmp_path / "a.jfif").write_bytes(encoded(Image.fromarray(RAMP), "JPEG"))
     for name in ("b.HEIC", "c.heic", "notes.txt"):

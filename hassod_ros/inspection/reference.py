@@ -6,6 +6,7 @@ worst of that times a margin is the limit, and how often a good part will be bey
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -135,8 +136,8 @@ class Reference:
         """Share of good parts that will be called bad: what is sure, and what is likely.
 
         The first holds for any parts that are like the good ones, without the margin: the next of K + 1 is the worst
-        with a chance of 1 in K + 1, or with D that set no limit among the D + 1 worst. The second takes the logarithms of the scores as normal and counts the margin,
-        with Student's distribution for what K pictures leave unknown.
+        with a chance of 1 in K + 1, or with D that set no limit among the D + 1 worst. The second takes the logarithms
+        of the scores as normal and counts the margin, with Student's distribution for what K pictures leave unknown.
         """
         limits = self.limits(margin)
         relative = np.max([each * margin / max(limits[name], 1e-9) for name, each in self.scores().items()], axis=0)
@@ -160,7 +161,8 @@ def learn(
     """A reference from good pictures.
 
     Args:
-        pictures: K >= 3 of (H, W, 3) uint8 RGB; of one size, unless the method is "texture".
+        pictures: K >= 3 of (H, W, 3) uint8 RGB; of one size, unless the method is "texture". What is there twice
+            counts once: it shows nothing of how good parts differ.
         settings: What to look at and how.
         name: Of the reference.
         names: Of the pictures, for messages.
@@ -174,6 +176,7 @@ def learn(
 
     """
     names = tuple(names) or tuple(f"picture {i + 1}" for i in range(len(pictures)))
+    pictures, names = _without_copies(pictures, names, report)
     _check(pictures, names, settings)
     empty = np.zeros((0, 0), np.float32)
     common: dict[str, Any] = {
@@ -262,9 +265,23 @@ def even_out(features: np.ndarray, channels: np.ndarray) -> np.ndarray:
     return evened
 
 
+def _without_copies(
+    pictures: Sequence[np.ndarray], names: Sequence[str], report: Callable[[str], None]
+) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    first: dict[bytes, int] = {}
+    for index, picture in enumerate(pictures):
+        same = first.setdefault(hashlib.sha256(np.ascontiguousarray(picture)).digest(), index)
+        if same != index:
+            report(f"{names[index]} is the same as {names[same]}; it counts once")
+    kept = list(first.values())
+    return [pictures[index] for index in kept], tuple(names[index] for index in kept)
+
+
 def _check(pictures: Sequence[np.ndarray], names: Sequence[str], settings: Settings) -> None:
     if len(pictures) < LEAST:
-        raise InputError(f"{len(pictures)} good pictures are too few to learn limits from; give at least {LEAST}")
+        raise InputError(
+            f"{len(pictures)} good pictures are too few to learn limits from; give at least {LEAST} that differ"
+        )
     if len(pictures) > MOST:
         raise InputError(f"{len(pictures)} good pictures are more than a reference holds; give at most {MOST}")
     size = pictures[0].shape

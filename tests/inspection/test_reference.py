@@ -75,10 +75,19 @@ def test_the_stated_rate_falls_with_the_margin_and_counts_what_sets_no_limit(ref
     assert 0 <= found.false_alarm_rate(3.0)[1] <= likely <= found.false_alarm_rate(1.0)[1] <= sure
 
 
+def test_a_copy_counts_once(good, reference):
+    said = []
+    names = list("abcdef")
+    found = learn([*good, good[1]], Settings(), name="plate", names=names, report=said.append)
+    assert found.names == tuple(names[:-1])
+    assert "f is the same as b; it counts once" in said
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda good: good[:2], "2 good pictures are too few .* at least 3"),
+        (lambda good: [good[0], good[1], good[0], good[1].copy()], "2 good pictures are too few .* 3 that differ"),
         (lambda good: [*good[:3], good[3][:200]], "d is 320 x 200, a is 320 x 240"),
         (lambda good: [*good[:3], np.zeros((*SIZE, 3), np.uint8)], "d is blank"),
         (lambda good: [*good[:3], good[3][..., 0]], "d is no uint8 colour picture"),
@@ -90,7 +99,7 @@ def test_the_stated_rate_falls_with_the_margin_and_counts_what_sets_no_limit(ref
             "d cannot be laid over",
         ),
     ],
-    ids=["too few", "another size", "black", "grey", "another product"],
+    ids=["too few", "copies", "another size", "black", "grey", "another product"],
 )
 def test_pictures_that_cannot_be_learned_from(good, change, words):
     pictures = change(good)
