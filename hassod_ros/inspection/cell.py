@@ -123,7 +123,7 @@ class Cell:
             if append:
                 old = self.store.load(name).reference
                 all_pictures, all_names = [*old.pictures, *pictures], [*old.names, *names]
-                settings = replace(self.settings, roi=old.settings.roi, ignore=old.settings.ignore)
+                settings = _taught(self.settings, old)
             reference = self._learn(name, all_pictures, all_names, settings)
             stored = self.store.add(reference)
             return self._take(stored)
@@ -153,9 +153,14 @@ class Cell:
 
     def _renew(self) -> None:
         if self._stored is not None:
-            taught = self._stored.reference.settings
-            settings = replace(self.settings, method=taught.method, roi=taught.roi, ignore=taught.ignore)
-            self._inspector = Inspector(self._stored.reference, self._observe, settings)
+            reference = self._stored.reference
+            self._inspector = Inspector(reference, self._observe, _taught(self.settings, reference))
+
+
+def _taught(limits: Settings, reference: Reference) -> Settings:
+    """Limits with what only a new reference can be taught otherwise."""
+    taught = reference.settings
+    return replace(limits, method=taught.method, roi=taught.roi, ignore=taught.ignore)
 
 
 class Recent:

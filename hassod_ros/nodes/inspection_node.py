@@ -202,7 +202,7 @@ class InspectionNode(ManagedNode):
             if request.folder and request.count:
                 raise InputError("count and folder are both given; give one of them")
             if request.folder:
-                paths = list_images(request.folder)
+                paths = list_images(os.path.expanduser(request.folder))
                 if len(paths) > _FOLDER_MOST:
                     raise InputError(f"{request.folder} holds {len(paths)} pictures; give at most {_FOLDER_MOST}")
                 pictures, names = [read_image(path) for path in paths], [path.name for path in paths]
@@ -257,7 +257,8 @@ class InspectionNode(ManagedNode):
             if not request.path:
                 raise InputError("it is empty; give the path of a model, or default")
             self._open_model(request.path)
-            response.success, response.message = True, f"running {self._model}; the reference was learned anew"
+            by = "by a reference that fits it" if self._cell.stored else "and there is no reference yet"
+            response.success, response.message = True, f"running {self._model}, {by}"
         except Exception as error:
             response.message = f"{request.path or 'the path'} cannot be used: {error}"
             self.get_logger().error(response.message)

@@ -78,11 +78,13 @@ PARAMETERS = (
         name="roi",
         default="",
         description='What a new reference looks at: "x y width height" in pixels of the image; empty = all of it.',
+        check=lambda text: Settings(roi=parse_roi(text)),
     ),
     Parameter(
         name="ignore",
         default=[""],
         description='Polygons that a new reference does not look at, each as "x,y x,y x,y" in pixels of the image.',
+        check=lambda texts: Settings(ignore=parse_polygons(texts)),
     ),
     Parameter(
         name="tolerance.position",

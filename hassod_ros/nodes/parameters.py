@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ class Parameter:
         choices: Values allowed, for strings and for the elements of lists.
         read_only: True where a change needs a restart.
         formerly: Its old name, which is still read at the start, with a warning; "" where there is none.
+        check: Gets a value and raises InputError where its form is wrong; None: every form is allowed.
 
     """
 
@@ -43,6 +44,7 @@ class Parameter:
     choices: tuple[str, ...] = ()
     read_only: bool = False
     formerly: str = ""
+    check: Callable[[Any], object] | None = None
 
     def descriptor(self) -> ParameterDescriptor:
         """What `ros2 param describe` shows."""
@@ -94,6 +96,11 @@ class Parameter:
                     return f"{self.name} cannot hold {entry!r}; use {', '.join(self.choices)}"
             if len(set(given)) != len(given):
                 return f"{self.name} names a value twice: {list(given)}"
+        if self.check is not None:
+            try:
+                self.check(value)
+            except InputError as error:
+                return str(error)
         return ""
 
 

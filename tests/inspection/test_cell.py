@@ -38,6 +38,12 @@ def test_a_picture_that_is_added_makes_a_version_and_going_back_is_one_call(cell
     assert cell.stored.version == 1
 
 
+def test_a_picture_that_is_added_leaves_what_the_reference_is(cell):
+    cell.set_settings(Settings(method="texture"))
+    added = cell.learn("plate", [taken(part(), 60)], ["f"], append=True)
+    assert added.reference.settings.method == "aligned"
+
+
 def test_pictures_that_cannot_be_learned_from_leave_the_reference(cell):
     with pytest.raises(InputError, match="too few"):
         cell.learn("plate", [part()], ["a"], append=False)

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
@@ -144,6 +145,20 @@ def test_wrong_requests_leave_the_reference(cell):
         assert not answer.success
         assert words in answer.message
     assert judge(cell, taken(part(), 32))[0].reference_version == 1
+
+
+def test_a_value_of_a_wrong_form_is_refused_and_parts_go_on_being_judged(cell):
+    for name, value, words in (
+        ("roi", "1 2 3", 'write "x y width height"'),
+        ("roi", "0 0 8 8", "at least 16 pixels each way"),
+        ("ignore", ["1,2 3"], "'1,2 3' is no polygon"),
+        ("ignore", ["1,2 3,4"], "fewer than 3 corners"),
+    ):
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        (result,) = cell.call(SetParameters, f"{NODE}/set_parameters", request).results
+        assert not result.successful
+        assert words in result.reason
+    assert judge(cell, taken(part(), 32))[0].result == Verdict.OK
 
 
 @pytest.mark.parametrize(
