@@ -270,7 +270,7 @@ def _without_copies(
 ) -> tuple[list[np.ndarray], tuple[str, ...]]:
     first: dict[bytes, int] = {}
     for index, picture in enumerate(pictures):
-        same = first.setdefault(hashlib.sha256(np.ascontiguousarray(picture)).digest(), index)
+        same = first.setdefault(hashlib.sha256(np.ascontiguousarray(picture).data).digest(), index)
         if same != index:
             report(f"{names[index]} is the same as {names[same]}; it counts once")
     kept = list(first.values())

@@ -201,6 +201,8 @@ class InspectionNode(ManagedNode):
             self._cell.set_settings(settings(self.options()))
             if request.folder and request.count:
                 raise InputError("count and folder are both given; give one of them")
+            if request.append:
+                self._cell.store.load(request.name)  # told before the camera is waited for
             if request.folder:
                 paths = list_images(os.path.expanduser(request.folder))
                 if len(paths) > _FOLDER_MOST:

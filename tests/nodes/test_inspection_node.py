@@ -140,6 +140,7 @@ def test_wrong_requests_leave_the_reference(cell):
         ({"name": "plate", "count": 2}, "too few"),
         ({"name": "../up", "count": 3}, "cannot be a reference's name"),
         ({"name": "plate", "folder": "/nowhere"}, "does not exist"),
+        ({"name": "unknown", "count": 1, "append": True}, "there is no reference unknown in"),
     ):
         answer = ask(**request)
         assert not answer.success
