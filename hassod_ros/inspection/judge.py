@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hassod_ros.inspection.inventory import VISIBLE, Component, Detector, box_of, compare_surroundings
+from hassod_ros.inspection.inventory import VISIBLE, Component, Detector, Thing, box_of, compare_surroundings
 from hassod_ros.inspection.places import FOUND, allowed, around, find_moved, shift_mask
 from hassod_ros.inspection.reference import Reference
 from hassod_ros.inspection.settings import Settings
@@ -27,6 +27,7 @@ _NEARLY, _MOSTLY = 0.85, 0.7
 _WHOLE = 0.5  # likewise, to call it changed as a whole
 _STAYS = 0.3  # share of its pixels that may look like the surroundings, likewise
 _CLEAR = 0.2  # more of a stranger's pixels that say it is new than that say something is gone
+_TIGHT = 0.85  # of what differs on a stranger: a thing of at most so much of its area that holds so much is what is new
 _ROUND = 4  # shares of components that differ by less than one of so many are alike
 _OWN = 0.5  # share of a spot that lies on a component of which it is then a part
 _CONTOUR = 4  # pixels around a component that show its outline
@@ -193,14 +194,21 @@ def _tell_strangers(case: _Case) -> list[_Told]:
     """Things that the detector sees, that are no component and new."""
     found: list[_Told] = []
     now, ideal = case.view.pixels, case.known.lab
+    new: list[tuple[Thing, np.ndarray, np.ndarray]] = []  # and their places, and what differs there
     for thing in case.view.detector.strangers(case.bad, case.known.masks):
         place = thing.full(case.bad.shape)
         votes = compare_surroundings(now, ideal, place, case.usable)
-        if thing.on(case.explained) >= _OWN * thing.area or _same_shape(now, ideal, place):
+        if votes.new > votes.gone + _CLEAR and not _same_shape(now, ideal, place):
+            new.append((thing, place, votes.differs))
+    for i, (thing, place, differs) in enumerate(new):
+        if thing.on(case.explained) >= _OWN * thing.area:
             continue
-        if votes.new > votes.gone + _CLEAR:
-            found.append(case.told(Kind.EXTRA, 0, place, case.worst(place), "Something is there that should not be"))
-            case.explained[place] = True
+        enough, tight = _TIGHT * np.count_nonzero(differs), place
+        for other, there, _ in new[i + 1 :]:
+            if other.area <= _TIGHT * thing.area and np.count_nonzero(differs & there) >= enough:
+                tight = there
+        found.append(case.told(Kind.EXTRA, 0, tight, case.worst(tight), "Something is there that should not be"))
+        case.explained[place] = True
     return found
 
 
@@ -264,7 +272,8 @@ def _tell_looks(case: _Case, found: Sequence[_Told]) -> list[_Told]:
     return [
         case.told(Kind.CHANGED, i + 1, masks[i], float(looks[i]) * case.margin, f"Component {i + 1} is changed")
         for i in np.flatnonzero(looks > 1).tolist()
-        if not any(each.number == i + 1 or (masks[i] & each.place).any() for each in found)
+        if not (masks[i] & case.explained).any()
+        and not any(each.number == i + 1 or (masks[i] & each.place).any() for each in found)
     ]
 
 

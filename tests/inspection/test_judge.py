@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hassod_ros.inspection.inventory import Detector
-from hassod_ros.inspection.judge import _is_left_out, _same_shape
+from hassod_ros.inspection.judge import _Case, _is_left_out, _same_shape, _tell_strangers
 from hassod_ros.instances import Instances
 
 SIZE = (120, 160)
@@ -45,3 +45,27 @@ def test_a_mask_that_is_as_usual_but_for_a_place_says_that_it_is_left_out(left_o
     known = SimpleNamespace(masks=[loose, tight, loose], components=[SimpleNamespace(overlap=0.9)] * 3)
     assert _is_left_out(place, [1, 2], known, detector) == told  # type: ignore[arg-type]
     assert not _is_left_out(place, [2], known, detector)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_is_new_is_the_tightest_thing_that_holds_what_differs(alone):
+    """A loose mask around it is off as well: cells are, far around."""
+    ideal = np.full((*SIZE, 3), 120, np.uint8)
+    now = cv2.circle(ideal.copy(), (60, 60), 15, (230, 230, 40), -1)
+    tight = cv2.circle(np.zeros(SIZE, np.uint8), (60, 60), 16, 1, -1) > 0
+    loose = np.zeros(SIZE, bool)
+    loose[30:90, 30:100] = True
+    masks = np.stack([loose] if alone else [loose, tight])
+    case = _Case(
+        view=SimpleNamespace(pixels=now, detector=Detector(Instances.from_dense(masks, image_size=SIZE))),  # type: ignore[arg-type]
+        known=SimpleNamespace(lab=cv2.cvtColor(ideal, cv2.COLOR_RGB2LAB), masks=[]),  # type: ignore[arg-type]
+        measured=SimpleNamespace(heat=np.where(loose, 2, 0)),  # type: ignore[arg-type]
+        margin=1.5,
+        bad=loose,
+        usable=~loose,
+        counts=np.zeros(0, np.int64),
+        explained=np.zeros(SIZE, bool),
+    )
+    (told,) = _tell_strangers(case)
+    assert np.array_equal(told.place, loose if alone else tight)
+    assert np.array_equal(case.explained, loose)  # nothing more is told of what is off around it
