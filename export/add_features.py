@@ -16,7 +16,7 @@ from pathlib import Path
 from hassod_ros.commands import run, script_parser
 from hassod_ros.packages import required
 
-with required("train"):
+with required():
     from hassod_ros.deploy.feature_output import add_features
 
 

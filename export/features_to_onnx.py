@@ -20,7 +20,7 @@ from hassod_ros.errors import InputError
 from hassod_ros.export.to_onnx import parse_size
 from hassod_ros.packages import required
 
-with required("train"):
+with required():
     from hassod_ros.deploy.feature_export import export_features
     from hassod_ros.discovery.features import load_features
     from hassod_ros.discovery.features.vit import ViTFeatures

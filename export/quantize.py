@@ -14,7 +14,7 @@ from pathlib import Path
 from hassod_ros.commands import run, script_parser
 from hassod_ros.packages import required
 
-with required("train"):
+with required():
     from hassod_ros.deploy.onnx_export import quantize_exported
     from hassod_ros.deploy.quantization import TARGETS
 

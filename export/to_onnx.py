@@ -17,7 +17,7 @@ from hassod_ros.files import sha256
 from hassod_ros.packages import required
 from hassod_ros.runtime.model_info import LEVEL_SOURCES, PRECISIONS
 
-with required("train"):
+with required():
     from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
     from hassod_ros.deploy.quantization import TARGETS
     from hassod_ros.detection.cascade.config import DetectorConfig

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from hassod_ros.commands import WRONG_INPUT, describe
+from hassod_ros.packages import missing
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"hassod_ros: there is no verb {name!r}; the nearest is {near}, all are in --help", file=sys.stderr)
         return WRONG_INPUT
     sys.argv = [name, *rest]  # nodes and their libraries read it
-    return int(import_module(VERBS[name].module).main() or 0)
+    try:
+        return int(import_module(VERBS[name].module).main() or 0)
+    except ModuleNotFoundError as error:
+        if not (sentence := missing(error)):
+            raise
+        print(f"{name}: {sentence}", file=sys.stderr)
+        return WRONG_INPUT
 
 
 def overview() -> str:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from hassod_ros.errors import InputError
 from hassod_ros.files import find_out_early
+from hassod_ros.packages import missing
 
 WRONG_INPUT = 2
 _Number = TypeVar("_Number", int, float)
@@ -110,9 +111,13 @@ def run(
         return WRONG_INPUT
     except KeyboardInterrupt as stop:
         return _stopped(name, stop, after_stop)
-    except (SystemError, ImportError) as error:  # what compiled code makes of a signal that came while it ran
-        if not isinstance(error.__cause__, KeyboardInterrupt):
-            raise
+    except (SystemError, ImportError) as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):  # what compiled code makes of a signal while it runs
+            sentence = missing(error) if isinstance(error, ModuleNotFoundError) else ""
+            if not sentence:
+                raise
+            print(f"{name}: {sentence}", file=sys.stderr)
+            return WRONG_INPUT
         return _stopped(name, error.__cause__, after_stop)
     finally:
         if in_main_thread:

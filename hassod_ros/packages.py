@@ -8,10 +8,27 @@ from contextlib import contextmanager
 
 from hassod_ros.errors import InputError
 
+_CORE = ("numpy", "cv2", "onnxruntime", "PIL", "yaml")  # what every machine needs
+_FOOTAGE = ("rosbags", "mcap")
+_ROS = ("rclpy", "launch", "launch_ros", "ament_index_python", "cv_bridge", "tf2_ros")
+
+
+def missing(error: ModuleNotFoundError) -> str:
+    """The sentence about a package of others that is missing, and its remedy; "" where it is a module of ours."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "hassod_ros"):
+        return ""
+    if package in _ROS or package.endswith(("_msgs", "_interfaces")):
+        remedy = "source ROS 2 and the workspace with hassod_msgs"
+    else:
+        extra = "" if package in _CORE else "[footage]" if package in _FOOTAGE else "[train]"
+        remedy = f"run pip install 'hassod_ros{extra}'"
+    return f"the package {package} is missing; {remedy}"
+
 
 @contextmanager
-def required(extra: str) -> Iterator[None]:
-    """Imports of a script that need `pip install 'hassod_ros[extra]'`: one that fails ends it with one sentence.
+def required() -> Iterator[None]:
+    """Imports of a script that not every machine has: one that fails ends it with one sentence.
 
     Raises:
         SystemExit: A package is missing; status 2, as where input is wrong.
@@ -20,10 +37,9 @@ def required(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in ("", "hassod_ros"):
+        if not (sentence := missing(error)):
             raise
-        print(f"error: the package {package} is missing; run pip install 'hassod_ros[{extra}]'", file=sys.stderr)
+        print(f"error: {sentence}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
@@ -38,6 +54,6 @@ def required_ros() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"the package {error.name} is missing; source ROS 2 and the workspace with hassod_msgs"
-        ) from error
+        if not (sentence := missing(error)):
+            raise
+        raise InputError(sentence) from error

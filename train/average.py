@@ -66,7 +66,7 @@ def average(checkpoints: Sequence[Path], shares: Sequence[float] | None = None) 
 
     """
     # torch loads slowly: --help answers without it.
-    with required("train"):
+    with required():
         from torch.optim.swa_utils import AveragedModel
 
         from hassod_ros.detection.checkpoints import open_detector, read_config

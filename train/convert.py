@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
 
     def work() -> None:
-        with required("train"):
+        with required():
             from hassod_ros.formats.convert import WRITERS, read_labels
 
         labels = read_labels(options.annotations, options.images)

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
 
     def work() -> None:
-        with required("train"):
+        with required():
             from hassod_ros.chain.commands import command_steps, read_chain
             from hassod_ros.chain.steps import run_steps
         chain = options.chain or find_config("chains/default_model.yaml")

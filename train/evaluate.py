@@ -22,7 +22,7 @@ from hassod_ros.files import revision, sha256, write_json
 from hassod_ros.packages import required
 from hassod_ros.runtime.model_names import TRAINING_FREE, resolve_model
 
-with required("train"):
+with required():
     from hassod_ros.discovery.features import DEFAULT
     from hassod_ros.discovery.method import parse_option
     from hassod_ros.evaluation.annotations import load_annotations, load_predictions, parse_predictions

@@ -27,7 +27,7 @@ from hassod_ros.errors import InputError
 from hassod_ros.files import atomic_path, write_json
 from hassod_ros.packages import required
 
-with required("train"):
+with required():
     import onnx
 
     from hassod_ros.deploy.gate import evenly

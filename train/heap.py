@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
 
     def work() -> None:
-        with required("train"):  # torch loads slowly: --help answers without it
+        with required():  # torch loads slowly: --help answers without it
             from hassod_ros.discovery.heap_head.run import HeapRequest, train_heap
             from hassod_ros.discovery.method import parse_option
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from hassod_ros.commands import run
 from hassod_ros.packages import required
 
-with required("train"):
+with required():
     from hassod_ros.learning.config import Recipe, read_recipe, settings_parser
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         recipe = read_recipe(argv, prog="mean_teacher", description=__doc__ or "")
-        with required("train"):  # torch loads slowly: --help and wrong options are answered without it
+        with required():  # torch loads slowly: --help and wrong options are answered without it
             from hassod_ros.evaluation.scorer import while_training
             from hassod_ros.learning.stages import mean_teacher
 

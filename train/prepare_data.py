@@ -10,7 +10,7 @@ import sys
 from hassod_ros.commands import number, run, script_parser, whole_number
 from hassod_ros.packages import required
 
-with required("train"):
+with required():
     from hassod_ros.learning.sources import SOURCES, Options, prepare
 
 

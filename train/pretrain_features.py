@@ -18,7 +18,7 @@ from hassod_ros.commands import run
 from hassod_ros.footage.store import as_images
 from hassod_ros.packages import required
 
-with required("train"):
+with required():
     from hassod_ros.learning.config import read_settings, settings_parser
     from hassod_ros.learning.pretraining.config import PretrainConfig
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         if config.images:
             images = as_images(config.images, Path(config.output) / "frames")
             config = dataclasses.replace(config, images=str(images))
-        with required("train"):  # lightly loads slowly: --help answers without it
+        with required():  # lightly loads slowly: --help answers without it
             from hassod_ros.learning.pretraining.run import pretrain
 
         print(pretrain(config))

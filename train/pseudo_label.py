@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         # Ray and torch load slowly: --help answers without them.
-        with required("train"):
+        with required():
             from hassod_ros.discovery.pseudo_label import Request, pseudo_label
             from hassod_ros.learning.annotations import packed
 

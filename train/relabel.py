@@ -19,7 +19,7 @@ from hassod_ros.errors import InputError
 from hassod_ros.footage.store import as_images
 from hassod_ros.packages import required
 
-with required("train"):
+with required():
     from hassod_ros.learning.config import RelabelConfig, read_settings, settings_parser
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("checkpoint", "images", "out"):
             if not getattr(command, name):
                 raise InputError(f"--{name} is missing; see relabel --help")
-        with required("train"):  # torch loads slowly: --help answers without it
+        with required():  # torch loads slowly: --help answers without it
             from hassod_ros.learning.annotations import packed
             from hassod_ros.learning.relabel import relabel
 

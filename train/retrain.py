@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     refused = [False]
 
     def work() -> None:
-        with required("train"), required("footage"):
+        with required():
             from hassod_ros.chain.retrain import Retrain, retrain
 
         extra = {name: _words(name, getattr(options, name)) for name in _EXTRA}

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _labelled(options: argparse.Namespace) -> Iterator[Labelled]:
-    with required("train"):
+    with required():
         from hassod_ros.coco import from_coco
     try:
         content = json.loads(options.labels.read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ def _labelled(options: argparse.Namespace) -> Iterator[Labelled]:
 
 
 def _discovered(options: argparse.Namespace) -> Iterator[Labelled]:
-    with required("train"):  # compiles: not needed to draw labels
+    with required():  # compiles: not needed to draw labels
         from hassod_ros.discovery.hassod import HassodConfig, discover
         from hassod_ros.discovery.method import change
 

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from hassod_ros.packages import required
@@ -44,6 +46,41 @@ def test_one_sentence_names_what_is_missing(command):
     assert line.endswith("is missing; run pip install 'hassod_ros[train]'")
 
 
+@pytest.mark.parametrize(
+    ("hidden", "command", "sentence"),
+    [
+        ("onnxruntime", "predict default PHOTOS --out OUT", "predict: the package onnxruntime is missing; run pip "),
+        ("ray", "pseudo_label --images PHOTOS --features handcrafted --out OUT/l.json", "[train]'"),
+        (
+            "cv2",
+            "predict default PHOTOS --out OUT",
+            "predict: the package cv2 is missing; run pip install 'hassod_ros'",
+        ),
+        ("rclpy", "perception_node", "perception_node: the package rclpy is missing; source ROS 2"),
+        (
+            "torch",
+            "retrain PHOTOS --registry OUT",
+            "error: the package torch is missing; run pip install 'hassod_ros[t",
+        ),
+        ("rosbags", "extract BAG --out OUT", "run pip install 'hassod_ros[footage]'"),
+    ],
+)
+def test_what_is_missing_ends_no_command_with_a_traceback(tmp_path, hidden, command, sentence):
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "a.png"), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    (tmp_path / "night.bag").write_bytes(b"#ROSBAG V2.0\n")
+    words = {"PHOTOS": "photos", "BAG": "night.bag", "OUT": "out"}
+    for short, path in words.items():
+        command = command.replace(short, str(tmp_path / path))
+    program = f"import sys; sys.modules[{hidden!r}] = None; from hassod_ros.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command.split()], cwd=REPO, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert sentence in done.stderr.splitlines()[-1]
+
+
 def test_shrinking_photographs_needs_none_of_them():
     done = subprocess.run(
         [sys.executable, "-c", LACKING, "train/shrink_photos.py", "--help"], cwd=REPO, capture_output=True, timeout=120
@@ -52,5 +89,5 @@ def test_shrinking_photographs_needs_none_of_them():
 
 
 def test_a_module_of_ours_that_is_missing_is_a_bug():
-    with pytest.raises(ModuleNotFoundError), required("train"):
+    with pytest.raises(ModuleNotFoundError), required():
         import hassod_ros.no_such_module  # noqa: F401
