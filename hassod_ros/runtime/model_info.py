@@ -156,7 +156,9 @@ class ModelInfo:
         except (ValueError, AttributeError) as error:
             raise InputError(f"{name} has unreadable metadata ({error}); export it again") from error
         if schema != SCHEMA:
-            raise InputError(f"{name} has metadata schema {schema}, this version reads {SCHEMA}; export it again")
+            newer = isinstance(schema, int) and schema > SCHEMA
+            remedy = "install a newer hassod_ros, or export it with this one" if newer else "export it again"
+            raise InputError(f"{name} has metadata schema {schema}, this version reads {SCHEMA}; {remedy}")
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         for old, name_now in _RENAMED.items():
             if old in values:
@@ -196,6 +198,8 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
     metadata: dict[str, str] = {}
     try:
         size = path.stat().st_size
+        if not size:
+            raise InputError(f"{path} is empty; copy or export it again")
         with path.open("rb") as file:
             while file.tell() < size:
                 number, value = _read_field(file, size, keep=_METADATA_PROPS)

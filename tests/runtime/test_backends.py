@@ -67,6 +67,21 @@ def test_a_damaged_graph_is_named(write_model):
         open_backend(path)
 
 
+@pytest.mark.parametrize("part", ["format", "operators"])
+def test_a_file_of_a_newer_onnx_asks_for_a_newer_runtime(write_model, part):
+    path = write_model()
+    model = onnx.load(path)
+    if part == "format":
+        model.ir_version = 99
+    else:
+        model.opset_import[0].version = 99
+    onnx.save(model, path)
+    with pytest.raises(
+        InputError, match=r"^\S+model\.onnx is of a newer ONNX than .* reads; install a newer onnxruntime$"
+    ):
+        open_backend(path)
+
+
 def test_a_graph_that_breaks_its_promise(write_model):
     path = write_model()
     model = onnx.load(path)

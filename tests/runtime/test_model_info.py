@@ -40,6 +40,12 @@ def test_other_files_are_refused(tmp_path, content):
         read_model_info(other)
 
 
+def test_an_empty_file_is_called_so(tmp_path):
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(InputError, match=r"empty\.onnx is empty; copy or export it again"):
+        read_model_info(tmp_path / "empty.onnx")
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         read_model_info(tmp_path / "none.onnx")
@@ -49,7 +55,7 @@ def test_missing_file(tmp_path):
     ("change", "message"),
     [
         ({"schema": 0}, "schema 0, this version reads 1; export it again"),
-        ({"schema": 2}, "schema 2"),
+        ({"schema": 2}, "schema 2, this version reads 1; install a newer hassod_ros"),
         ({"input_size": [0, 64]}, "input_size cannot be"),
         ({"levels": ["part", "whole", "subpart"]}, "levels cannot be"),
         ({"std": [1, 0, 1]}, "std cannot be"),

@@ -136,7 +136,11 @@ def _choose_provider(provider: str) -> str:
 
 
 def _explain(error: Exception, path: Path) -> InputError:
-    text = str(error)
+    text = " ".join(str(error).split())
+    if "Unsupported model IR version" in text or ("Opset" in text and "under development" in text):
+        return InputError(
+            f"{path} is of a newer ONNX than ONNX Runtime {onnxruntime.__version__} reads; install a newer onnxruntime"
+        )
     if isinstance(error, MemoryError) or is_memory_shortage(text):
         return InputError(f"{path} does not fit into the memory; free some or export a smaller size ({text})")
     return InputError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path} ({text}); copy or export it again")
