@@ -6,7 +6,8 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from hassod_ros.deploy.fleet import Options, Target
 from hassod_ros.deploy.registry import Registry, Version
 from hassod_ros.deploy.watch import Report, Watch, merge
 from hassod_ros.errors import InputError
-from hassod_ros.files import sha256
+from hassod_ros.files import sha256, try_lock
 
 FOUND = 10.0  # s in which a node must be found and report
 SILENT = 5.0  # s without a report after which a node counts as dead
@@ -157,9 +158,33 @@ def roll_out(registry: Registry, version: Version, fleet: Fleet, options: Option
     A call that was killed is finished by the next one: nodes that run the version already are only watched.
 
     Raises:
-        InputError: It failed; the nodes that could be reached run what they ran before.
+        InputError: It failed; the nodes that could be reached run what they ran before. Or another call changes one of
+            the nodes at this moment.
 
     """
+    with _alone(registry, fleet.targets):
+        _roll_out(registry, version, fleet, options, say)
+
+
+@contextmanager
+def _alone(registry: Registry, targets: Sequence[Target]) -> Iterator[None]:
+    """Keep others of this registry and machine from the nodes."""
+    with ExitStack() as held:
+        for target in targets:
+            file = registry.root / f".rollout{target.node.replace('/', '.')}"
+            try:
+                lock = held.enter_context(file.open("a"))
+            except OSError as error:
+                raise InputError(f"cannot write {file}: {error.strerror}; free or unlock it") from error
+            if not try_lock(lock.fileno()):
+                raise InputError(
+                    f"another rollout or rollback changes {target} at this moment; wait for its end, or stop it, which "
+                    "puts its nodes back"
+                )
+        yield
+
+
+def _roll_out(registry: Registry, version: Version, fleet: Fleet, options: Options, say: Say) -> None:
     version.check()
     now = fleet.find()
     before = _before(registry, version, now)
@@ -215,13 +240,18 @@ def _go_back(
 
 def _before(registry: Registry, version: Version, now: dict[str, Report]) -> dict[str, str]:
     """What each node ran before the rollout, of which this may be the second attempt: SHA-256 by node."""
-    before = {node: report.sha256 for node, report in now.items()}
+    killed: dict[str, str] = {}  # what nodes ran before a call for this version that did not end
     for entry in registry.history():
-        if entry.get("event") == "rollout" and entry.get("version") == str(version) and entry.get("nodes"):
-            for node, digest in entry["nodes"].items():
-                if node in before and now[node].sha256 == version.sha256:
-                    before[node] = digest
-    return before
+        if entry.get("event") != "rollout":
+            continue
+        if entry.get("state") != "begun":
+            killed.clear()
+        elif entry.get("version") == str(version):
+            killed |= entry.get("nodes") or {}
+    return {
+        node: killed.get(node, report.sha256) if report.sha256 == version.sha256 else report.sha256
+        for node, report in now.items()
+    }
 
 
 def _file_of(registry: Registry, digest: str) -> Path:

@@ -22,7 +22,9 @@ from export.rollout import main
 from hassod_msgs.msg import InstanceArray
 from hassod_msgs.srv import ReloadModel
 from hassod_ros.deploy.registry import IMPORTED, REFUSED, Registry
+from hassod_ros.deploy.watch import Report
 from hassod_ros.nodes.convert import array_to_image
+from hassod_ros.nodes.rollout import _before
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = ["/r1/perception_node", "/r2/perception_node"]
@@ -146,6 +148,32 @@ def test_a_killed_rollout_leaves_each_node_on_one_of_both_and_the_next_call_fini
         assert set(robots.now()) <= {1, 2}
         robots.done("rollout", "--version", wanted, "--watch", "0.5")
         assert robots.now() == [int(wanted)] * 2
+
+
+def test_a_second_call_for_the_same_nodes_is_told(robots):
+    child = robots.command("rollout", "--version", "2", "--watch", "60")
+    assert "loading" in child.stdout.readline()
+    second = robots.command("rollback", "--version", "1", "--watch", "0.3")
+    assert "another rollout or rollback changes /r1/perception_node at this moment" in robots.finish(second)
+    assert second.returncode == 2
+    child.send_signal(signal.SIGINT)
+    assert "every node goes back" in robots.finish(child)
+    assert robots.now() == [1, 1]
+
+
+def test_only_a_call_that_did_not_end_says_what_nodes_ran_before(tmp_path):
+    registry = Registry(tmp_path / "models", create=True)
+    (tmp_path / "made").write_text("two")
+    version = registry.register(tmp_path / "made", status=IMPORTED)
+    now = {"/a": Report(version.sha256, "", 0.0, 0.0), "/b": Report("other", "", 0.0, 0.0)}
+    tell = lambda state: registry.tell("rollout", version=str(version), state=state, nodes={"/a": "one", "/b": "one"})  # noqa: E731
+    assert _before(registry, version, now) == {"/a": version.sha256, "/b": "other"}
+    tell("begun")
+    assert _before(registry, version, now) == {"/a": "one", "/b": "other"}
+    for state in ("done", "failed"):
+        tell("begun")
+        tell(state)
+        assert _before(registry, version, now) == {"/a": version.sha256, "/b": "other"}
 
 
 def test_models_are_copied_to_where_the_nodes_see_them(robots):
