@@ -103,12 +103,7 @@ def retrain(task: Retrain, say: Callable[[str], None] = print) -> Version:
     if task.labels != "model":
         load_features(task.features)  # says what is wrong with them
     running = _running(task)
-    try:
-        _network(task, task.weights or running.weights or running.model)
-    except InputError as error:
-        raise InputError(
-            f"{running} cannot be trained further without its checkpoint ({error}); give that with --weights"
-        ) from error
+    _check_weights(task, running.weights or running.model, str(running))
     steps = plan(task, running)
     if not task.replay:
         say("no --replay: nothing but the gate keeps the model from forgetting its old domain")
@@ -240,6 +235,7 @@ def _running(task: Retrain) -> Version:
     if task.start in known_names() or Path(task.start).is_file():
         file = resolve_model(task.start)
         read_model_info(file)
+        _check_weights(task, Path(file), task.start)
         registry = Registry(task.registry, create=True)
         version = registry.register(file, name=task.name, status=IMPORTED, weights=task.weights)
         if not registry.aliases(task.name):
@@ -248,6 +244,16 @@ def _running(task: Retrain) -> Version:
     version = Registry(task.registry).resolve(task.start, task.name)
     version.check()
     return version
+
+
+def _check_weights(task: Retrain, own: Path, name: str) -> None:
+    """See that training can start from `--weights`, or from the model's own."""
+    try:
+        _network(task, task.weights or own)
+    except InputError as error:
+        raise InputError(
+            f"{name} cannot be trained further without its checkpoint ({error}); give that with --weights"
+        ) from error
 
 
 def _extract(task: Retrain, folder: Path) -> None:
@@ -286,7 +292,10 @@ def _network(task: Retrain, weights: Path) -> DetectorConfig:
         if not isinstance(config, DetectorConfig):
             raise InputError(f"{weights} holds no cascade, which is all that is retrained; give the weights of one")
         return config
-    named = task.recipe.parent / f"{read_model_info(weights).recipe}.yaml"
+    info = read_model_info(weights)
+    if info.precision == "int8":
+        raise InputError(f"{weights} is int8, start from its float export, such as default-fp32")
+    named = task.recipe.parent / f"{info.recipe}.yaml"
     if not named.is_file():
         raise InputError(f"{weights} does not say which network it holds")
     return DetectorConfig(**yaml.safe_load(named.read_text(encoding="utf-8")).get("model", {}))

@@ -65,6 +65,7 @@ def test_what_is_wrong_is_said_before_the_first_step(task: Retrain, tmp_path: Pa
     for change, sentence in (
         ({"start": "nightly"}, "is no registry of models"),
         ({"weights": None}, "cannot be trained further without its checkpoint"),
+        ({"start": "default-int8", "weights": None}, "default-int8 cannot be trained further .* is int8, start from"),
         ({"sources": (tmp_path / "none.mcap",)}, "none.mcap does not exist"),
         ({"recipe": tmp_path / "none.yaml"}, "the recipe .* does not exist"),
         ({"replay": tmp_path / "none"}, "is no folder"),
