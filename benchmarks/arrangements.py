@@ -26,7 +26,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from hassod_ros.coco import to_coco
-from hassod_ros.commands import run, script_parser
+from hassod_ros.commands import run, script_parser, whole_number
 from hassod_ros.detection.base import Detector, InstanceOptions
 from hassod_ros.detection.checkpoints import open_detector
 from hassod_ros.detection.input_size import input_size
@@ -62,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--short-side", type=int, default=160, help="shorter side of the network's input, px")
     parser.add_argument("--max-side", type=int, default=256, help="most pixels of the longer side")
     parser.add_argument("--labels", action="store_true", help="also SOHES' labels, handcrafted features")
+    parser.add_argument("--most", type=whole_number(1), help="of them the likeliest of an image (default: all)")
     parser.add_argument("--out", help="JSON file for all figures")
     options = parser.parse_args(arguments)
     return run("arrangements", lambda: work(options), after_stop="nothing of this set was kept")
@@ -74,7 +75,7 @@ def work(options: argparse.Namespace) -> None:
         _of_checkpoint(name, open_detector(path), options.short_side, options.max_side)
         for name, _, path in (each.partition("=") for each in options.checkpoint)
     ]
-    finders += [_of_labels()] if options.labels else []
+    finders += [_of_labels(options.most)] if options.labels else []
     figures: dict[str, Any] = {"code": revision(), "sets": {}}
     for text, annotated, folder in chosen_sets(options):
         pictures = [coarse_and_fine(picture) for picture in annotated.pictures]
@@ -147,9 +148,9 @@ def _of_checkpoint(name: str, detector: Detector, short_side: int, max_side: int
     return lambda image: {f"{name}, {way}": each for way, each in ways(detector, image, short_side, max_side).items()}
 
 
-def _of_labels() -> Finder:
+def _of_labels(most: int | None) -> Finder:
     features = load_features(HANDCRAFTED)
-    method = make_method("sohes", suited_options(HANDCRAFTED))
+    method = make_method("sohes", {**suited_options(HANDCRAFTED), "most": most})
     warm_up(method)
     return lambda image: {LABELS: instances_of(image, method, features)}
 

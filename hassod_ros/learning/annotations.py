@@ -29,6 +29,7 @@ _FILES_PROBED = 100
 _VERSION = 3  # of the packed arrays
 _ABOUT = "about.json"
 _ARRAYS = ("names", "name_ends", "sizes", "image_ends", "codes", "code_ends", "levels", "parents")
+_FILLED = 0.75  # share of a detector's queries that labels may take in half of the pictures
 _SHOWN_AFTER = 2  # seconds: what is done sooner shows no progress bar
 
 logger = logging.getLogger(__name__)
@@ -179,8 +180,14 @@ def _packed_folder(shard: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"hassod_ros_{os.getuid()}" / name
 
 
-def describe(annotations: Annotations) -> str:
-    """One line about a set: pictures, masks, and how many masks each level has; a warning where all are of one."""
+def describe(annotations: Annotations, queries: int | None = None) -> str:
+    """One line about a set: pictures, masks, and how many masks each level has; warnings where it teaches badly.
+
+    Args:
+        annotations: The set.
+        queries: How many things a detector with queries finds in a picture at most.
+
+    """
     counts = np.bincount(annotations.levels, minlength=len(Level)).tolist()
     shares = ", ".join(
         f"{count:,} {level.name.lower()}s ({count / max(sum(counts), 1):.0%})"
@@ -191,6 +198,13 @@ def describe(annotations: Annotations) -> str:
         text += (
             f"\nwarning: all masks are {Level(int(np.argmax(counts))).name.lower()}s, so the level head has nothing to "
             "learn; labels tell their level under `level` or `hier_level`, or set model.level_head to false"
+        )
+    usual = int(np.median(np.diff(annotations.image_ends, prepend=0))) if len(annotations) else 0
+    if queries is not None and usual > _FILLED * queries:
+        text += (
+            f"\nwarning: half of the pictures have {usual} masks or more for {queries} queries, so hardly any query "
+            "learns that there is nothing, and scores will mean nothing; label with pseudo_label --set most=..., or "
+            "set mask2former.queries higher"
         )
     return text
 

@@ -179,7 +179,8 @@ def _labels(recipe: Recipe, world: World) -> Annotations:
     images = labelled_images(data.images, data.annotations) if data.images else data.images
     annotations = load_annotations(data.annotations, images, drop_faulty=data.drop_faulty)
     if world.speaks:
-        print(describe(annotations), flush=True)
+        queries = recipe.mask2former.queries if recipe.detector == MASK2FORMER else None
+        print(describe(annotations, queries), flush=True)
     return annotations
 
 

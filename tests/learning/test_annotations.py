@@ -123,6 +123,14 @@ def test_warns_where_all_levels_are_equal(toy_set):
     assert "warning: all masks are wholes" in text
 
 
+def test_warns_where_labels_take_nearly_all_queries(toy_set):
+    annotations = load_annotations(toy_set.labels, toy_set.images)  # four masks a picture
+    assert "warning" not in describe(annotations, queries=6)
+    text = describe(annotations, queries=5)
+    assert "warning: half of the pictures have 4 masks or more for 5 queries" in text
+    assert "most=" in text
+
+
 def _first(content: dict) -> dict:
     return content["annotations"][0]
 
