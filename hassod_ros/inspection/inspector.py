@@ -27,6 +27,9 @@ _EDGE = 7  # pixels around a component that lie off with it
 _BOTH, _FULL = 0.5, 0.7
 _UNLIT = (4.0, 1.25)  # percent, and times what the good pictures have, of changed light from which there is a warning
 _DARK = (18.0, 2.0)  # likewise, from which a part is not judged
+# What the limits of colours and features are times, for each percent of light beyond that of all good pictures, and at
+# most: evening out the light leaves shadows and gloss as they are.
+_WIDER, _WIDEST = 0.02, 1.3
 
 
 class Inspector:
@@ -145,7 +148,8 @@ class Inspector:
         """How far off the colours of cells (h, w) and of components (N,) are."""
         reference, limits = self.reference, self._limits
         assert reference.colours is not None
-        cells = reference.colours.measure(colours, view.covered_cells) / np.float32(limits["colours"])
+        limit = limits["colours"] * self._widening(view)
+        cells = reference.colours.measure(colours, view.covered_cells) / np.float32(limit)
         looks: np.ndarray = np.zeros(len(reference.components), np.float32)
         if reference.colour_looks is not None:
             looks = reference.colour_looks.measure(colours) / np.float32(limits["colour_looks"])
@@ -160,10 +164,16 @@ class Inspector:
         unlike: np.ndarray = np.zeros(len(reference.components), np.float32)
         if reference.network is not None and network is not None:
             features = even_out(network, reference.channels)
-            cells = reference.network.measure(features, view.covered_cells) / np.float32(limits["network"])
+            limit = limits["network"] * self._widening(view)
+            cells = reference.network.measure(features, view.covered_cells) / np.float32(limit)
             if reference.likeness is not None:
                 unlike = reference.likeness.measure(network, seen) / np.float32(limits["likeness"])
         return cells, unlike
+
+    def _widening(self, view: View) -> float:
+        """What the limits of cells are multiplied by in this light."""
+        beyond = view.light.change - float(self.reference.light.max())
+        return min(1 + _WIDER * max(beyond, 0.0), _WIDEST)
 
     def _widen(self, view: View, cells: np.ndarray) -> np.ndarray:
         wide = cv2.resize(cells, self._size[::-1], interpolation=cv2.INTER_LINEAR)

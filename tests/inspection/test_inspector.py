@@ -209,6 +209,20 @@ def test_a_faint_stain_is_found_and_other_light_is_none_though_no_good_picture_s
     assert Inspector(lit, None)(taken(stained, 7, light=0.01)).result == Result.OK
 
 
+def test_limits_grow_with_the_light_beyond_what_was_taught():
+    stain = cv2.circle(np.zeros(SIZE, np.float32), (160, 60), 22, 1, -1)
+    stain = cv2.GaussianBlur(stain, (0, 0), 6)[..., None] * np.array([19, -6, -11], np.float32)
+    inspector = Inspector(learn([taken(part(), i, light=0.01) for i in range(5)], Settings(), name="part"), None)
+
+    def judged(strength, light):
+        picture = np.clip((part() + strength * stain) * light, 0, 255).astype(np.uint8)
+        return inspector(taken(picture, 7, light=0.01))
+
+    assert [judged(1, light).result for light in (1, 0.9, 0.8)] == [Result.NG, Result.NG, Result.OK]
+    assert [judged(1.3, light).result for light in (1, 0.9, 0.8)] == [Result.NG] * 3
+    assert judged(1, 0.8).light.change == pytest.approx(11.3, abs=0.5)
+
+
 def test_what_pixels_and_cells_both_find_off_need_not_be_beyond_either_limit():
     cells = np.zeros((10, 10), np.float32)
     cells[5, 5] = 0.8
