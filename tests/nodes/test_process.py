@@ -36,6 +36,7 @@ print(len(os.listdir("/proc/self/task")))
 
 STOPPED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have had it ignored
 sys.argv[0] = sys.argv[1]
 import hassod_ros.nodes
 os.kill(os.getpid(), signal.SIGINT)
