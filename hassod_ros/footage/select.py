@@ -17,7 +17,7 @@ import numpy as np
 _THUMBNAIL = 16  # pixels a side
 _WORK_WIDTH = 320  # px at which sharpness is measured: up to twice that
 _SAME_VIEW = 0.2  # correlation of thumbnails
-_SAME = 5e-4  # 1 - correlation: more than noise and compression make, less than one pixel of 640 further makes
+_SAME = 5e-4  # 1 - correlation: more than noise and compression make, about what one pixel of 640 further makes
 _LEAST_NEIGHBOURS = 3
 _CHUNK = 4096  # frames that are compared at once
 KEPT, REPEATS = "kept", "repeats"
