@@ -112,13 +112,14 @@ def run(
     except KeyboardInterrupt as stop:
         return _stopped(name, stop, after_stop)
     except (SystemError, ImportError) as error:
-        if not isinstance(error.__cause__, KeyboardInterrupt):  # what compiled code makes of a signal while it runs
-            sentence = missing(error) if isinstance(error, ModuleNotFoundError) else ""
-            if not sentence:
-                raise
-            print(f"{name}: {sentence}", file=sys.stderr)
-            return WRONG_INPUT
-        return _stopped(name, error.__cause__, after_stop)
+        if isinstance(
+            error.__cause__, KeyboardInterrupt
+        ):  # what compiled code makes of a signal that came while it ran
+            return _stopped(name, error.__cause__, after_stop)
+        if not (sentence := missing(error)):
+            raise
+        print(f"{name}: {sentence}", file=sys.stderr)
+        return WRONG_INPUT
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)

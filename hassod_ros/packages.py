@@ -13,9 +13,9 @@ _FOOTAGE = ("rosbags", "mcap")
 _ROS = ("rclpy", "launch", "launch_ros", "ament_index_python", "cv_bridge", "tf2_ros")
 
 
-def missing(error: ModuleNotFoundError) -> str:
-    """The sentence about a package of others that is missing, and its remedy; "" where it is a module of ours."""
-    package = (error.name or "").partition(".")[0]
+def missing(error: Exception) -> str:
+    """The sentence about a package of others that is missing, and its remedy; "" for any other error."""
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if package in ("", "hassod_ros"):
         return ""
     if package in _ROS or package.endswith(("_msgs", "_interfaces")):

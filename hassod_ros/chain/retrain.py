@@ -103,7 +103,6 @@ def retrain(task: Retrain, say: Callable[[str], None] = print) -> Version:
     if task.labels != "model":
         load_features(task.features)  # says what is wrong with them
     running = _running(task)
-    _check_weights(task, running.weights or running.model, str(running))
     steps = plan(task, running)
     if not task.replay:
         say("no --replay: nothing but the gate keeps the model from forgetting its old domain")
@@ -231,7 +230,7 @@ def _settings(task: Retrain) -> list[str]:
 
 
 def _running(task: Retrain) -> Version:
-    """The version to start from; a model file, or the shipped model, is registered first."""
+    """The version to start from, which can be trained; a model file, or the shipped model, is registered first."""
     if task.start in known_names() or Path(task.start).is_file():
         file = resolve_model(task.start)
         read_model_info(file)
@@ -243,6 +242,7 @@ def _running(task: Retrain) -> Version:
         return version
     version = Registry(task.registry).resolve(task.start, task.name)
     version.check()
+    _check_weights(task, version.weights or version.model, str(version))
     return version
 
 

@@ -214,8 +214,9 @@ class ParentScores:
         self.both_found += int(np.count_nonzero(is_part & (ious[:, wholes] >= FOUND).any(axis=0)))
         self.nested += int(np.count_nonzero(is_part & hangs[np.arange(len(stated)), wholes]))
         others = hangs[:, stated] & ~np.eye(len(stated), dtype=bool)
-        self.paired += int(np.count_nonzero(above[:, speaker]))
-        self.paired_right += int(np.count_nonzero(above[:, speaker] & related[np.ix_(stated, stated)]))
+        paired = above[:, speaker]
+        self.paired += int(np.count_nonzero(paired))
+        self.paired_right += int(np.count_nonzero(paired & related[np.ix_(stated, stated)]))
         belongs = related | (containment >= INSIDE)
         self.hanging += int(np.count_nonzero(others))
         self.hanging_right += int(np.count_nonzero(others & belongs[np.ix_(stated, stated)]))

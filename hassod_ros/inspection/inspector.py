@@ -47,6 +47,7 @@ class Inspector:
         self.settings = settings or reference.settings
         self._observe = observe if reference.model_sha256 else None
         self._limits = reference.limits(self.settings.margin)
+        self._usual_light = float(reference.light.max(initial=0.0))
         if reference.texture is None:
             usual, alike = (float(np.median(each)) for each in (reference.trust, reference.agreement))
             self._aligner = Aligner(reference.ideal, reference.mask, usual, alike)
@@ -75,7 +76,7 @@ class Inspector:
         cover = np.count_nonzero(view.covered) / np.count_nonzero(self.reference.mask)
         if cover < _COVER:
             return undecided(f"Only {cover:.0%} of the part are in the picture", alignment, view.light)
-        usual = float(self.reference.light.max(initial=0.0))
+        usual = self._usual_light
         if view.light.change > _DARK[0] + _DARK[1] * usual:
             return undecided(f"The light is {view.light.change:.0f} % off what was taught", alignment, view.light)
         warning = ""
@@ -172,7 +173,7 @@ class Inspector:
 
     def _widening(self, view: View) -> float:
         """What the limits of cells are multiplied by in this light."""
-        beyond = view.light.change - float(self.reference.light.max())
+        beyond = view.light.change - self._usual_light
         return min(1 + _WIDER * max(beyond, 0.0), _WIDEST)
 
     def _widen(self, view: View, cells: np.ndarray) -> np.ndarray:

@@ -152,7 +152,7 @@ def test_each_camera_has_its_share_however_many_frames_it_has() -> None:
     ]
 
 
-def test_noise_makes_no_other_picture_and_a_pixel_of_motion_does() -> None:
+def test_noise_makes_no_other_picture_and_two_pixels_of_motion_do() -> None:
     page, random = cv2.resize(scene(0), (640, 480)), np.random.default_rng(0)
     noisy = np.clip(page + random.normal(0, 5, page.shape), 0, 255).astype(np.uint8)
     others = [noisy, np.roll(page, 2, axis=1), scene(1)]

@@ -166,7 +166,10 @@ def test_only_a_call_that_did_not_end_says_what_nodes_ran_before(tmp_path):
     (tmp_path / "made").write_text("two")
     version = registry.register(tmp_path / "made", status=IMPORTED)
     now = {"/a": Report(version.sha256, "", 0.0, 0.0), "/b": Report("other", "", 0.0, 0.0)}
-    tell = lambda state: registry.tell("rollout", version=str(version), state=state, nodes={"/a": "one", "/b": "one"})  # noqa: E731
+
+    def tell(state):
+        registry.tell("rollout", version=str(version), state=state, nodes={"/a": "one", "/b": "one"})
+
     assert _before(registry, version, now) == {"/a": version.sha256, "/b": "other"}
     tell("begun")
     assert _before(registry, version, now) == {"/a": "one", "/b": "other"}
