@@ -14,10 +14,6 @@ import sys
 from pathlib import Path
 
 from hassod_ros.commands import run, script_parser
-from hassod_ros.packages import required
-
-with required():
-    from hassod_ros.deploy.feature_output import add_features
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,12 +28,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Add the output; the status is that of `commands.run`."""
     given = build_parser().parse_args(arguments)
-    return run(
-        "add_features",
-        lambda: add_features(given.model, given.out, given.images),
-        writes=(Path(given.out).parent,),
-        after_stop="nothing was written",
-    )
+
+    def work() -> None:
+        from hassod_ros.deploy.feature_output import add_features  # torch loads slowly: --help answers without it
+
+        add_features(given.model, given.out, given.images)
+
+    return run("add_features", work, writes=(Path(given.out).parent,), after_stop="nothing was written")
 
 
 if __name__ == "__main__":

@@ -18,13 +18,6 @@ from typing import TYPE_CHECKING, cast
 from hassod_ros.commands import run, script_parser, whole_number
 from hassod_ros.errors import InputError
 from hassod_ros.export.to_onnx import parse_size
-from hassod_ros.packages import required
-
-with required():
-    from hassod_ros.deploy.feature_export import export_features
-    from hassod_ros.discovery.features import load_features
-    from hassod_ros.discovery.features.vit import ViTFeatures
-    from hassod_ros.discovery.method import open_learner
 
 if TYPE_CHECKING:
     from hassod_ros.discovery.heap import Heap
@@ -49,6 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     given = build_parser().parse_args(arguments)
 
     def work() -> None:
+        # torch loads slowly: --help answers without it
+        from hassod_ros.deploy.feature_export import export_features
+        from hassod_ros.discovery.features import load_features
+        from hassod_ros.discovery.features.vit import ViTFeatures
+        from hassod_ros.discovery.method import open_learner
+
         features = load_features(given.name, given.weights, "cpu", "fp32")
         if not isinstance(features, ViTFeatures):
             raise InputError(f"{given.name} is no ViT; only a ViT is exported")

@@ -94,7 +94,8 @@ def _fetch(given: argparse.Namespace, published: Published) -> tuple[Path, str]:
 
 
 def _export(given: argparse.Namespace, published: Published, weights: Path, fingerprint: str) -> None:
-    from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
+    from hassod_ros.deploy.export_options import ExportOptions
+    from hassod_ros.deploy.onnx_export import export_onnx
     from hassod_ros.detection.checkpoints import open_cascade
     from hassod_ros.photographs import bundled_photographs
 

@@ -12,11 +12,7 @@ import sys
 from pathlib import Path
 
 from hassod_ros.commands import run, script_parser
-from hassod_ros.packages import required
-
-with required():
-    from hassod_ros.deploy.onnx_export import quantize_exported
-    from hassod_ros.deploy.quantization import TARGETS
+from hassod_ros.deploy.export_options import TARGETS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = build_parser().parse_args(arguments)
 
     def work() -> None:
+        from hassod_ros.deploy.onnx_export import quantize_exported  # torch loads slowly: --help answers without it
+
         quantize_exported(
             given.model,
             given.out,

@@ -13,16 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from hassod_ros.commands import number, run, script_parser, whole_number
+from hassod_ros.deploy.export_options import TARGETS, ExportOptions
 from hassod_ros.files import sha256
-from hassod_ros.packages import required
+from hassod_ros.runtime.evidence import read_evidence
 from hassod_ros.runtime.model_info import LEVEL_SOURCES, PRECISIONS
-
-with required():
-    from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
-    from hassod_ros.deploy.quantization import TARGETS
-    from hassod_ros.detection.cascade.config import DetectorConfig
-    from hassod_ros.detection.checkpoints import open_detector, read_config
-    from hassod_ros.runtime.evidence import read_evidence
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -97,6 +91,33 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def export_options(given: argparse.Namespace) -> ExportOptions:
+    """What the command line wishes.
+
+    Raises:
+        InputError: It cannot be.
+
+    """
+    return ExportOptions(
+        input_size=given.size,
+        images=given.images,
+        proposals=given.proposals,
+        detections=given.detections,
+        batch=given.batch,
+        precision=given.precision,
+        target=given.target,
+        store_half=given.store_half,
+        annotations=given.annotations,
+        annotated_images=given.annotated_images,
+        recipe=given.recipe,
+        score_thresholds=tuple(given.score_thresholds),
+        level_source=given.levels,
+        parent_coverage=given.parent_coverage,
+        color_weight=given.color_weight,
+        evidence=read_evidence(given.evidence) if given.evidence else None,
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Export; the status is that of `commands.run`."""
     given = build_parser().parse_args(arguments)
@@ -104,24 +125,12 @@ def main(arguments: list[str] | None = None) -> int:
         print("to_onnx: --cover is called --parent-coverage now; rename it", file=sys.stderr)
 
     def work() -> None:
-        options = ExportOptions(
-            input_size=given.size,
-            images=given.images,
-            proposals=given.proposals,
-            detections=given.detections,
-            batch=given.batch,
-            precision=given.precision,
-            target=given.target,
-            store_half=given.store_half,
-            annotations=given.annotations,
-            annotated_images=given.annotated_images,
-            recipe=given.recipe,
-            score_thresholds=tuple(given.score_thresholds),
-            level_source=given.levels,
-            parent_coverage=given.parent_coverage,
-            color_weight=given.color_weight,
-            evidence=read_evidence(given.evidence) if given.evidence else None,
-        )
+        options = export_options(given)
+        # torch loads slowly: --help and wrong options are answered without it
+        from hassod_ros.deploy.onnx_export import export_onnx
+        from hassod_ros.detection.cascade.config import DetectorConfig
+        from hassod_ros.detection.checkpoints import open_detector, read_config
+
         config: Any = DetectorConfig() if given.hassod else read_config(given.checkpoint)
         config = config.changed(
             rpn_nms=given.rpn_nms,

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, cast
 
 from hassod_ros.commands import run, script_parser
 from hassod_ros.errors import InputError
-from hassod_ros.packages import required
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,10 +65,10 @@ def average(checkpoints: Sequence[Path], shares: Sequence[float] | None = None) 
 
     """
     # torch loads slowly: --help answers without it.
-    with required():
-        from torch.optim.swa_utils import AveragedModel
+    from torch.optim.swa_utils import AveragedModel
 
-        from hassod_ros.detection.checkpoints import open_detector, read_config
+    from hassod_ros.detection.checkpoints import open_detector, read_config
+
     if not checkpoints:
         raise InputError("there is nothing to average; give at least one checkpoint")
     shares = [1.0] * len(checkpoints) if shares is None else list(shares)

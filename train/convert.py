@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hassod_ros.commands import run, script_parser
-from hassod_ros.packages import required
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
 
     def work() -> None:
-        with required():
-            from hassod_ros.formats.convert import WRITERS, read_labels
+        from hassod_ros.formats.convert import WRITERS, read_labels
 
         labels = read_labels(options.annotations, options.images)
         count = WRITERS[options.to](labels, options.out)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from hassod_ros.commands import run, script_parser, whole_number
 from hassod_ros.errors import InputError
 from hassod_ros.files import find_config
-from hassod_ros.packages import required
 
 if TYPE_CHECKING:
     import argparse
@@ -29,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
 
     def work() -> None:
-        with required():
-            from hassod_ros.chain.commands import command_steps, read_chain
-            from hassod_ros.chain.steps import run_steps
+        from hassod_ros.chain.commands import command_steps, read_chain
+        from hassod_ros.chain.steps import run_steps
+
         chain = options.chain or find_config("chains/default_model.yaml")
         values = {
             "photos": str(options.photos),

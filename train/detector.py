@@ -32,9 +32,9 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         recipe = read_recipe(argv, prog="detector", description=__doc__ or "")
-        with required():  # torch loads slowly: --help and wrong options are answered without it
-            from hassod_ros.evaluation.scorer import while_training
-            from hassod_ros.learning.stages import burn_in
+        # torch loads slowly: --help and wrong options are answered without it
+        from hassod_ros.evaluation.scorer import while_training
+        from hassod_ros.learning.stages import burn_in
 
         print(burn_in(recipe, while_training(recipe)))
 

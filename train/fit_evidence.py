@@ -28,10 +28,7 @@ from hassod_ros.files import atomic_path, write_json
 from hassod_ros.packages import required
 
 with required():
-    import onnx
-
     from hassod_ros.deploy.gate import evenly
-    from hassod_ros.deploy.onnx_export import set_info
     from hassod_ros.evaluation.annotations import AnnotatedSet, Picture, load_annotations, parse_predictions
     from hassod_ros.evaluation.evaluate import evaluate
     from hassod_ros.evaluation.evidence_fit import QUESTIONS, find_examples, fit
@@ -110,6 +107,10 @@ def work(options: argparse.Namespace) -> None:
     write_json(options.out, dataclasses.asdict(evidence), indent=1)
     print(f"wrote {options.out}")
     if options.model_out:
+        import onnx
+
+        from hassod_ros.deploy.onnx_export import set_info  # torch loads slowly: --help answers without it
+
         graph = onnx.load(model)
         set_info(graph, dataclasses.replace(info, evidence=evidence))
         with atomic_path(options.model_out) as temporary:

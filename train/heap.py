@@ -19,7 +19,6 @@ from pathlib import Path
 from hassod_ros.commands import run, script_parser
 from hassod_ros.discovery.features import DEFAULT
 from hassod_ros.footage.store import as_images
-from hassod_ros.packages import required
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
 
     def work() -> None:
-        with required():  # torch loads slowly: --help answers without it
-            from hassod_ros.discovery.heap_head.run import HeapRequest, train_heap
-            from hassod_ros.discovery.method import parse_option
+        # torch loads slowly: --help answers without it
+        from hassod_ros.discovery.heap_head.run import HeapRequest, train_heap
+        from hassod_ros.discovery.method import parse_option
 
         images = as_images(options.images, options.out.with_name(f"{options.out.stem}.frames"))
         settings = dict(map(parse_option, options.set))

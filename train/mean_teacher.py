@@ -33,9 +33,9 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         recipe = read_recipe(argv, prog="mean_teacher", description=__doc__ or "")
-        with required():  # torch loads slowly: --help and wrong options are answered without it
-            from hassod_ros.evaluation.scorer import while_training
-            from hassod_ros.learning.stages import mean_teacher
+        # torch loads slowly: --help and wrong options are answered without it
+        from hassod_ros.evaluation.scorer import while_training
+        from hassod_ros.learning.stages import mean_teacher
 
         print(mean_teacher(recipe, while_training(recipe)))
 

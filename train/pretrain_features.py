@@ -40,8 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         if config.images:
             images = as_images(config.images, Path(config.output) / "frames")
             config = dataclasses.replace(config, images=str(images))
-        with required():  # lightly loads slowly: --help answers without it
-            from hassod_ros.learning.pretraining.run import pretrain
+        from hassod_ros.learning.pretraining.run import pretrain  # lightly loads slowly: --help answers without it
 
         print(pretrain(config))
 

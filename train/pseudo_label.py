@@ -20,7 +20,6 @@ from hassod_ros.commands import run, script_parser, whole_number
 from hassod_ros.discovery.features import DEFAULT
 from hassod_ros.errors import InputError
 from hassod_ros.footage.store import as_images
-from hassod_ros.packages import required
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,9 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         # Ray and torch load slowly: --help answers without them.
-        with required():
-            from hassod_ros.discovery.pseudo_label import Request, pseudo_label
-            from hassod_ros.learning.annotations import packed
+        from hassod_ros.discovery.pseudo_label import Request, pseudo_label
+        from hassod_ros.learning.annotations import packed
 
         images = as_images(options.images, options.out.with_name(f"{options.out.stem}.frames"))
         named = {name: dict(getattr(options, name)) for name in ("options", "scene_options")}

@@ -62,9 +62,9 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("checkpoint", "images", "out"):
             if not getattr(command, name):
                 raise InputError(f"--{name} is missing; see relabel --help")
-        with required():  # torch loads slowly: --help answers without it
-            from hassod_ros.learning.annotations import packed
-            from hassod_ros.learning.relabel import relabel
+        # torch loads slowly: --help answers without it
+        from hassod_ros.learning.annotations import packed
+        from hassod_ros.learning.relabel import relabel
 
         out = Path(command.out)
         paths = (as_images(command.images, out.with_name(f"{out.stem}.frames")), Path(command.checkpoint), out)

@@ -22,7 +22,6 @@ from hassod_ros.commands import number, run, script_parser
 from hassod_ros.deploy.registry import NAME, REFUSED
 from hassod_ros.errors import InputError
 from hassod_ros.files import find_config
-from hassod_ros.packages import required
 
 if TYPE_CHECKING:
     import argparse
@@ -36,8 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     refused = [False]
 
     def work() -> None:
-        with required():
-            from hassod_ros.chain.retrain import Retrain, retrain
+        from hassod_ros.chain.retrain import Retrain, retrain
 
         extra = {name: _words(name, getattr(options, name)) for name in _EXTRA}
         if options.topics:

@@ -25,7 +25,6 @@ from hassod_ros.drawing import side_by_side
 from hassod_ros.errors import InputError
 from hassod_ros.images import image_root, keep_apart, list_images, picture_names, read_image, write_image
 from hassod_ros.instances import Instances
-from hassod_ros.packages import required
 
 Labelled = tuple[str, np.ndarray, Instances]  # name of the picture, (H, W, 3) uint8 RGB, what is in it
 
@@ -63,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _labelled(options: argparse.Namespace) -> Iterator[Labelled]:
-    with required():
-        from hassod_ros.coco import from_coco
+    from hassod_ros.coco import from_coco
+
     try:
         content = json.loads(options.labels.read_text(encoding="utf-8"))
         entries = sorted(content["images"], key=lambda entry: entry["id"])
@@ -87,9 +86,9 @@ def _labelled(options: argparse.Namespace) -> Iterator[Labelled]:
 
 
 def _discovered(options: argparse.Namespace) -> Iterator[Labelled]:
-    with required():  # compiles: not needed to draw labels
-        from hassod_ros.discovery.hassod import HassodConfig, discover
-        from hassod_ros.discovery.method import change
+    # Compiles: not needed to draw labels.
+    from hassod_ros.discovery.hassod import HassodConfig, discover
+    from hassod_ros.discovery.method import change
 
     features = load_features(options.features, options.weights)
     config = change(HassodConfig(), suited_options(options.features))

@@ -7,17 +7,18 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import torch
 
 from hassod_ros.deploy.accuracy import average_recall
+from hassod_ros.deploy.export_options import TARGETS, ExportOptions
 from hassod_ros.deploy.half_storage import store_half
 from hassod_ros.deploy.parity import ParityLimits, compare
 from hassod_ros.deploy.photographs import load_batches
-from hassod_ros.deploy.quantization import TARGETS, quantize
+from hassod_ros.deploy.quantization import quantize
 from hassod_ros.deploy.tensorrt_support import offences
 from hassod_ros.detection.base import Detector
 from hassod_ros.detection.cascade.model import CascadeMaskRCNN
@@ -29,69 +30,12 @@ from hassod_ros.files import atomic_path
 from hassod_ros.images import list_images
 from hassod_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from hassod_ros.runtime.backends.torch_backend import TorchBackend, describe
-from hassod_ros.runtime.evidence import Evidence
-from hassod_ros.runtime.model_info import PRECISIONS, ModelInfo, read_model_info
+from hassod_ros.runtime.model_info import ModelInfo, read_model_info
 
 OPSET = 18
 CALIBRATION_IMAGES = 64
 PARITY_IMAGES = 8
 MAX_DROP = 1.0  # points of AR
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """What to export and what to hold it against.
-
-    Attributes:
-        input_size: (H, W) in pixels, multiples of 32.
-        proposals: K, regions that go through the stages of a cascade.
-        detections: D, rows of the outputs.
-        batch: Images per call.
-        precision: "fp32", "fp16" or "int8".
-        target: Of int8: "x86" (uint8 activations), "x86_avx2" (also 7-bit weights) or "tensorrt" (symmetric, float
-            biases).
-        images: Photographs for parity and calibration: a folder or a list of paths (`list_images`).
-        store_half: Keep the weights of fp32 as float16, see `store_half`.
-        annotations: COCO file of an annotated set; needed for fp16, int8 and `store_half`.
-        annotated_images: Folder of its images.
-        recipe: Name of the training recipe, for the metadata.
-        score_thresholds: Recommended least score for each level.
-        level_source: See `ModelInfo`; of a Mask2Former always "coverage".
-        parent_coverage: Likewise. Default: 0.75, or what a Mask2Former's config says.
-        color_weight: Likewise.
-        evidence: Likewise.
-
-    """
-
-    input_size: tuple[int, int]
-    images: str | os.PathLike
-    proposals: int = 300
-    detections: int = 50
-    batch: int = 1
-    precision: str = "fp32"
-    target: str = "x86"
-    store_half: bool = False
-    annotations: str | os.PathLike | None = None
-    annotated_images: str | os.PathLike | None = None
-    recipe: str = ""
-    score_thresholds: tuple[float, ...] = (0.5, 0.5, 0.5)
-    level_source: str = "head"
-    parent_coverage: float | None = None
-    color_weight: float = 0.0
-    evidence: Evidence | None = None
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
-        if self.target not in TARGETS:
-            raise InputError(f"target is {self.target!r}; choose one of {', '.join(TARGETS)}")
-        if self.batch < 1:
-            raise InputError(f"batch is {self.batch}; give at least 1")
-        if self.store_half and self.precision != "fp32":
-            raise InputError(f"store_half is for fp32; {self.precision} has small weights already")
-        lossy = "store_half" if self.store_half else self.precision
-        if lossy != "fp32" and (self.annotations is None or self.annotated_images is None):
-            raise InputError(f"{lossy} needs an annotated set to measure the loss; give annotations and images")
 
 
 def export_onnx(

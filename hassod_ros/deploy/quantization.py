@@ -18,7 +18,6 @@ from hassod_ros.deploy.half_storage import restore_float
 from hassod_ros.deploy.pixel_rows import normalize_rows
 from hassod_ros.deploy.pooled_bytes import pool_bytes
 
-TARGETS = ("x86", "x86_avx2", "tensorrt")
 _LAYERS = ("Conv", "Gemm", "MatMul")
 # What lies between layers of a picture: on x86 it stays int8 as well, else each layer would go to float32 and back.
 _BETWEEN = ("Relu", "MaxPool", "Resize", "Add")

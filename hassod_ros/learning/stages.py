@@ -47,6 +47,8 @@ def burn_in(recipe: Recipe, score: Score | None = None) -> Path:
     stage, run = recipe.burn_in, recipe.run
     folder = Path(run.output) / "burn_in"
     with join_world(run.device) as world, ExitStack() as held:
+        if world.speaks:
+            held.enter_context(alone(folder))  # before labels are read, which takes minutes where there are many
         stage = dataclasses.replace(stage, precision=training_precision(world.device, stage.precision))
         batch_size = share_of(stage.batch_size, "burn_in.batch_size", stage.accumulate, world)
         annotations = _labels(recipe, world)
@@ -63,8 +65,6 @@ def burn_in(recipe: Recipe, score: Score | None = None) -> Path:
             world=world.size,
         )
         _recover(detector, initial, stream)
-        if world.speaks:
-            held.enter_context(alone(folder))
         _begin(recipe, folder, world, detector, initial)
         fit(
             BurnIn(detector, stage),
@@ -107,6 +107,8 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
             "run.output first, or set mean_teacher.initial"
         )
     with join_world(run.device) as world, ExitStack() as held:
+        if world.speaks:
+            held.enter_context(alone(folder))
         stage = dataclasses.replace(stage, precision=training_precision(world.device, stage.precision))
         labelled_size = share_of(stage.batch_size, "mean_teacher.batch_size", stage.accumulate, world)
         unlabelled_size = share_of(stage.unlabelled_batch, "mean_teacher.unlabelled_batch", stage.accumulate, world)
@@ -126,8 +128,6 @@ def mean_teacher(recipe: Recipe, score: Score | None = None) -> Path:
             batch_size=unlabelled_size,
             stream=_UNLABELLED,
         )
-        if world.speaks:
-            held.enter_context(alone(folder))
         _begin(recipe, folder, world, detector, initial)
         fit(
             learner,

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from hassod_ros.deploy import onnx_export
+from hassod_ros.deploy.export_options import ExportOptions
 from hassod_ros.deploy.half_storage import store_half
-from hassod_ros.deploy.onnx_export import ExportOptions, check_graph, check_recall, export_onnx
+from hassod_ros.deploy.onnx_export import check_graph, check_recall, export_onnx
 from hassod_ros.deploy.parity import Parity, ParityLimits, compare
 from hassod_ros.deploy.photographs import load_batches
 from hassod_ros.detection.cascade.config import DetectorConfig
@@ -325,7 +326,7 @@ def test_script_says_what_is_wrong(tmp_path, capsys):
 def test_the_script_changes_what_was_trained(model, tmp_path, monkeypatch):
     save_weights(model, tmp_path / "model.pth")
     configs: list[DetectorConfig] = []
-    monkeypatch.setattr(to_onnx, "export_onnx", lambda model, *_, **__: configs.append(model.config))
+    monkeypatch.setattr(onnx_export, "export_onnx", lambda model, *_, **__: configs.append(model.config))
     given = [str(tmp_path / "model.pth"), "--images", str(tmp_path), "--out", str(tmp_path / "m.onnx")]
     for more in ([], ["--rpn-nms", "0.7", "--nms", "0.6", "--mask-threshold", "0.4", "--sampling-ratio", "1"]):
         assert to_onnx.main([*given, *more]) == 0

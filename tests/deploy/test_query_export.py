@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from hassod_ros.deploy import onnx_export
-from hassod_ros.deploy.onnx_export import ExportOptions, export_onnx
+from hassod_ros.deploy.export_options import ExportOptions
+from hassod_ros.deploy.onnx_export import export_onnx
 from hassod_ros.deploy.parity import Parity, ParityLimits
 from hassod_ros.detection.checkpoints import save_weights
 from hassod_ros.detection.mask2former.model import Mask2Former

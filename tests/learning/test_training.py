@@ -145,6 +145,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(recipe, tmp_path, script):
 
 def test_two_runs_do_not_train_into_one_folder(recipe, monkeypatch):
     monkeypatch.setattr(files, "_END_LIMIT", 0.1)
+    monkeypatch.setattr(stages, "_labels", None)  # it is told before they are read
     with (
         files.alone(Path(recipe.run.output, "burn_in")),
         pytest.raises(InputError, match=r"another run writes .*burn_in at this moment"),
