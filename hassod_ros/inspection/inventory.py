@@ -7,7 +7,7 @@ called missing, or something else extra: either alone is wrong too often.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -23,7 +23,7 @@ _SHOWN = 0.3  # of the IoU that is usual for it, from which a picture shows it
 _LARGEST = 0.6  # share of the reference that a component may fill; beyond it, it is the background
 _RIM = 0.15  # share of the picture's border that a component may touch; likewise
 _SMALLEST = 40  # pixels
-_SEEN = 0.7  # of the IoU that is usual for a component, below which the detector does not see it
+_SEEN = 0.75  # of the IoU that is usual for a component, below which the detector does not see it
 VISIBLE = 12.0  # grey levels (L*a*b*) that tell a thing from what surrounds it
 _STRANGE = 0.6  # share of a thing that must be off to make it a stranger
 _BEYOND = 0.6  # share of it that may lie on one component, unless that is so many times as large that it holds it
@@ -134,7 +134,6 @@ def take_inventory(views: Sequence[Instances], size: tuple[int, int]) -> list[Co
         if present >= _PRESENT * len(views) - 1e-9:
             crop = mask[box[1] : box[3], box[0] : box[2]]
             components.append(Component(box, crop, present, overlap, -1))
-    components.sort(key=lambda each: -each.area)
     return _distinct(components, size)
 
 
@@ -153,18 +152,22 @@ def _closest(things: Sequence[Sequence[Thing]], mask: np.ndarray) -> list[tuple[
     return [max(each, key=lambda pair: pair[1]) for each in alike if each]
 
 
-def _distinct(components: list[Component], size: tuple[int, int]) -> list[Component]:
-    """Without those that are nearly another one; with parents."""
-    kept: list[Component] = []
-    masks: list[np.ndarray] = []
-    for each in components:
+def _distinct(components: Sequence[Component], size: tuple[int, int]) -> list[Component]:
+    """The largest first, with parents; of those that are nearly the same, the one that pictures agree on most.
+
+    A thing that is found with its shadow in some pictures and without it in all is what it is without.
+    """
+    kept: list[tuple[Component, np.ndarray]] = []
+    for each in sorted(components, key=lambda each: -each.present * each.overlap):
         mask = each.full(size)
-        if any(_iou(mask, other) > _SAME + 0.2 for other in masks):
-            continue
-        holders = [i for i, other in enumerate(masks) if np.count_nonzero(mask & other) > 0.8 * each.area]
-        kept.append(Component(each.box, each.mask, each.present, each.overlap, holders[-1] if holders else -1))
-        masks.append(mask)
-    return kept
+        if all(_iou(mask, other) <= _SAME + 0.2 for _, other in kept):
+            kept.append((each, mask))
+    kept.sort(key=lambda pair: -pair[0].area)
+    distinct = []
+    for n, (each, mask) in enumerate(kept):
+        holders = [i for i, (_, other) in enumerate(kept[:n]) if np.count_nonzero(mask & other) > 0.8 * each.area]
+        distinct.append(replace(each, parent=holders[-1] if holders else -1))
+    return distinct
 
 
 def _things(instances: Instances) -> list[Thing]:

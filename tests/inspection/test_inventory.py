@@ -47,6 +47,12 @@ def test_what_casts_its_shadow_now_here_now_there_is_one():
     assert [(each.box, each.present) for each in components] == [(SECOND, 10)]
 
 
+def test_what_is_found_with_its_shadow_and_without_is_without():
+    shadows = [(90, top, 130, 90) for top in (48, 52, 54)]
+    views = [view(SECOND), view(SECOND), *(view(each, SECOND) for each in shadows)]
+    assert [(each.box, each.present) for each in take_inventory(views, SIZE)] == [(SECOND, 5)]
+
+
 def test_what_went_with_a_place_is_not_what_surrounds_it():
     taught = np.full((*SIZE, 3), 250, np.uint8)
     taught[50:74, 70:94] = (60, 180, 60)
