@@ -16,7 +16,7 @@ from hassod_ros.errors import InputError
 from hassod_ros.learning.config import save_recipe
 from hassod_ros.learning.pretraining import views
 from hassod_ros.learning.pretraining.config import PretrainConfig
-from hassod_ros.learning.pretraining.run import drawn, load_pictures, pretrain
+from hassod_ros.learning.pretraining.run import drawn, load_pictures, make_views, pretrain
 from hassod_ros.train import pretrain_features as script
 from tests.learning.killing import kill_after_the_first_checkpoint
 
@@ -94,9 +94,49 @@ def test_a_student_comes_to_agree_with_a_teacher_that_stays(config, tmp_path):
         assert learnt[-1] < not_learnt[-1] - 0.05, (name, learnt, not_learnt)
 
 
-@pytest.mark.parametrize("dense_weight", [1.0, 0.0])
-def test_a_run_in_two_parts_ends_with_the_same_file(config, tmp_path, dense_weight):
-    config = dataclasses.replace(config, dense_weight=dense_weight)
+def test_looks_of_patches_are_learned_without_a_teacher(config, tmp_path, capsys):
+    config = dataclasses.replace(
+        config, views_weight=0.0, dense_weight=0.0, descriptor_weight=1.0, iterations=100, log_every=20
+    )
+    path = pretrain(config)
+    assert "collapsed" not in capsys.readouterr().out
+    read = EventAccumulator(config.output).Reload()
+    assert "train/views" not in read.Tags()["scalars"]
+    assert "train/patches" not in read.Tags()["scalars"]
+    losses = [event.value for event in read.Scalars("train/descriptors")]
+    assert losses[-1] < 0.75 * losses[0]
+    assert load_features("tiny", weights=path, device="cpu").dim == 24
+
+
+def test_features_that_have_collapsed_are_told(config, capsys):
+    """Nothing is learned, and a teacher's temperature so high that all its outputs are equal."""
+    pretrain(dataclasses.replace(config, learning_rate=1e-12, teacher_temperature=(99.0, 99.0)))
+    assert "warning: the features have collapsed" in capsys.readouterr().out
+
+
+def test_views_keep_their_colours_where_nothing_compares_them(config, photographs):
+    batch = load_pictures(sorted(photographs.glob("*.png")), 48).permute(0, 3, 1, 2).float() / 255
+    zero, one = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
+    config = dataclasses.replace(config, views_weight=0.0, descriptor_weight=1.0, global_scale=(1.0, 1.0))
+    seen = make_views(batch, config, mean_std=(zero, one))
+    assert not seen.small
+    assert seen.descriptors is not None
+    assert seen.descriptors.shape == (20, 16, 12)
+    for view, picture in zip(seen.large, torch.cat([batch, batch]), strict=True):
+        assert view.mean((1, 2)).sub(picture.mean((1, 2))).abs().max() < 0.1
+    changed = make_views(batch, dataclasses.replace(config, views_weight=1.0), mean_std=(zero, one))
+    assert len(changed.small) == 2
+    means = changed.large.mean((2, 3)).sub(torch.cat([batch, batch]).mean((2, 3))).abs()
+    assert means.max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{}, {"dense_weight": 0.0}, {"views_weight": 0.0, "dense_weight": 0.0, "descriptor_weight": 1.0}],
+    ids=["views and patches", "views", "descriptors"],
+)
+def test_a_run_in_two_parts_ends_with_the_same_file(config, tmp_path, weights):
+    config = dataclasses.replace(config, **weights)
     whole = pretrain(config).read_bytes()
     parts = dataclasses.replace(config, output=str(tmp_path / "parts"))
     stop_after(parts, 3)  # between two checkpoints
@@ -157,6 +197,9 @@ def test_a_checkpoint_of_other_settings_or_photographs_is_refused(config, photog
         ({"local_scale": (0.5, 0.1)}, "local_scale must be two shares that rise"),
         ({"masked_views": 1.5}, "masked_views must lie in"),
         ({"masked_views": 0.0}, "dense_weight needs masked patches"),
+        ({"views_weight": 0, "dense_weight": 0}, "views_weight, dense_weight, descriptor_weight are all 0"),
+        ({"descriptor_weight": -1}, "descriptor_weight must not be negative"),
+        ({"descriptor_weight": 1, "patch_size": 16}, "descriptor_weight needs patches of 8 pixels, patch_size is 16"),
         ({"log_every": 0}, "log_every must be at least 1"),
     ],
 )

@@ -26,6 +26,7 @@ from hassod_ros.errors import InputError
 PATCH = 8
 FREQUENCIES = 128
 SCALES = (1, 2, 4)
+LOOKS = 3 + 3 * len(SCALES)  # channels of a descriptor without its place
 COLOUR_WEIGHT = (0.7, 1.6, 1.6)  # lightness counts less: shading is not a border
 TEXTURE_WEIGHT = 0.45
 POSITION_WEIGHT = 0.35
@@ -46,8 +47,7 @@ class HandcraftedFeatures:
     dim = 2 * FREQUENCIES + CO_OCCURRENCE_CHANNELS
 
     def __init__(self) -> None:
-        channels = 3 + 3 * len(SCALES) + 2
-        self._frequencies = _orthogonal_gaussian(channels, FREQUENCIES, seed=0)
+        self._frequencies = _orthogonal_gaussian(LOOKS + 2, FREQUENCIES, seed=0)
         settings: tuple[object, ...] = (SCALES, COLOUR_WEIGHT, TEXTURE_WEIGHT, POSITION_WEIGHT, SMOOTHING_STEPS, EDGE)
         settings += (BANDWIDTH, CENTRING, CO_OCCURRENCE_BANDWIDTH, CO_OCCURRENCE_CHANNELS)
         settings += (co_occurrence.RADIUS, co_occurrence.RIDGE)
@@ -66,8 +66,7 @@ class HandcraftedFeatures:
 
     def _alike(self, descriptors: np.ndarray) -> np.ndarray:
         """(h, w, D) -> (256, h, w): the cosine of two patches tells how alike they are."""
-        spread = _spread(descriptors)
-        waves = self._waves(_smooth(descriptors, EDGE * spread, SMOOTHING_STEPS), BANDWIDTH * spread)
+        waves = self._waves(_smooth_regions(descriptors), BANDWIDTH * _spread(descriptors))
         waves -= CENTRING * waves.mean(axis=(0, 1))
         return waves.transpose(2, 0, 1)
 
@@ -117,6 +116,15 @@ def describe(image: np.ndarray) -> np.ndarray:
     place = np.stack([x / width, y / height], axis=2)
     channels.append(place * (2 * POSITION_WEIGHT))
     return np.concatenate(channels, axis=2, dtype=np.float32)
+
+
+def describe_regions(image: np.ndarray) -> np.ndarray:
+    """What `describe` says, smoothed along regions but not across edges: same arguments, same channels."""
+    return _smooth_regions(describe(image))
+
+
+def _smooth_regions(descriptors: np.ndarray) -> np.ndarray:
+    return _smooth(descriptors, EDGE * _spread(descriptors), SMOOTHING_STEPS)
 
 
 def _smooth(descriptors: np.ndarray, edge: float, steps: int) -> np.ndarray:

@@ -6,13 +6,15 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hassod_ros.discovery.features.handcrafted import PATCH
 from hassod_ros.discovery.features.tiny import TinyViT
 from hassod_ros.errors import InputError
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of DINO with iBOT's masked patches; the defaults suit some thousand photographs and one GPU.
+    """Settings of DINO with iBOT's masked patches, and of MaskFeat's; the defaults suit some thousand photographs and
+    one GPU.
 
     Attributes:
         images: Folder or list of photographs.
@@ -30,7 +32,11 @@ class PretrainConfig:
         local_scale: Their least and greatest share of the picture's area.
         prototypes: Outputs of the head.
         head_width: Channels of the head's hidden layers.
-        dense_weight: Weight of the masked patches' loss; 0: DINO alone.
+        views_weight: Weight of DINO's loss between views; 0: none, then views keep their colours and small ones are
+            left out.
+        dense_weight: Weight of iBOT's loss on masked patches; 0: none.
+        descriptor_weight: Weight of the loss that predicts colour and texture of all patches, see `Descriptors`; 0:
+            none.
         masked_views: Probability that patches of a large view are masked for the student, in [0, 1].
         masked_share: Least and greatest share of that view's patches.
         iterations: Optimiser steps.
@@ -71,7 +77,9 @@ class PretrainConfig:
     local_scale: tuple[float, float] = (0.05, 0.25)
     prototypes: int = 4096
     head_width: int = 1024
+    views_weight: float = 1.0
     dense_weight: float = 1.0
+    descriptor_weight: float = 0.0
     masked_views: float = 0.5
     masked_share: tuple[float, float] = (0.1, 0.5)
 
@@ -96,7 +104,8 @@ class PretrainConfig:
         for name in ("iterations", "batch_size", "learning_rate", "prototypes", "head_width", "checkpoint_every"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, it is {getattr(self, name)}")
-        for name in ("local_views", "dense_weight", "warmup", "temperature_warmup", "frozen_prototypes", "clip_norm"):
+        weights = ("views_weight", "dense_weight", "descriptor_weight")
+        for name in (*weights, "local_views", "warmup", "temperature_warmup", "frozen_prototypes", "clip_norm"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must not be negative, it is {getattr(self, name)}")
         if self.log_every < 1:
@@ -105,12 +114,16 @@ class PretrainConfig:
             size = getattr(self, name)
             if self.patch_size < 1 or size < self.patch_size or size % self.patch_size:
                 raise InputError(f"{name} {size} is no multiple of patch_size {self.patch_size}; choose one")
+        if self.learns_descriptors and self.patch_size != PATCH:
+            raise InputError(f"descriptor_weight needs patches of {PATCH} pixels, patch_size is {self.patch_size}")
         for name in ("global_scale", "local_scale", "masked_share"):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise InputError(f"{name} must be two shares that rise within (0, 1], it is {low}, {high}")
         if not 0 <= self.masked_views <= 1:
             raise InputError(f"masked_views must lie in [0, 1], it is {self.masked_views}")
+        if not any(getattr(self, name) for name in weights):
+            raise InputError(f"nothing is learned: {', '.join(weights)} are all 0; raise one")
         if self.learns_patches and not self.masked_views:
             raise InputError("dense_weight needs masked patches; raise masked_views, or set dense_weight to 0")
 
@@ -120,9 +133,19 @@ class PretrainConfig:
         return TinyViT(self.patch_size, self.width, self.depth, self.heads, self.registers, self.global_size)
 
     @property
+    def learns_views(self) -> bool:
+        """Whether there is a loss between views."""
+        return self.views_weight > 0
+
+    @property
     def learns_patches(self) -> bool:
-        """Whether there is a loss on masked patches."""
+        """Whether there is a loss between student and teacher on masked patches."""
         return self.dense_weight > 0
+
+    @property
+    def learns_descriptors(self) -> bool:
+        """Whether there is a loss on the looks of patches."""
+        return self.descriptor_weight > 0
 
     def settings(self) -> dict[str, Any]:
         """Values that decide what is learned; all others may change between the parts of a run."""

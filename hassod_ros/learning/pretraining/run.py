@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -30,13 +31,15 @@ from hassod_ros.learning.dataset import seed_of
 from hassod_ros.learning.distributed import join_world
 from hassod_ros.learning.monitor import Monitor
 from hassod_ros.learning.pretraining.config import PretrainConfig
+from hassod_ros.learning.pretraining.descriptors import descriptors_of
 from hassod_ros.learning.pretraining.networks import Losses, Network
-from hassod_ros.learning.pretraining.views import block_masks, colours, crop
+from hassod_ros.learning.pretraining.views import Views, block_masks, colours, crop
 from hassod_ros.learning.resume import load_state
 from hassod_ros.learning.schedules import learning_rate_factor
 
 CHECKPOINT, FEATURES = "checkpoint.pt", "features.safetensors"
 _CENTRING_PICTURES = 64
+_NO_BETTER_THAN_CHANCE = 0.98  # of ln K, the loss between views where all K outputs are equal
 _INITIAL, _ORDER, _VIEWS = range(3)  # keys of the random numbers
 
 
@@ -82,6 +85,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
         source = pictures.to(device)
         monitor = Monitor(folder, world, every=config.log_every, start=start, iterations=config.iterations)
+        view_losses = deque[float](maxlen=config.log_every)
         for iteration in range(start, config.iterations):
             rate = config.learning_rate * learning_rate_factor(
                 iteration, config.iterations, warmup=config.warmup, shape="cosine"
@@ -92,9 +96,9 @@ def pretrain(config: PretrainConfig) -> Path:
             chosen = drawn(len(source), config.batch_size, iteration, config.seed)
             torch.manual_seed(seed_of(config.seed, _VIEWS, iteration))
             batch = source[chosen.to(device)].permute(0, 3, 1, 2).float() / 255
-            large, small, masks = make_views(batch, config, mean_std=_statistics(student, device))
+            views = make_views(batch, config, mean_std=_statistics(student, device))
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                found = losses(student, teacher, large, small, masks, _temperature(config, iteration))
+                found = losses(student, teacher, views, _temperature(config, iteration))
             total = torch.stack(list(found.values())).sum()
             values = {"loss": float(total.detach()), **{name: float(loss.detach()) for name, loss in found.items()}}
             if not math.isfinite(values["loss"]):
@@ -102,6 +106,7 @@ def pretrain(config: PretrainConfig) -> Path:
                     f"the loss is not finite at iteration {iteration}; lower learning_rate or use precision fp32, "
                     "then start again with another output"
                 )
+            view_losses.extend([values["views"]] if "views" in values else [])
             total.backward()
             student.head.cancel_last_layer_gradients(iteration)
             if config.clip_norm:
@@ -116,6 +121,14 @@ def pretrain(config: PretrainConfig) -> Path:
                 state = {name: part.state_dict() for name, part in parts.items()}
                 write_tensors(folder / CHECKPOINT, {"settings": settings, "iteration": done, **state})
         monitor.close()
+        if view_losses and np.mean(view_losses) > _NO_BETTER_THAN_CHANCE * config.views_weight * math.log(
+            config.prototypes
+        ):
+            print(
+                "warning: the features have collapsed (the loss between views is that of outputs which are all equal); "
+                "train for longer, on more pictures, in larger batches, or with --descriptor_weight 1",
+                flush=True,
+            )
 
         model = teacher.backbone.vit.cpu().eval()
         centre_keys(model, pictures[:: max(1, len(pictures) // _CENTRING_PICTURES)])
@@ -175,35 +188,36 @@ def _order(count: int, epoch: int, seed: int) -> list[int]:
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(count).tolist()
 
 
-def make_views(
-    batch: Tensor, config: PretrainConfig, *, mean_std: tuple[Tensor, Tensor]
-) -> tuple[Tensor, list[Tensor], Tensor | None]:
-    """All views of one step, normalised, and the patches to mask in the large ones; see `Losses`.
+def make_views(batch: Tensor, config: PretrainConfig, *, mean_std: tuple[Tensor, Tensor]) -> Views:
+    """All views of one step.
 
     Args:
         batch: (B, 3, S, S) float32 RGB in [0, 1].
-        config: Sizes and shares.
+        config: Sizes, shares, and what is learned: without a loss between views there is nothing to change colours for.
         mean_std: (1, 3, 1, 1) each.
 
     """
     mean, std = mean_std
 
     def view(size: int, scale: tuple[float, float], blur: float, solarise: float) -> Tensor:
-        return (colours(crop(batch, size, scale), blur=blur, solarise=solarise) - mean) / std
+        part = crop(batch, size, scale)
+        return colours(part, blur=blur, solarise=solarise) if config.learns_views else part
 
-    first = view(config.global_size, config.global_scale, 1.0, 0.0)
-    second = view(config.global_size, config.global_scale, 0.1, 0.2)
-    small = [view(config.local_size, config.local_scale, 0.5, 0.0) for _ in range(config.local_views)]
+    large = torch.cat([view(config.global_size, config.global_scale, *change) for change in ((1.0, 0.0), (0.1, 0.2))])
+    small = []
+    if config.learns_views:
+        small = [view(config.local_size, config.local_scale, 0.5, 0.0) for _ in range(config.local_views)]
     masks = None
-    if config.learns_patches:
+    if config.learns_patches or (config.learns_descriptors and config.masked_views):
         masks = block_masks(
-            2 * len(batch),
+            len(large),
             config.global_size // config.patch_size,
             probability=config.masked_views,
             share=config.masked_share,
             device=batch.device,
         )
-    return torch.cat([first, second]), small, masks
+    descriptors = descriptors_of(large) if config.learns_descriptors else None
+    return Views((large - mean) / std, [(each - mean) / std for each in small], masks, descriptors)
 
 
 def _statistics(network: Network, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ and one call serves the batch: on a GPU the views cost a small part of a step.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,23 @@ _ASPECT = (3 / 4, 4 / 3)
 _BLUR_TAPS = 9
 # Brightness Y and two axes of colour, in which hue is an angle and saturation a length.
 _RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
+
+class Views(NamedTuple):
+    """Views of B pictures as the networks take them, normalised.
+
+    Attributes:
+        large: (2B, 3, H, W) both large views of each picture, all first ones before all second ones.
+        small: (B, 3, H', W') each.
+        masks: (2B, h, w) bool patches of `large` that the student does not see; None: it sees all.
+        descriptors: (2B, h * w, 12) what the patches of `large` look like; None: nobody asks.
+
+    """
+
+    large: Tensor
+    small: list[Tensor]
+    masks: Tensor | None
+    descriptors: Tensor | None
 
 
 def crop(pictures: Tensor, size: int, scale: tuple[float, float]) -> Tensor:
