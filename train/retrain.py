@@ -92,7 +92,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="running model and discovery, the model alone (faster), or discovery alone where the domain is new",
     )
     parser.add_argument("--features", default="handcrafted", help="of discovery, see pseudo_label")
-    parser.add_argument("--replay", type=Path, metavar="FOLDER", help="pictures of the old domain (default: none)")
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FOLDER",
+        help="pictures of the old domain, a fifth of them for the gate alone (default: none)",
+    )
     parser.add_argument(
         "--recipe", type=Path, metavar="FILE", help="of the fine-tuning (default: config/recipes/retrain.yaml)"
     )

@@ -20,6 +20,7 @@ that it names and on its words; a word that is a file or a folder counts by what
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shlex
@@ -201,8 +202,8 @@ def command(verb: str, *words: object, accept: Sequence[int] = (0,), processes: 
     return status
 
 
-def try_words(verb: str, words: Sequence[str]) -> None:
-    """See that a command takes these words, without doing anything.
+def try_words(verb: str, words: Sequence[str]) -> argparse.Namespace:
+    """What a command reads from these words, without doing anything.
 
     Raises:
         InputError: It does not.
@@ -214,7 +215,8 @@ def try_words(verb: str, words: Sequence[str]) -> None:
         raise InputError(f"{verb}: {message}; see {verb} --help")
 
     parser.error = refuse
-    parser.parse_args(list(words))
+    found: argparse.Namespace = parser.parse_args(list(words))
+    return found
 
 
 def _torchrun(module: str, words: Sequence[str], processes: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,16 @@ import yaml
 
 from hassod_ros.chain.commands import PACKAGES, command, try_words
 from hassod_ros.chain.steps import Step, machine, run_steps
+from hassod_ros.deploy.gate import GateConfig
 from hassod_ros.deploy.registry import ACCEPTED, GATE, IMPORTED, MODEL, NAME, REFUSED, REPORT, Registry, Version
 from hassod_ros.detection.cascade.config import DetectorConfig
 from hassod_ros.detection.checkpoints import read_config
 from hassod_ros.discovery.features import load_features
 from hassod_ros.errors import InputError
+from hassod_ros.export.to_onnx import export_options
 from hassod_ros.files import make_folder, revision, sha256, write_json, write_text
 from hassod_ros.footage.store import HELD_BACK, IMAGES, INDEX, SHEET, SOURCES, fingerprint
+from hassod_ros.images import list_images
 from hassod_ros.runtime.model_info import read_model_info
 from hassod_ros.runtime.model_names import known_names, resolve_model
 
@@ -32,7 +35,11 @@ _LABELLED_BY = {
     "model": "the running model",
     "discovery": "discovery",
 }
+_TO_ONNX = ("model.pth", "--out", "model.onnx", "--images", "frames")  # words to try others with
+_GATE = ("frames", "--running", "a", "--candidate", "b")
 NEW, OLD = "new", "old"  # folders of the training pictures
+JUDGED = "judged"  # folder of the old domain's pictures that are not among them
+_BLOCKS, _BLOCK = 5, 8  # one of so many blocks of so many pictures, or fewer, is for the gate alone
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Retrain:
         name: Of the line of models.
         labels: "vote": running model and discovery; "model": the model alone; "discovery": it alone, of a new domain.
         features: Of discovery.
-        replay: Pictures of the old domain, which training goes on seeing.
+        replay: Pictures of the old domain: training goes on seeing most of them, the gate judges by the others.
         recipe: Of the fine-tuning, such as config/recipes/retrain.yaml.
         changes: NAME=VALUE of the recipe's settings.
         extract: More options of `extract`.
@@ -103,6 +110,7 @@ def retrain(task: Retrain, say: Callable[[str], None] = print) -> Version:
     if task.labels != "model":
         load_features(task.features)  # says what is wrong with them
     running = _running(task)
+    _check_precision(task, running)
     steps = plan(task, running)
     if not task.replay:
         say("no --replay: nothing but the gate keeps the model from forgetting its old domain")
@@ -132,7 +140,13 @@ def plan(task: Retrain, running: Version) -> list[Step]:
         root,
         "labels",
         f"label them by {_LABELLED_BY[task.labels]}",
-        {"labels": task.labels, "features": task.features, "running": running.sha256, "replay": pictures},
+        {
+            "labels": task.labels,
+            "features": task.features,
+            "running": running.sha256,
+            "replay": pictures,
+            "judged": [_BLOCKS, _BLOCK] if task.replay else [],
+        },
         (extract,),
         (LABELS,),
         partial(_label, task, running, extract),
@@ -173,9 +187,9 @@ def plan(task: Retrain, running: Version) -> list[Step]:
         "gate",
         f"judge it against {running} on held-back frames",
         {"running": running.sha256, "replay": pictures, "options": task.gate},
-        (extract, export),
+        (extract, labels, export),
         (GATE, REPORT),
-        partial(_gate, task, running, extract, export),
+        partial(_gate, task, running, extract, labels, export),
     )
     register = _step(
         root,
@@ -213,15 +227,27 @@ def _check_words(task: Retrain) -> None:
     """Try what is handed on to later steps on their parsers: hours before these steps would say so."""
     from hassod_ros.learning.config import read_recipe
 
-    models = ("--running", "a", "--candidate", "b")
     for verb, needed, words in (
         ("extract", ("recording", "--out", "frames"), task.extract),
-        ("to_onnx", ("model.pth", "--out", "model.onnx", "--images", "frames"), task.export),
-        ("gate", ("frames", *models), task.gate),
+        ("to_onnx", _TO_ONNX, task.export),
+        ("gate", _GATE, task.gate),
         ("rollout", ("--registry", "models", "--version", "1", "--nodes", "node"), task.rollout),
     ):
-        try_words(verb, (*needed, *words))
+        found = try_words(verb, (*needed, *words))
+        if verb == "to_onnx":
+            export_options(found)  # says what does not go together
     read_recipe(["--config", str(task.recipe), *_settings(task)], prog="detector", description="")
+
+
+def _check_precision(task: Retrain, running: Version) -> None:
+    """See that the new model is not refused for the precision that it is exported in."""
+    own, new = read_model_info(running.model).precision, try_words("to_onnx", (*_TO_ONNX, *task.export)).precision
+    allowed = getattr(try_words("gate", (*_GATE, *task.gate)), "config.latency")
+    if own != "fp32" == new and allowed <= GateConfig().latency:
+        raise InputError(
+            f"{running} is {own}, and the new model would be fp32, which the gate refuses as too slow; start from its "
+            f"float export, or give --export='--precision {own} --annotations FILE --annotated-images FOLDER'"
+        )
 
 
 def _settings(task: Retrain) -> list[str]:
@@ -268,16 +294,40 @@ def _extract(task: Retrain, folder: Path) -> None:
 
 def _label(task: Retrain, running: Version, extract: Step, folder: Path) -> None:
     pool = folder / "pool"
-    make_folder(pool)
-    for name, source in ((NEW, extract.path(IMAGES)), (OLD, task.replay)):
-        if source and not (pool / name).exists():
-            (pool / name).symlink_to(source.resolve(), target_is_directory=True)
+    _link(pool / NEW, extract.path(IMAGES))
+    if task.replay:
+        pictures = list_images(task.replay)
+        judged = judged_pictures(pictures)
+        for each in pictures:
+            _link((folder / JUDGED if each in judged else pool / OLD) / each.relative_to(task.replay), each)
     discovered = folder / "discovered.json" if task.labels != "model" else None
     if discovered and not discovered.is_file():
         command("pseudo_label", "--images", pool / NEW, "--features", task.features, "--out", discovered)
     from hassod_ros.chain.voted_labels import label  # the packages were looked for
 
     print(label(pool, running.model, discovered, folder / LABELS, new=NEW, alone=task.labels == "discovery"))
+
+
+def judged_pictures(pictures: Sequence[Path]) -> set[Path]:
+    """Pictures of the old domain that the gate judges by, as no model is judged by what it has learned from.
+
+    One block of neighbours in five, as pictures in a row may show the same; none where there are fewer than five.
+    """
+    blocks = max(_BLOCKS, len(pictures) // _BLOCK)
+    if len(pictures) < _BLOCKS:
+        return set()
+    return {each for i, each in enumerate(pictures) if i * blocks // len(pictures) % _BLOCKS == _BLOCKS // 2}
+
+
+def _link(place: Path, source: Path) -> None:
+    if place.exists():
+        return
+    make_folder(place.parent)
+    try:
+        place.unlink(missing_ok=True)  # to where the source was before
+        place.symlink_to(source.resolve())
+    except OSError as error:
+        raise InputError(f"{place} cannot be written ({error.strerror}); free some space, or unlock it") from error
 
 
 def _network(task: Retrain, weights: Path) -> DetectorConfig:
@@ -344,8 +394,9 @@ def _export(task: Retrain, running: Version, extract: Step, mix: Step, folder: P
     )
 
 
-def _gate(task: Retrain, running: Version, extract: Step, export: Step, folder: Path) -> None:
-    pictures = ("--pictures", task.replay) if task.replay else ()
+def _gate(task: Retrain, running: Version, extract: Step, labels: Step, export: Step, folder: Path) -> None:
+    judged = labels.path(JUDGED)
+    pictures = ("--pictures", judged) if judged.is_dir() else ()
     models = ("--running", running.model, "--candidate", export.path(MODEL))
     command("gate", extract.path(HELD_BACK), *models, *pictures, "--out", folder, *task.gate, accept=(0, 1))
 

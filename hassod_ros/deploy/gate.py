@@ -70,6 +70,7 @@ class Frames:
     mirrored: list[float] = field(default_factory=list)
     temporal: dict[int, float] = field(default_factory=dict)  # by the index of the later frame
     seconds: list[float] = field(default_factory=list)
+    precision: str = ""  # of the model, where its file says so
 
     def score(self, index: int) -> float:
         """Consistency of one frame."""
@@ -148,6 +149,8 @@ def judge(
             model.warm_up()
         found, pairs = look(paths, models, say)
         again = look(old, models, say, "pictures of the old domain")[0] if old else found
+        for name, model in models.items():
+            found[name].precision = model.info.precision if model.info else ""
     finally:
         for model in models.values():
             model.close()
@@ -344,6 +347,8 @@ def compare(
     # Frame by frame, because the machine is not equally busy all the time.
     ratio = float(np.median(np.divide(candidate.seconds, running.seconds)))
     sentence = f"it takes {ratio:.2f} times as long as the running model, {config.latency:g} is allowed"
+    if ratio > config.latency and running.precision != candidate.precision:
+        sentence += f": it is {candidate.precision} and the running model {running.precision}, export it likewise"
     checks.append(Check("milliseconds per frame", old, new, ratio <= config.latency, sentence))
     return tuple(checks)
 

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from hassod_ros.chain import retrain as module
+from hassod_ros.chain import voted_labels
 from hassod_ros.chain.retrain import Retrain, retrain
 from hassod_ros.chain.voted_labels import View, label_one, look, vote
 from hassod_ros.default_model import default_model
 from hassod_ros.detection.checkpoints import open_detector
 from hassod_ros.errors import InputError
+from hassod_ros.images import list_images, read_image
 from hassod_ros.instances import Instances
 from tests.chain.toy_retrain import REPO, make_start, make_task
+from tests.runtime.conftest import build_model, make_info
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,6 +65,50 @@ def test_a_model_is_not_judged_by_the_picture_that_it_learned_from(task: Retrain
         retrain(dataclasses.replace(task, sources=(tmp_path / "night",)), lambda line: None)
 
 
+def test_the_gate_judges_by_old_pictures_that_training_does_not_see(
+    task: Retrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "old"
+    for number in range(90):
+        (old / str(number // 50)).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(old / str(number // 50) / f"{number:02}.png"), np.full((8, 8, 3), number, np.uint8))
+    trained: list[int] = []
+    given: dict[str, tuple[object, ...]] = {}
+    monkeypatch.setattr(module, "command", lambda verb, *words, **_: given.update({verb: words}))
+    monkeypatch.setattr(voted_labels, "label", lambda pool, *_, **__: trained.extend(values(pool / module.OLD)))
+
+    def values(folder: Path) -> list[int]:
+        return [int(read_image(path)[0, 0, 0]) for path in list_images(folder)]
+
+    steps = module.plan(dataclasses.replace(task, replay=old), module._running(task))
+    by_name = {step.name: step for step in steps}
+    for _ in range(2):  # as after a kill
+        trained.clear()
+        by_name["labels"].run(by_name["labels"].folder)
+    by_name["gate"].run(by_name["gate"].folder)
+    judged = values(Path(str(given["gate"][given["gate"].index("--pictures") + 1])))
+    assert sorted(trained + judged) == list(range(90))
+    assert judged == [*range(17, 25), *range(58, 66)]
+
+
+def test_pictures_that_moved_are_linked_anew(tmp_path: Path) -> None:
+    (tmp_path / "new.png").touch()
+    (tmp_path / "pool").symlink_to(tmp_path / "gone.png")
+    module._link(tmp_path / "pool", tmp_path / "new.png")
+    assert (tmp_path / "pool").resolve() == tmp_path / "new.png"
+
+
+def test_an_int8_model_is_not_compared_with_a_float_one(task: Retrain, tmp_path: Path) -> None:
+    onnx.save(build_model(make_info(precision="int8")), tmp_path / "int8.onnx")
+    task = dataclasses.replace(task, start=str(tmp_path / "int8.onnx"))
+    with pytest.raises(InputError, match="perception/1 is int8, and the new model would be fp32, which the gate refu"):
+        retrain(dataclasses.replace(task, gate=()), lambda line: None)
+    export = ("--precision", "int8", "--annotations", "a.json", "--annotated-images", "a")
+    for change in ({"gate": (), "export": export}, {"gate": ("--latency", "3")}):
+        changed = dataclasses.replace(task, **change)
+        module._check_precision(changed, module._running(changed))
+
+
 def test_what_is_wrong_is_said_before_the_first_step(task: Retrain, tmp_path: Path) -> None:
     for change, sentence in (
         ({"start": "nightly"}, "is no registry of models"),
@@ -72,6 +120,7 @@ def test_what_is_wrong_is_said_before_the_first_step(task: Retrain, tmp_path: Pa
         ({"keep": 1.5}, "keep is a share from 0 to 1, it is 1.5"),
         ({"gate": ("--recall", "2")}, "gate: argument --recall: '2' is not a number from 0 to 1; see gate --help"),
         ({"export": ("--colour", "3")}, "to_onnx: unrecognized arguments: --colour 3"),
+        ({"export": ("--precision", "int8")}, "int8 needs an annotated set to measure the loss"),
         ({"rollout": ("--canary", "none")}, "rollout: argument --canary: 'none' is not a whole number"),
         ({"changes": ("burn_in.iteration=3",)}, "burn_in.iteration, which does not exist"),
         ({"changes": ("burn_in.iterations=many",)}, "iterations"),

@@ -105,6 +105,17 @@ def test_more_than_it_finds_itself_in_the_mirror_is_not_asked_of_another() -> No
     assert asked(7, 6) == (7 / 8, False)
 
 
+def test_a_slower_model_of_another_precision_is_told_to_be_one(frames: Path) -> None:
+    found, _ = look(sorted(frames.rglob("*.png")), {"a": ByColor(), "b": ByColor()}, say=lambda line: None)
+    running, candidate = found.values()
+    running.precision, candidate.precision = "int8", "fp32"
+    candidate.seconds = [2 * seconds for seconds in running.seconds]
+    check = compare(running, candidate, running, candidate, GateConfig())[-1]
+    assert check.sentence.endswith("1.1 is allowed: it is fp32 and the running model int8, export it likewise")
+    candidate.precision = "int8"
+    assert compare(running, candidate, running, candidate, GateConfig())[-1].sentence.endswith("1.1 is allowed")
+
+
 def test_a_model_that_finds_nothing_is_refused(frames: Path) -> None:
     found = verdicts(frames, ByColor(lambda masks: masks[:0]))
     assert not found["instances per frame"]
