@@ -39,7 +39,8 @@ _MOST_PAIRS = 8  # of the largest other findings, where a missing component is s
 _GONE = 0.8  # share of a component that must be off, and lie on a missing one, to be missing with it
 _OUTLINE = 0.7  # IoU of a new thing with a missing one that has moved there
 _FAR = 0.1  # share of a component that lies beyond its place, at least, where it has moved
-_NEW = 0.3  # share of where it is found that must be off
+_NEW = 0.3  # share of what lies beyond its place, where it is found close by, that must be off
+_THERE = 0.7  # share of where it is found elsewhere, likewise: what only lies beside what is gone is off in part
 
 
 @dataclass(frozen=True)
@@ -241,18 +242,20 @@ def _tell_component(case: _Case, i: int, share: float) -> _Told | None:
     seen = view.detector.sees(mask, component.overlap)
     changed = case.told(Kind.CHANGED, i + 1, mask, value, f"Component {i + 1} is changed")
     missing = case.told(Kind.MISSING, i + 1, mask, value, f"Component {i + 1} is missing", empty=True)
-    if share >= _CHANGED and (votes.missing or unlike > 1) and _same_shape(view.pixels, known.lab, mask):
+    stays = share >= _CHANGED and _same_shape(view.pixels, known.lab, mask)
+    if stays and (votes.missing or unlike > 1):
         return changed
     if votes.new > votes.gone and (mask & case.explained).any():
         return None  # a stranger lies over it
+    may_move = share >= _CHANGED and not stays
     sharp = case.measured.pixels >= 1
-    if share >= _CHANGED and _shows_beyond(sharp, component) and (offset := _nearby(view, known, i, sharp)):
+    if may_move and _shows_beyond(sharp, component) and (offset := _nearby(view, known, i, sharp)):
         return _moved(i + 1, mask, offset, known.allowed[i])
     differs = np.count_nonzero(votes.differs & mask) / component.area
     limit = margin * (_NEARLY if differs >= _MOSTLY else 1.0)
     if votes.missing and not seen and value > limit:
         return missing._replace(limit=limit)
-    if share >= _CHANGED and (offset := _nearby(view, known, i, case.bad)) is not None:
+    if may_move and (offset := _nearby(view, known, i, case.bad)) is not None:
         return _moved(i + 1, mask, offset, known.allowed[i])
     if unlike > 1 and not seen:
         return missing._replace(empty=False)
@@ -418,7 +421,7 @@ def _pair_moved(found: list[_Told], view: View, known: Known, bad: np.ndarray, s
             if offset is None:
                 continue
             told = _moved(k + 1, mask, offset, known.allowed[k])
-            if np.count_nonzero(bad & told.place) >= _NEW * np.count_nonzero(told.place):  # else one that was there
+            if np.count_nonzero(bad & told.place) >= _THERE * np.count_nonzero(told.place):  # else one that was there
                 moved[i] = told
                 break
         gone |= _explained(found, moved[i], whole, others) if i in moved else set()

@@ -6,8 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
-from hassod_ros.inspection.inventory import Detector
-from hassod_ros.inspection.judge import _Case, _is_left_out, _same_shape, _tell_strangers
+from hassod_ros.inspection.inventory import Component, Detector
+from hassod_ros.inspection.judge import (
+    _Case,
+    _is_left_out,
+    _pair_moved,
+    _same_shape,
+    _tell_component,
+    _tell_strangers,
+    _Told,
+)
+from hassod_ros.inspection.verdict import TIMES, Kind
 from hassod_ros.instances import Instances
 
 SIZE = (120, 160)
@@ -69,3 +78,59 @@ def test_what_is_new_is_the_tightest_thing_that_holds_what_differs(alone):
     (told,) = _tell_strangers(case)
     assert np.array_equal(told.place, loose if alone else tight)
     assert np.array_equal(case.explained, loose)  # nothing more is told of what is off around it
+
+
+BOX = (90, 40, 130, 80)
+
+
+def at_box(left=0):
+    """(H, W) bool of the striped square of `picture`, so many pixels further left."""
+    mask = np.zeros(SIZE, bool)
+    mask[BOX[1] : BOX[3], BOX[0] - left : BOX[2] - left] = True
+    return mask
+
+
+def known():
+    """The striped square as the only component."""
+    ideal = picture(left=False)
+    component = Component(BOX, np.ones((40, 40), bool), 5, 1.0, -1)
+    lab = cv2.cvtColor(ideal, cv2.COLOR_RGB2LAB)
+    return SimpleNamespace(ideal=ideal, lab=lab, components=[component], masks=[at_box()], allowed=[4.0])
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_what_is_still_there_has_not_moved_though_its_like_is_found_beside_it(stays):
+    now = picture(left=False)
+    now[at_box(40)] = now[at_box()]
+    now[at_box()] = now[at_box()] // np.array([1, 2, 4], np.uint8) if stays else 120  # orange and black
+    bad = at_box() | at_box(40)
+    heat = np.where(bad, 3, 0).astype(np.float32)
+    case = _Case(
+        view=SimpleNamespace(pixels=now, detector=Detector(Instances.from_dense(at_box(40)[None], image_size=SIZE))),  # type: ignore[arg-type]
+        known=known(),  # type: ignore[arg-type]
+        measured=SimpleNamespace(heat=heat, pixels=heat, looks=np.ones(1), unlike=np.zeros(1)),  # type: ignore[arg-type]
+        margin=1.5,
+        bad=bad,
+        usable=~bad,
+        counts=np.array([1600]),
+        explained=np.zeros(SIZE, bool),
+    )
+    told = _tell_component(case, 0, 1.0)
+    assert told is not None
+    assert told.kind == (Kind.CHANGED if stays else Kind.MOVED)
+
+
+@pytest.mark.parametrize(("off", "kind"), [(16, Kind.MISSING), (40, Kind.MOVED)])
+def test_what_lay_beside_a_missing_component_is_not_taken_for_it(off, kind):
+    """Cells are off beside what is gone: that much of its like, which always lay there, is off too."""
+    now = picture(left=False)
+    now[at_box(50)] = now[at_box()]
+    now[at_box()] = 120
+    bad = at_box()
+    bad[40:80, 80 - off : 80] = True
+    found = [
+        _Told(Kind.MISSING, 1, at_box(), 3.0, 1.5, TIMES, "Component 1 is missing", True),
+        _Told(Kind.DEFECT, 0, at_box(50), 2.0, 1.5, TIMES, "There is a defect"),
+    ]
+    told = _pair_moved(found, SimpleNamespace(pixels=now), known(), bad, [1.0])  # type: ignore[arg-type]
+    assert told[0].kind == kind
