@@ -296,10 +296,14 @@ def _tell_spot(case: _Case, spot: np.ndarray) -> _Told:
     if votes.missing and lacks:
         text = f"A piece of component {owner + 1} is missing" if owners else "A piece is missing"
         return case.told(Kind.MISSING, owner + 1, spot, value, text, empty=True)
-    if votes.extra and (detector.finds(spot, masks) or _is_foreign(spot, case.measured.features)):
-        return case.told(Kind.EXTRA, 0, spot, value, "Something is there that should not be")
+    extra = case.told(Kind.EXTRA, 0, spot, value, "Something is there that should not be")
+    finds, foreign = detector.finds(spot, masks), _is_foreign(spot, case.measured.features)
+    if votes.extra and (finds or foreign):
+        return extra
     if owners and area >= _WHOLE * known.components[owner].area:
         return case.told(Kind.CHANGED, owner + 1, spot, value, f"Component {owner + 1} is changed")
+    if finds and foreign and not votes.missing:  # what lies on two surfaces is like the one and unlike the other
+        return extra
     name = f" on component {owner + 1}" if owners else ""
     return case.told(Kind.DEFECT, owner + 1, spot, value, f"There is a defect{name}")
 

@@ -13,6 +13,7 @@ from hassod_ros.inspection.judge import (
     _pair_moved,
     _same_shape,
     _tell_component,
+    _tell_spot,
     _tell_strangers,
     _Told,
 )
@@ -134,3 +135,24 @@ def test_what_lay_beside_a_missing_component_is_not_taken_for_it(off, kind):
     ]
     told = _pair_moved(found, SimpleNamespace(pixels=now), known(), bad, [1.0])  # type: ignore[arg-type]
     assert told[0].kind == kind
+
+
+@pytest.mark.parametrize(("features", "kind"), [(2.0, Kind.EXTRA), (0.5, Kind.DEFECT)])
+def test_a_new_thing_on_two_surfaces_is_extra_though_it_is_unlike_only_one(features, kind):
+    ideal = np.zeros((*SIZE, 3), np.uint8)
+    ideal[:, 80:] = 240
+    now = cv2.circle(ideal.copy(), (80, 60), 16, (120, 120, 120), -1)
+    spot = cv2.circle(np.zeros(SIZE, np.uint8), (80, 60), 16, 1, -1) > 0
+    case = _Case(
+        view=SimpleNamespace(pixels=now, detector=Detector(Instances.from_dense(spot[None], image_size=SIZE))),  # type: ignore[arg-type]
+        known=SimpleNamespace(
+            lab=cv2.cvtColor(ideal, cv2.COLOR_RGB2LAB), masks=[], components=[], seen=np.zeros(SIZE, np.float32)
+        ),  # type: ignore[arg-type]
+        measured=SimpleNamespace(heat=np.where(spot, 2, 0), features=np.full((30, 40), features, np.float32)),  # type: ignore[arg-type]
+        margin=1.5,
+        bad=spot,
+        usable=~spot,
+        counts=np.zeros(0, np.int64),
+        explained=np.zeros(SIZE, bool),
+    )
+    assert _tell_spot(case, spot).kind == kind
