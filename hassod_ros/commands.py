@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import math
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from hassod_ros.files import find_out_early
 from hassod_ros.packages import missing
 
 WRONG_INPUT = 2
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _Number = TypeVar("_Number", int, float)
 _reached: list[str] = []
 
@@ -93,7 +96,7 @@ def run(
         after_stop: What becomes of a run that was stopped.
 
     Returns:
-        Exit status: 0; 2 where the input is wrong; 130 after Ctrl-C; 143 after SIGTERM.
+        Exit status: 0; 2 where the input is wrong or a disk full; 130 after Ctrl-C; 143 after SIGTERM.
 
     """
     _reached.clear()
@@ -111,6 +114,12 @@ def run(
         return WRONG_INPUT
     except KeyboardInterrupt as stop:
         return _stopped(name, stop, after_stop)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = error.filename or f"the folder of its output, or that of temporary files, {tempfile.gettempdir()},"
+        print(f"{name}: {where} has no room left ({error.strerror}); free some space and run again", file=sys.stderr)
+        return WRONG_INPUT
     except (SystemError, ImportError) as error:
         if isinstance(
             error.__cause__, KeyboardInterrupt

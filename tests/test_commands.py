@@ -110,6 +110,17 @@ def test_a_bug_is_not_hidden():
         commands.run("label", lambda: 1 / 0)
 
 
+def test_a_full_disk_is_one_sentence(capsys):
+    def fill() -> None:
+        with open("/dev/full", "w") as file:
+            file.write("more")
+
+    assert commands.run("export", fill) == commands.WRONG_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("export: the folder of its output, or that of temporary files, ")
+    assert line.endswith(", has no room left (No space left on device); free some space and run again")
+
+
 def test_a_log_gets_a_bar_now_and_then_and_a_terminal_ten_times_a_second(monkeypatch):
     monkeypatch.delenv("TQDM_MININTERVAL", raising=False)
     code = "import hassod_ros.commands; from tqdm import tqdm; print(tqdm(total=1).mininterval)"

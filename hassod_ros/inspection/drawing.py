@@ -20,6 +20,8 @@ _MOST = 5  # findings with a sentence; the others have a circle
 _LINE = 1.6  # letters from one line to the next
 _WHITE = (255, 255, 255)
 _TAUGHT = (20, 80, 170)  # of what was taught
+_Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
+_Circle = tuple[tuple[int, int], tuple[int, int]]  # middle and half axes in pixels
 
 
 def draw_verdict(picture: np.ndarray, verdict: Verdict) -> np.ndarray:
@@ -32,8 +34,11 @@ def draw_verdict(picture: np.ndarray, verdict: Verdict) -> np.ndarray:
     scale = max(1.0, _LEAST_WIDTH / picture.shape[1])
     sheet = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     colour = _COLOURS[verdict.result]
-    for number, finding in enumerate(verdict.findings, start=1):
-        _circle(sheet, finding, number, scale, colour)
+    circles = [_circle(sheet, finding, scale, colour) for finding in verdict.findings]
+    taken: list[_Box] = []
+    for number, circle in enumerate(circles[:_MOST], start=1):  # after all circles, of which none shall cross a number
+        if circle is not None:
+            taken.append(_number_beside(sheet, number, circle, taken, colour))
     width = sheet.shape[1]
     frame = max(6, width // 80)
     sheet = cv2.copyMakeBorder(sheet, 0, frame, frame, frame, cv2.BORDER_CONSTANT, value=colour)
@@ -82,33 +87,55 @@ def draw_heat(picture: np.ndarray, verdict: Verdict) -> np.ndarray:
     return mixed
 
 
-def _circle(sheet: np.ndarray, finding: Finding, number: int, scale: float, colour: tuple[int, int, int]) -> None:
+def _circle(sheet: np.ndarray, finding: Finding, scale: float, colour: tuple[int, int, int]) -> _Circle | None:
+    """Draw a finding's ellipse; returns its middle and half axes, None where it would be around the whole part."""
     x0, y0, x1, y1 = (round(value * scale) for value in finding.box)
     middle = ((x0 + x1) // 2, (y0 + y1) // 2)
     thick = max(3, sheet.shape[1] // 240)
     if (x1 - x0) * (y1 - y0) > 0.8 * sheet.shape[0] * sheet.shape[1]:  # the whole part: the frame says it
-        return
+        return None
     axes = (max(12, round(0.71 * (x1 - x0)) + thick), max(12, round(0.71 * (y1 - y0)) + thick))
     cv2.ellipse(sheet, middle, axes, 0, 0, 360, _WHITE, thick + 4, cv2.LINE_AA)
     cv2.ellipse(sheet, middle, axes, 0, 0, 360, colour, thick, cv2.LINE_AA)
-    if number > _MOST:
-        return
-    place = middle[0] + round(0.71 * axes[0]), middle[1] - round(0.71 * axes[1])  # on the circle
-    _number(sheet, number, place, sheet.shape[1] / 900, colour)
+    return middle, axes
 
 
-def _number(
-    sheet: np.ndarray, number: int, middle: tuple[int, int], size: float, colour: tuple[int, int, int]
-) -> tuple[int, int, int, int]:
+def _number_beside(
+    sheet: np.ndarray, number: int, circle: _Circle, taken: list[_Box], colour: tuple[int, int, int]
+) -> _Box:
+    """Write a number onto its circle, upper right or as near to that as others leave room; returns its box."""
+    (x, y), (wide, high) = circle
+    size = sheet.shape[1] / 900
+    turns = np.deg2rad([-45 + sign * step for step in range(0, 181, 15) for sign in (1, -1)])
+    places = [(round(x + wide * np.cos(turn)), round(y + high * np.sin(turn))) for turn in turns]
+    free = [
+        place for place in places if not any(_meet(_number_box(sheet, number, place, size), other) for other in taken)
+    ]
+    return _number(sheet, number, (free or places)[0], size, colour)
+
+
+def _meet(a: _Box, b: _Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _number(sheet: np.ndarray, number: int, middle: tuple[int, int], size: float, colour: tuple[int, int, int]) -> _Box:
     """Write a number into a box around `middle`, inside the sheet; returns the box."""
-    thick = max(1, round(3 * size))
-    (wide, high), _ = cv2.getTextSize(str(number), _FONT, size, thick)
+    x0, y0, x1, y1 = _number_box(sheet, number, middle, size)
+    cv2.rectangle(sheet, (x0, y0), (x1, y1), colour, -1)
+    cv2.putText(sheet, str(number), (x0 + 5, y1 - 8), _FONT, size, _WHITE, _stroke(size), cv2.LINE_AA)
+    return x0, y0, x1, y1
+
+
+def _number_box(sheet: np.ndarray, number: int, middle: tuple[int, int], size: float) -> _Box:
+    (wide, high), _ = cv2.getTextSize(str(number), _FONT, size, _stroke(size))
     wide, high = wide + 10, high + 16
     x = int(np.clip(middle[0] - wide // 2, 0, max(0, sheet.shape[1] - wide)))
     y = int(np.clip(middle[1] - high // 2, 0, max(0, sheet.shape[0] - high)))
-    cv2.rectangle(sheet, (x, y), (x + wide, y + high), colour, -1)
-    cv2.putText(sheet, str(number), (x + 5, y + high - 8), _FONT, size, _WHITE, thick, cv2.LINE_AA)
     return x, y, x + wide, y + high
+
+
+def _stroke(size: float) -> int:
+    return max(1, round(3 * size))
 
 
 def _bar(verdict: Verdict, width: int, colour: tuple[int, int, int]) -> np.ndarray:

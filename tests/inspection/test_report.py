@@ -3,6 +3,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 
 from hassod_ros.inspection.drawing import draw_taught, draw_verdict
 from hassod_ros.inspection.inspector import Inspector
@@ -44,6 +45,18 @@ def test_a_drawing_has_a_sentence_for_each_finding(reference):
     one, two = part(red=None), part(red=None, blue=None)
     heights = [draw_verdict(picture, inspector(picture)).shape[0] for picture in (one, two)]
     assert heights[1] - heights[0] == 984 // 16  # another strip
+
+
+@pytest.mark.parametrize("box", [(100, 80, 150, 120), (300, 0, 320, 20), (0, 220, 20, 240)])  # two in corners
+def test_numbers_of_circles_do_not_lie_on_each_other(reference, box):
+    verdict = Inspector(reference, observe)(part(red=None))
+    red = []
+    for count in (1, 5):
+        alike = (replace(verdict.findings[0], box=box),) * count
+        sheet = draw_verdict(part(red=None), replace(verdict, findings=alike))
+        inside = sheet[sheet.shape[1] // 7 :][:720, 12:-12]
+        red.append(int((np.abs(inside - (200.0, 20.0, 30.0)).max(axis=2) < 20).sum()))
+    assert red[1] > red[0] + 4 * 500  # boxes of 30 x 39 px with a white number
 
 
 def test_what_was_taught_is_drawn_with_an_outline_around_each_component(reference):
