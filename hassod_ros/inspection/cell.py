@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,11 +27,13 @@ class Cell:
     Args:
         store: Where references are kept.
         settings: Limits; what is looked at comes from the reference.
+        warn: Gets a sentence where the reference in use cannot be noted for the next start.
 
     """
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: Settings, warn: Callable[[str], object] = lambda line: None) -> None:
         self.store = store
+        self._warn = warn
         self.settings = settings
         self._lock = threading.Lock()  # held while learning: one at a time
         self._inspector: Inspector | None = None
@@ -145,10 +147,13 @@ class Cell:
         if reference.model_sha256 != self._model_sha256:
             reference = self._learn(reference.name, list(reference.pictures), list(reference.names), reference.settings)
             stored = self.store.add(reference)
-        if stored.version:
-            self.store.use(stored)
         self._stored = stored
         self._renew()
+        if stored.version:
+            try:
+                self.store.use(stored)
+            except InputError as error:  # a folder of references may be one that can only be read
+                self._warn(f"{stored.reference.name} is in use, but not noted for the next start: {error}")
         return stored
 
     def _renew(self) -> None:

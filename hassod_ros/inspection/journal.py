@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import threading
 from datetime import datetime, timezone
 from pathlib import Path
@@ -38,6 +39,7 @@ class Journal:
         self._file = ""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self._folder).close()
         except OSError as error:
             raise InputError(f"cannot write to log_dir {folder}: {error.strerror}; choose another folder") from error
 

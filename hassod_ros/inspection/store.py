@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hassod_ros.errors import InputError
-from hassod_ros.files import sha256, write_json
+from hassod_ros.files import exclusive, sha256, write_json
 from hassod_ros.inspection.reference import Reference, load, save
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_CURRENT = "current.json"
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,14 @@ class Store:
     """A folder NAME/000001.npz, NAME/000002.npz, ...: nothing in it is ever overwritten.
 
     Args:
-        folder: Made where it is missing.
+        folder: Made where it is missing. Several cells may share it.
+        cell: Which of them: each has a note of its own of what is in use; "" = the only one.
 
     """
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike, cell: str = "") -> None:
         self.folder = Path(folder).expanduser()
+        self._note = self.folder / (f"current.{cell}.json" if cell else "current.json")
 
     def versions(self, name: str) -> list[int]:
         """Versions of a reference, ascending."""
@@ -83,25 +84,25 @@ class Store:
             InputError: The disk is full or the folder cannot be written.
 
         """
-        version = max(self.versions(reference.name), default=0) + 1
-        path = self._file(reference.name, version)
-        save(reference, path)
+        with exclusive(self.folder / check_name(reference.name)):
+            version = max(self.versions(reference.name), default=0) + 1
+            path = self._file(reference.name, version)
+            save(reference, path)
         return Stored(reference, version, path, sha256(path))
 
     def use(self, stored: Stored) -> None:
         """Note which reference is in use, for the next start."""
-        write_json(self.folder / _CURRENT, {"name": stored.reference.name, "version": stored.version})
+        write_json(self._note, {"name": stored.reference.name, "version": stored.version})
 
     def current(self) -> tuple[str, int] | None:
         """Name and version of the reference that was last in use; None where there was none."""
         try:
-            record = json.loads((self.folder / _CURRENT).read_text(encoding="utf-8"))
+            record = json.loads(self._note.read_text(encoding="utf-8"))
             return check_name(record["name"]), int(record["version"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            path = self.folder / _CURRENT
-            raise InputError(f"{path} is damaged ({error}); remove it and load a reference by name") from error
+            raise InputError(f"{self._note} is damaged ({error}); remove it and load a reference by name") from error
 
     def _file(self, name: str, version: int) -> Path:
         return self.folder / name / f"{version:06d}.npz"

@@ -19,6 +19,7 @@ from std_msgs.msg import Empty, Header
 
 from hassod_msgs.srv import Inspect, LearnReference, LoadReference, ReloadModel
 from hassod_ros.errors import InputError
+from hassod_ros.files import find_out_early
 from hassod_ros.images import list_images, read_image
 from hassod_ros.inspection.cell import Cell, Recent
 from hassod_ros.inspection.eye import NO_MODEL, Eye, open_eye
@@ -76,7 +77,9 @@ class InspectionNode(ManagedNode):
     def __init__(self, **node_options: Any) -> None:
         super().__init__("inspection_node", PARAMETERS, **node_options)
         options = self.options()
-        self._cell = Cell(Store(options["reference_dir"]), settings(options))
+        name = self.get_fully_qualified_name().strip("/").replace("/", ".")
+        store = Store(options["reference_dir"], "" if name == "inspection_node" else name)
+        self._cell = Cell(store, settings(options), self.get_logger().warning)
         self._eye: Eye | None = None
         self._model = ""
         self._lacks = ""
@@ -199,6 +202,7 @@ class InspectionNode(ManagedNode):
         try:
             check_name(request.name)
             self._cell.set_settings(settings(self.options()))
+            find_out_early(self._cell.store.folder)
             if request.folder and request.count:
                 raise InputError("count and folder are both given; give one of them")
             if request.append:

@@ -57,7 +57,7 @@ PARAMETERS = (
     Parameter(
         name="reference_dir",
         default="~/.ros/hassod_ros/references",
-        description="Folder of the references and all their versions.",
+        description="Folder of the references and all their versions; nodes may share it.",
         read_only=True,
     ),
     Parameter(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hassod_ros.errors import InputError
+from hassod_ros.inspection import store
 from hassod_ros.inspection.align import Alignment
 from hassod_ros.inspection.cell import Cell, Recent
 from hassod_ros.inspection.light import Light
@@ -42,6 +43,20 @@ def test_a_picture_that_is_added_leaves_what_the_reference_is(cell):
     cell.set_settings(Settings(method="texture"))
     added = cell.learn("plate", [taken(part(), 60)], ["f"], append=True)
     assert added.reference.settings.method == "aligned"
+
+
+def test_a_reference_is_used_from_a_folder_that_can_only_be_read(cell, tmp_path, monkeypatch):
+    def refuse(path, value):
+        raise InputError(f"cannot write {path}: Read-only file system")
+
+    monkeypatch.setattr(store, "write_json", refuse)
+    told = []
+    other = Cell(Store(tmp_path), Settings(), told.append)
+    other.set_model(observe, "a" * 64)
+    assert other.load("plate").version == 1
+    assert other.inspect(part())[0].result == Result.OK
+    (line,) = told
+    assert line.startswith("plate is in use, but not noted for the next start: cannot write ")
 
 
 def test_pictures_that_cannot_be_learned_from_leave_the_reference(cell):

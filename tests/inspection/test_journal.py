@@ -57,5 +57,6 @@ def test_a_full_disk_is_said_and_its_end_noticed(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write to log_dir"):
-        Journal(tmp_path / "file" / "log", 1)
+    for folder in (tmp_path / "file" / "log", "/proc"):
+        with pytest.raises(InputError, match="cannot write to log_dir"):
+            Journal(folder, 1)

@@ -22,6 +22,15 @@ def test_what_is_in_use_is_remembered(reference, tmp_path):
     assert Store(tmp_path).current() == ("plate", 1)
 
 
+def test_cells_that_share_a_folder_begin_with_their_own(reference, tmp_path):
+    left, right = Store(tmp_path, "left.inspection_node"), Store(tmp_path, "right.inspection_node")
+    left.use(left.add(reference))
+    assert right.current() is None
+    right.use(right.add(reference))
+    assert (left.current(), right.current()) == (("plate", 1), ("plate", 2))
+    assert Store(tmp_path).current() is None
+
+
 @pytest.mark.parametrize(
     ("name", "version", "words"),
     [("other", 0, "there is no reference other"), ("plate", 7, r"no version 7 \(there is: 1\)")],
