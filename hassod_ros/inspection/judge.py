@@ -40,7 +40,8 @@ _GONE = 0.8  # share of a component that must be off, and lie on a missing one, 
 _OUTLINE = 0.7  # IoU of a new thing with a missing one that has moved there
 _FAR = 0.1  # share of a component that lies beyond its place, at least, where it has moved
 _NEW = 0.3  # share of what lies beyond its place, where it is found close by, that must be off
-_THERE = 0.7  # share of where it is found elsewhere, likewise: what only lies beside what is gone is off in part
+# Share of where it is found elsewhere, whose pixels must be off: beside what is gone cells are off, and no pixels.
+_THERE = 0.15
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,11 @@ class _Case:
         counts = np.array([np.count_nonzero(bad & mask) for mask in known.masks], np.int64)
         return cls(view, known, measured, margin, bad, view.covered & ~bad, counts, np.zeros(bad.shape, bool))
 
+    @cached_property
+    def sharp(self) -> np.ndarray:
+        """(H, W) bool, what is beyond its limit by its pixels."""
+        return self.measured.pixels >= 1
+
     @property
     def shares(self) -> np.ndarray:
         """(N,) share of the components that is bad."""
@@ -181,7 +187,7 @@ def find(view: View, known: Known, measured: Measured, *, margin: float, least_a
     found = [*_tell_strangers(case), *_tell_components(case)]
     found += _tell_spots(case, spots[:_MOST])
     found += _tell_looks(case, found)
-    found = _pair_moved(found, view, known, case.bad, case.shares.tolist())
+    found = _pair_moved(found, view, known, case.sharp, case.shares.tolist())
     return sorted((_finding(each, view) for each in found), key=lambda each: -each.severity)
 
 
@@ -195,17 +201,20 @@ def _tell_strangers(case: _Case) -> list[_Told]:
     """Things that the detector sees, that are no component and new."""
     found: list[_Told] = []
     now, ideal = case.view.pixels, case.known.lab
-    new: list[tuple[Thing, np.ndarray, np.ndarray]] = []  # and their places, and what differs there
+    new: list[tuple[Thing, np.ndarray, np.ndarray, float]] = []  # and their places, what differs, how clearly new
     for thing in case.view.detector.strangers(case.bad, case.known.masks):
         place = thing.full(case.bad.shape)
         votes = compare_surroundings(now, ideal, place, case.usable)
-        if votes.new > votes.gone + _CLEAR and not _same_shape(now, ideal, place):
-            new.append((thing, place, votes.differs))
-    for i, (thing, place, differs) in enumerate(new):
+        clear = votes.new - votes.gone
+        if clear > _CLEAR and not _same_shape(now, ideal, place):
+            new.append((thing, place, votes.differs, clear))
+    for i, (thing, place, differs, clear) in enumerate(new):
         if thing.on(case.explained) >= _OWN * thing.area:
             continue
+        if any(each > clear + _CLEAR and other.on(place) >= _TIGHT * other.area for other, _, _, each in new[i + 1 :]):
+            continue  # it holds what is new, and something else
         enough, tight = _TIGHT * np.count_nonzero(differs), place
-        for other, there, _ in new[i + 1 :]:
+        for other, there, *_ in new[i + 1 :]:
             if other.area <= _TIGHT * thing.area and np.count_nonzero(differs & there) >= enough:
                 tight = there
         found.append(case.told(Kind.EXTRA, 0, tight, case.worst(tight), "Something is there that should not be"))
@@ -248,8 +257,7 @@ def _tell_component(case: _Case, i: int, share: float) -> _Told | None:
     if votes.new > votes.gone and (mask & case.explained).any():
         return None  # a stranger lies over it
     may_move = share >= _CHANGED and not stays
-    sharp = case.measured.pixels >= 1
-    if may_move and _shows_beyond(sharp, component) and (offset := _nearby(view, known, i, sharp)):
+    if may_move and _shows_beyond(case.sharp, component) and (offset := _nearby(view, known, i, case.sharp)):
         return _moved(i + 1, mask, offset, known.allowed[i])
     differs = np.count_nonzero(votes.differs & mask) / component.area
     limit = margin * (_NEARLY if differs >= _MOSTLY else 1.0)
@@ -400,7 +408,9 @@ def _counts(found: tuple[float, float, float] | None, limit: float) -> tuple[flo
     return found[:2] if math.hypot(*found[:2]) > limit else None
 
 
-def _pair_moved(found: list[_Told], view: View, known: Known, bad: np.ndarray, shares: Sequence[float]) -> list[_Told]:
+def _pair_moved(
+    found: list[_Told], view: View, known: Known, sharp: np.ndarray, shares: Sequence[float]
+) -> list[_Told]:
     """A missing component that is found again where it was not has moved, and explains what is told of both places.
 
     Where a component is missing that holds others, one of these may be what moved.
@@ -425,7 +435,7 @@ def _pair_moved(found: list[_Told], view: View, known: Known, bad: np.ndarray, s
             if offset is None:
                 continue
             told = _moved(k + 1, mask, offset, known.allowed[k])
-            if np.count_nonzero(bad & told.place) >= _THERE * np.count_nonzero(told.place):  # else one that was there
+            if np.count_nonzero(sharp & told.place) >= _THERE * np.count_nonzero(told.place):  # else one that was there
                 moved[i] = told
                 break
         gone |= _explained(found, moved[i], whole, others) if i in moved else set()

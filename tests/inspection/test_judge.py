@@ -121,19 +121,18 @@ def test_what_is_still_there_has_not_moved_though_its_like_is_found_beside_it(st
     assert told.kind == (Kind.CHANGED if stays else Kind.MOVED)
 
 
-@pytest.mark.parametrize(("off", "kind"), [(16, Kind.MISSING), (40, Kind.MOVED)])
-def test_what_lay_beside_a_missing_component_is_not_taken_for_it(off, kind):
-    """Cells are off beside what is gone: that much of its like, which always lay there, is off too."""
+@pytest.mark.parametrize(("off", "kind"), [(0, Kind.MISSING), (40, Kind.MOVED)])
+def test_what_always_lay_beside_a_missing_component_is_not_taken_for_it(off, kind):
     now = picture(left=False)
     now[at_box(50)] = now[at_box()]
     now[at_box()] = 120
-    bad = at_box()
-    bad[40:80, 80 - off : 80] = True
+    sharp = at_box()
+    sharp[40:80, 80 - off : 80] = True
     found = [
         _Told(Kind.MISSING, 1, at_box(), 3.0, 1.5, TIMES, "Component 1 is missing", True),
         _Told(Kind.DEFECT, 0, at_box(50), 2.0, 1.5, TIMES, "There is a defect"),
     ]
-    told = _pair_moved(found, SimpleNamespace(pixels=now), known(), bad, [1.0])  # type: ignore[arg-type]
+    told = _pair_moved(found, SimpleNamespace(pixels=now), known(), sharp, [1.0])  # type: ignore[arg-type]
     assert told[0].kind == kind
 
 
@@ -156,3 +155,26 @@ def test_a_new_thing_on_two_surfaces_is_extra_though_it_is_unlike_only_one(featu
         explained=np.zeros(SIZE, bool),
     )
     assert _tell_spot(case, spot).kind == kind
+
+
+def test_what_holds_a_new_thing_and_a_place_that_something_left_is_not_what_is_new():
+    ideal = cv2.circle(np.full((*SIZE, 3), 120, np.uint8), (110, 60), 14, (20, 20, 20), -1)
+    now = cv2.circle(np.full((*SIZE, 3), 120, np.uint8), (40, 60), 18, (230, 230, 40), -1)
+    thing = cv2.circle(np.zeros(SIZE, np.uint8), (40, 60), 18, 1, -1) > 0
+    both = np.zeros(SIZE, bool)
+    both[36:84, 16:130] = True
+    case = _Case(
+        view=SimpleNamespace(
+            pixels=now, detector=Detector(Instances.from_dense(np.stack([both, thing]), image_size=SIZE))
+        ),  # type: ignore[arg-type]
+        known=SimpleNamespace(lab=cv2.cvtColor(ideal, cv2.COLOR_RGB2LAB), masks=[]),  # type: ignore[arg-type]
+        measured=SimpleNamespace(heat=np.where(both, 2, 0)),  # type: ignore[arg-type]
+        margin=1.5,
+        bad=both,
+        usable=~both,
+        counts=np.zeros(0, np.int64),
+        explained=np.zeros(SIZE, bool),
+    )
+    (told,) = _tell_strangers(case)
+    assert np.array_equal(told.place, thing)
+    assert np.array_equal(case.explained, thing)  # what left is yet to be told
