@@ -39,9 +39,8 @@ _MOST_PAIRS = 8  # of the largest other findings, where a missing component is s
 _GONE = 0.8  # share of a component that must be off, and lie on a missing one, to be missing with it
 _OUTLINE = 0.7  # IoU of a new thing with a missing one that has moved there
 _FAR = 0.1  # share of a component that lies beyond its place, at least, where it has moved
-_NEW = 0.3  # share of what lies beyond its place, where it is found close by, that must be off
-# Share of where it is found elsewhere, whose pixels must be off: beside what is gone cells are off, and no pixels.
-_THERE = 0.15
+_NEW = 0.3  # share of where it is found that must be off
+_THERE = 0.2  # share of where it is found elsewhere that must look different: beside what is gone only cells are off
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def find(view: View, known: Known, measured: Measured, *, margin: float, least_a
     found = [*_tell_strangers(case), *_tell_components(case)]
     found += _tell_spots(case, spots[:_MOST])
     found += _tell_looks(case, found)
-    found = _pair_moved(found, view, known, case.sharp, case.shares.tolist())
+    found = _pair_moved(found, view, known, case.bad, case.shares.tolist())
     return sorted((_finding(each, view) for each in found), key=lambda each: -each.severity)
 
 
@@ -408,9 +407,7 @@ def _counts(found: tuple[float, float, float] | None, limit: float) -> tuple[flo
     return found[:2] if math.hypot(*found[:2]) > limit else None
 
 
-def _pair_moved(
-    found: list[_Told], view: View, known: Known, sharp: np.ndarray, shares: Sequence[float]
-) -> list[_Told]:
+def _pair_moved(found: list[_Told], view: View, known: Known, bad: np.ndarray, shares: Sequence[float]) -> list[_Told]:
     """A missing component that is found again where it was not has moved, and explains what is told of both places.
 
     Where a component is missing that holds others, one of these may be what moved.
@@ -435,7 +432,8 @@ def _pair_moved(
             if offset is None:
                 continue
             told = _moved(k + 1, mask, offset, known.allowed[k])
-            if np.count_nonzero(sharp & told.place) >= _THERE * np.count_nonzero(told.place):  # else one that was there
+            new = np.count_nonzero(bad & told.place) >= _NEW * np.count_nonzero(told.place)
+            if new and _differing(view, known, told.place) >= _THERE:  # else one that was there
                 moved[i] = told
                 break
         gone |= _explained(found, moved[i], whole, others) if i in moved else set()
@@ -444,6 +442,14 @@ def _pair_moved(
         gone |= _explained(found, each, known.masks[each.number - 1], others)
         gone |= {j for j in others if found[j].number and _went_along(view, known, found[j].number - 1, each)}
     return [moved.get(i, each) for i, each in enumerate(found) if i in moved or i not in gone]
+
+
+def _differing(view: View, known: Known, place: np.ndarray) -> float:
+    """Share of a place (H, W) bool that visibly differs from the reference."""
+    x0, y0, x1, y1 = box_of(place)
+    window = np.s_[y0:y1, x0:x1]
+    off = cv2.absdiff(cv2.cvtColor(view.pixels[window], cv2.COLOR_RGB2LAB), known.lab[window]).max(axis=2)
+    return float((off[place[window]] > VISIBLE).mean())
 
 
 def _same_thing(

@@ -121,18 +121,20 @@ def test_what_is_still_there_has_not_moved_though_its_like_is_found_beside_it(st
     assert told.kind == (Kind.CHANGED if stays else Kind.MOVED)
 
 
-@pytest.mark.parametrize(("off", "kind"), [(0, Kind.MISSING), (40, Kind.MOVED)])
-def test_what_always_lay_beside_a_missing_component_is_not_taken_for_it(off, kind):
+@pytest.mark.parametrize(("was_there", "kind"), [(True, Kind.MISSING), (False, Kind.MOVED)])
+def test_what_always_lay_beside_a_missing_component_is_not_taken_for_it(was_there, kind):
+    """Cells are off beside what is gone."""
     now = picture(left=False)
     now[at_box(50)] = now[at_box()]
     now[at_box()] = 120
-    sharp = at_box()
-    sharp[40:80, 80 - off : 80] = True
+    taught = known()
+    if was_there:
+        taught.lab[at_box(50)] = taught.lab[at_box()]
     found = [
         _Told(Kind.MISSING, 1, at_box(), 3.0, 1.5, TIMES, "Component 1 is missing", True),
         _Told(Kind.DEFECT, 0, at_box(50), 2.0, 1.5, TIMES, "There is a defect"),
     ]
-    told = _pair_moved(found, SimpleNamespace(pixels=now), known(), sharp, [1.0])  # type: ignore[arg-type]
+    told = _pair_moved(found, SimpleNamespace(pixels=now), taught, at_box() | at_box(50), [1.0])  # type: ignore[arg-type]
     assert told[0].kind == kind
 
 
