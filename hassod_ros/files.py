@@ -35,6 +35,19 @@ def find_config(name: str) -> Path:
     raise InputError(f"config/{name} is neither here nor in {where}; run this in a checkout, or give its path")
 
 
+def expanded(path: str | os.PathLike) -> Path:
+    """The path, ~ being the user's home folder.
+
+    Raises:
+        InputError: The user has none, as in a container whose user has no name.
+
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"there is no home folder for {path}; set HOME, or give another path") from error
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block succeeds.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hassod_ros.errors import InputError
-from hassod_ros.files import exclusive, sha256, write_json
+from hassod_ros.files import exclusive, expanded, sha256, write_json
 from hassod_ros.inspection.reference import Reference, load, save
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -43,7 +43,7 @@ class Store:
     """
 
     def __init__(self, folder: str | os.PathLike, cell: str = "") -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         self._note = self.folder / (f"current.{cell}.json" if cell else "current.json")
 
     def versions(self, name: str) -> list[int]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from hassod_ros.errors import InputError
-from hassod_ros.files import atomic_path
+from hassod_ros.files import atomic_path, expanded
 
 _SCHEMA = 1
 _HEADER_LIMIT = 1 << 16  # bytes; a damaged file may have no line end
@@ -62,8 +62,7 @@ class EngineKey:
 
 def default_cache_folder() -> Path:
     """`$XDG_CACHE_HOME/hassod_ros/engines`, by default below ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "hassod_ros" / "engines"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "hassod_ros" / "engines"
 
 
 def private_folder(folder: str | os.PathLike) -> Path:
@@ -73,7 +72,7 @@ def private_folder(folder: str | os.PathLike) -> Path:
         InputError: It belongs to someone else, or others may write to it.
 
     """
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()

@@ -40,6 +40,8 @@ def resolve_model(model: str, report: Callable[[str], None] | None = None) -> st
         return str(default_model(precision))
     if name in SHIPPED:
         return str(default_model(name.removeprefix(f"{DEFAULT}-")))
+    if os.sep in name or Path(name).suffix:
+        return os.path.expanduser(name)
     fetched = exported_names()
     if name in fetched:
         if not fetched[name].is_file():

@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from hassod_ros.files import expanded
+
 FOLDER_VARIABLE = "HASSOD_ROS_MODELS"
 SIZES = ((480, 640), (544, 960))  # (H, W) of a robot's pictures; the first is that of the plain name
 
@@ -76,7 +78,7 @@ def model_folder() -> Path:
     """Where fetched models are: `$HASSOD_ROS_MODELS`, else `hassod_ros/models` in the user's cache."""
     if given := os.environ.get(FOLDER_VARIABLE):
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hassod_ros" / "models"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "hassod_ros" / "models"
 
 
 def exported_names() -> dict[str, Path]:

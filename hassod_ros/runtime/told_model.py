@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 
 from hassod_ros.errors import InputError
-from hassod_ros.files import write_json
+from hassod_ros.files import expanded, write_json
 
 
 def state_folder() -> Path:
     """`$ROS_HOME/hassod_ros`, by default below ~/.ros."""
-    return Path(os.environ.get("ROS_HOME") or Path.home() / ".ros") / "hassod_ros"
+    return expanded(os.environ.get("ROS_HOME") or "~/.ros") / "hassod_ros"
 
 
 class ToldModel:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -45,6 +46,15 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest():
     assert all(name in str(error.value) for name in known_names())
     with pytest.raises(InputError, match="nearest name is default"):
         resolve_model("defalt")
+
+
+def test_paths_need_no_home_folder(monkeypatch):
+    for name in ("HASSOD_ROS_MODELS", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # a user without a name
+    assert resolve_model("/models/mine.onnx") == "/models/mine.onnx"
+    with pytest.raises(InputError, match=r"there is no home folder for ~/\.cache; set HOME, or give another path"):
+        resolve_model("hassod-r50")
 
 
 def test_names_need_neither_torch_nor_the_network():
