@@ -7,6 +7,7 @@ import errno
 import io
 import math
 import os
+import select
 import signal
 import sys
 import tempfile
@@ -96,7 +97,8 @@ def run(
         after_stop: What becomes of a run that was stopped.
 
     Returns:
-        Exit status: 0; 2 where the input is wrong or a disk full; 130 after Ctrl-C; 143 after SIGTERM.
+        Exit status: 0; 2 where the input is wrong or a disk full; 130 after Ctrl-C; 141 where
+        nobody reads its output any more; 143 after SIGTERM.
 
     """
     _reached.clear()
@@ -109,12 +111,15 @@ def run(
             if folder is not None:
                 find_out_early(folder)
         work()
+        print(end="", flush=True)
     except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt as stop:
         return _stopped(name, stop, after_stop)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 128 + signal.SIGPIPE
         if error.errno not in _FULL:
             raise
         where = error.filename or f"the folder of its output, or that of temporary files, {tempfile.gettempdir()},"
@@ -139,6 +144,16 @@ def _stopped(name: str, stop: KeyboardInterrupt, after_stop: str) -> int:
     _be_deaf()
     print(f"\n{name}: stopped{_after(_reached)}; {after_stop}", file=sys.stderr)
     return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+
+
+def _nobody_reads() -> bool:
+    """Whether who read standard output, such as `head`, has gone; what is left of it is thrown away then."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    gone = any(events & select.POLLERR for _, events in output.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 def print_anything() -> None:

@@ -110,6 +110,20 @@ def test_a_bug_is_not_hidden():
         commands.run("label", lambda: 1 / 0)
 
 
+@pytest.mark.parametrize("lines", [1, 10000])
+def test_a_reader_that_has_enough_is_no_error(lines):
+    code = "import sys; from hassod_ros.commands import run; print('a', flush=True); sys.stdin.read(); sys.exit("
+    code += f"run('list', lambda: print('b' * {lines})))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 128 + signal.SIGPIPE
+
+
 def test_a_full_disk_is_one_sentence(capsys):
     def fill() -> None:
         with open("/dev/full", "w") as file:
@@ -191,6 +205,8 @@ def test_a_number_that_makes_no_sense_is_refused_before_the_work(verb, words, ca
         ("average", "--checkpoints a b --out OUT/m.pth"),
         ("learn_reference", "photos --out OUT/r.npz"),
         ("inspect", "photos --reference r.npz --report OUT"),
+        ("retrain", "photos --registry OUT"),
+        ("retrain", "photos --registry models --work OUT"),
     ],
 )
 def test_what_cannot_be_written_is_said_before_the_work(verb, words, tmp_path, capsys):

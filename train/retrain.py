@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refused[0] = version.status == REFUSED
         print(f"{version} is {version.status}; see {version.folder / 'report.html'}")
 
-    return run("retrain", work) or int(refused[0])
+    # Registered and rolled out is after hours.
+    return run("retrain", work, writes=(options.registry, options.work)) or int(refused[0])
 
 
 def build_parser() -> argparse.ArgumentParser:
