@@ -13,9 +13,11 @@ are not public: those here are chosen by us.
   Figure 1 says of the image level). Their scores are the mean unlikeness of their patches in this image, and the
   scores of the set count as some more patches, as many as the level explains of that unlikeness over the set. Without
   the image level the scores of the set count.
-* The levels are added to how unlike the border a patch is itself, each with the weight r / (1 - r) of the share r that
-  it explains of that in the image (see `reliability`): clusters of noisy features mix what the border tells apart. Near
-  and alike patches share their sums (see `random_walk`); above Otsu's threshold they are foreground.
+* Each level has the weight r / (1 - r) of the share r that it explains of how unlike the border the image's patches
+  are (see `reliability`): clusters of noisy features mix what the border tells apart. The levels' weighted mean is
+  added to how unlike the border a patch is itself, with the largest of their weights: they see the same patches, and
+  agreeing thrice proves no more. Near and alike patches share their sums (see `random_walk`); above Otsu's threshold
+  they are foreground.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ class LightClusterConfig:
 
     size: int = 480  # side of the square that an image is resized to, px
     keep_aspect: bool = False  # instead a rectangle of the image's shape with as many pixels
-    levels: tuple[str, ...] = LEVELS  # whose foreground scores are added
+    levels: tuple[str, ...] = LEVELS  # whose foreground scores count
     dataset_clusters: int = 64  # of all patches
     categories: int = 8  # of images
     category_clusters: int = 32  # of the patches of a category
@@ -379,14 +381,19 @@ def _foreground(
     # Of the set's clusters, which have to serve all images, parts would be confetti.
     finest = found.get("image") or found.get("dataset")
     parts = finest[1] if finest is not None else nearest(vectors, codebooks.dataset_centres)[0]
-    total = unlike.copy()
+    weights, values = [], []
     for level, (centres, labels, scores) in found.items():
         patches = 0.0 if level == "image" else _PRIOR * float(codebooks.level_weights[LEVELS.index(level)])
         shares = softmax(vectors @ centres.T / _TEMPERATURE, axis=1)
         trust = explained(unlike, shares, scores, patches)
         if "image" in found:
             scores = cluster_scores(labels, unlike, len(scores), known=scores, patches=patches)
-        total += np.float32(trust / max(1 - trust, _LEAST)) * scores[labels]
+        weights.append(trust / max(1 - trust, _LEAST))
+        values.append(scores[labels])
+    # All levels see the same patches: their mean is one witness, as good as the best of them, not three.
+    best = max(weights)
+    levels = np.average(values, axis=0, weights=weights) if best > 0 else np.zeros(len(unlike))
+    total = unlike + np.float32(best) * levels.astype(np.float32)
     return total, parts.astype(np.int32)
 
 

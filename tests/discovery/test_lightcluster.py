@@ -5,8 +5,10 @@ import cv2
 import numpy as np
 import pytest
 
+from hassod_ros.discovery import lightcluster
 from hassod_ros.discovery.features import load_features
 from hassod_ros.discovery.lightcluster import (
+    Codebooks,
     LightCluster,
     LightClusterConfig,
     cluster,
@@ -14,7 +16,7 @@ from hassod_ros.discovery.lightcluster import (
 )
 from hassod_ros.discovery.method import change, make_method, open_learner
 from hassod_ros.discovery.patch_learner import pooled
-from hassod_ros.discovery.regions import above_otsu, unlike_border, without_bridges
+from hassod_ros.discovery.regions import above_otsu, unlike_border, vectors_of, without_bridges
 from hassod_ros.discovery.states import State, describe, load_state, save_state
 from hassod_ros.errors import InputError
 from hassod_ros.evaluation.foreground_baselines import shared_border_prior
@@ -224,6 +226,24 @@ def test_a_level_that_explains_nothing_has_no_say(learned):
     image, category, dataset = state.arrays["level_weights"]
     assert image > 0.8
     assert max(category, dataset) < 0.4
+
+
+def test_levels_that_agree_count_once(learned, monkeypatch):
+    made, image = method(), scene(100)[0]
+    codebooks = Codebooks.of(learned)
+    features = Colours()(made.prepare(image, 8)[None])[0]
+    vectors, grid = vectors_of(features), features.shape[1:]
+    (one,) = lightcluster._clusterings(
+        vectors, np.linspace(-1, 1, len(vectors)), codebooks, replace(made.config, levels=("image",))
+    ).values()
+
+    def scores(*levels: str) -> np.ndarray:
+        monkeypatch.setattr(lightcluster, "_clusterings", lambda *_: dict.fromkeys(levels, one))
+        return lightcluster._foreground(vectors, grid, agreeing, made.config)[0]
+
+    agreeing = replace(codebooks, level_weights=np.zeros(3, np.float32))  # no level has a patch of its own to add
+    np.testing.assert_allclose(scores("image", "category", "dataset"), scores("image"), rtol=1e-5)
+    assert np.ptp(scores("image")) > 0
 
 
 def _alone(rng: np.random.Generator) -> np.ndarray:
