@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +124,13 @@ def try_lock(handle: int) -> bool:
 def alone(folder: str | os.PathLike) -> Iterator[None]:
     """Make a folder, and keep others of this machine out of the block: they would write the same files.
 
-    What a killed process has started is given some seconds to end.
+    What a killed process has started is given some seconds to end. Where nothing was written, no new folder is left.
 
     Raises:
         InputError: Another one is in the block, or the folder cannot be written.
 
     """
+    new = [each for each in (Path(folder), *Path(folder).parents) if not each.exists()]
     make_folder(folder)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -143,6 +144,9 @@ def alone(folder: str | os.PathLike) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+        with suppress(OSError):  # the first that holds something ends it
+            for each in new:
+                each.rmdir()
 
 
 def find_out_early(folder: str | os.PathLike) -> None:

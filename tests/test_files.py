@@ -10,6 +10,7 @@ import pytest
 import hassod_ros
 from hassod_ros.errors import InputError
 from hassod_ros.files import (
+    alone,
     atomic_path,
     find_config,
     find_out_early,
@@ -149,6 +150,19 @@ def test_a_full_device_is_named(tmp_path):
     with pytest.raises(InputError, match="No space left on device"), atomic_path(tmp_path / "x"):
         Path("/dev/full").write_bytes(b"x")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_in_which_nothing_was_written_does_not_stay(tmp_path):
+    with pytest.raises(InputError, match="no labels"), alone(tmp_path / "runs" / "a"):
+        raise InputError("no labels")
+    assert not any(tmp_path.iterdir())
+    with alone(tmp_path / "runs" / "a"):
+        (tmp_path / "runs" / "a" / "model.pth").touch()
+    (tmp_path / "there").mkdir()
+    with alone(tmp_path / "there"):
+        pass
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["runs", "there"]
+    assert (tmp_path / "runs" / "a" / "model.pth").is_file()
 
 
 def test_sha256_of_more_than_one_block(tmp_path):
