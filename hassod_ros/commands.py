@@ -126,9 +126,7 @@ def run(
         print(f"{name}: {where} has no room left ({error.strerror}); free some space and run again", file=sys.stderr)
         return WRONG_INPUT
     except (SystemError, ImportError) as error:
-        if isinstance(
-            error.__cause__, KeyboardInterrupt
-        ):  # what compiled code makes of a signal that came while it ran
+        if isinstance(error.__cause__, KeyboardInterrupt):  # what compiled code makes of a signal while it runs
             return _stopped(name, error.__cause__, after_stop)
         if not (sentence := missing(error)):
             raise

@@ -160,8 +160,8 @@ def find_out_early(folder: str | os.PathLike) -> None:
     make_folder(next(each for each in (path, *path.parents) if each.exists()))
 
 
-def make_folder(folder: str | os.PathLike) -> None:
-    """Make a folder that can be written.
+def make_folder(folder: str | os.PathLike, name: str = "") -> None:
+    """Make a folder that can be written; `name`: of the parameter that gives it, for the sentence.
 
     Raises:
         InputError: It cannot.
@@ -172,7 +172,8 @@ def make_folder(folder: str | os.PathLike) -> None:
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another folder") from error
+        place = f"{name} {folder}".strip()
+        raise InputError(f"cannot write to {place}: {error.strerror}; choose another folder") from error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import threading
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from hassod_ros.errors import InputError
+from hassod_ros.files import expanded, make_folder
 from hassod_ros.inspection.verdict import Verdict
 
 _LINES = 2000  # of a file; then another is begun, so that old ones can go
@@ -32,16 +31,12 @@ class Journal:
     """
 
     def __init__(self, folder: str | os.PathLike, limit: int) -> None:
-        self._folder = Path(folder).expanduser()
+        self._folder = expanded(folder)
         self._limit = limit
         self._lock = threading.Lock()
         self._lines = self._entries = 0
         self._file = ""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self._folder).close()
-        except OSError as error:
-            raise InputError(f"cannot write to log_dir {folder}: {error.strerror}; choose another folder") from error
+        make_folder(self._folder, "log_dir")
 
     def write(self, verdict: Verdict, picture: np.ndarray | None, **more: Any) -> None:
         """Add a verdict, and the (H, W, 3) uint8 RGB picture of a bad part.

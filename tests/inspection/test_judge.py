@@ -57,6 +57,13 @@ def test_a_mask_that_is_as_usual_but_for_a_place_says_that_it_is_left_out(left_o
     assert not _is_left_out(place, [2], known, detector)  # type: ignore[arg-type]
 
 
+def case_of(now, masks, known, heat, **measured):
+    """A picture of which nothing has been told; it covers the reference, the detector finds `masks` (N, H, W) bool."""
+    detector = Detector(Instances.from_dense(masks, image_size=SIZE))
+    view = SimpleNamespace(pixels=now, detector=detector, covered=np.ones(SIZE, bool))
+    return _Case.of(view, known, SimpleNamespace(heat=heat, **measured), margin=1.5)
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_what_is_new_is_the_tightest_thing_that_holds_what_differs(alone):
     """A loose mask around it is off as well: cells are, far around."""
@@ -66,16 +73,8 @@ def test_what_is_new_is_the_tightest_thing_that_holds_what_differs(alone):
     loose = np.zeros(SIZE, bool)
     loose[30:90, 30:100] = True
     masks = np.stack([loose] if alone else [loose, tight])
-    case = _Case(
-        view=SimpleNamespace(pixels=now, detector=Detector(Instances.from_dense(masks, image_size=SIZE))),  # type: ignore[arg-type]
-        known=SimpleNamespace(lab=cv2.cvtColor(ideal, cv2.COLOR_RGB2LAB), masks=[]),  # type: ignore[arg-type]
-        measured=SimpleNamespace(heat=np.where(loose, 2, 0)),  # type: ignore[arg-type]
-        margin=1.5,
-        bad=loose,
-        usable=~loose,
-        counts=np.zeros(0, np.int64),
-        explained=np.zeros(SIZE, bool),
-    )
+    taught = SimpleNamespace(lab=cv2.cvtColor(ideal, cv2.COLOR_RGB2LAB), masks=[])
+    case = case_of(now, masks, taught, np.where(loose, 2, 0))
     (told,) = _tell_strangers(case)
     assert np.array_equal(told.place, loose if alone else tight)
     assert np.array_equal(case.explained, loose)  # nothing more is told of what is off around it
@@ -104,18 +103,8 @@ def test_what_is_still_there_has_not_moved_though_its_like_is_found_beside_it(st
     now = picture(left=False)
     now[at_box(40)] = now[at_box()]
     now[at_box()] = now[at_box()] // np.array([1, 2, 4], np.uint8) if stays else 120  # orange and black
-    bad = at_box() | at_box(40)
-    heat = np.where(bad, 3, 0).astype(np.float32)
-    case = _Case(
-        view=SimpleNamespace(pixels=now, detector=Detector(Instances.from_dense(at_box(40)[None], image_size=SIZE))),  # type: ignore[arg-type]
-        known=known(),  # type: ignore[arg-type]
-        measured=SimpleNamespace(heat=heat, pixels=heat, looks=np.ones(1), unlike=np.zeros(1)),  # type: ignore[arg-type]
-        margin=1.5,
-        bad=bad,
-        usable=~bad,
-        counts=np.array([1600]),
-        explained=np.zeros(SIZE, bool),
-    )
+    heat = np.where(at_box() | at_box(40), 3, 0).astype(np.float32)
+    case = case_of(now, at_box(40)[None], known(), heat, pixels=heat, looks=np.ones(1), unlike=np.zeros(1))
     told = _tell_component(case, 0, 1.0)
     assert told is not None
     assert told.kind == (Kind.CHANGED if stays else Kind.MOVED)
@@ -144,18 +133,9 @@ def test_a_new_thing_on_two_surfaces_is_extra_though_it_is_unlike_only_one(featu
     ideal[:, 80:] = 240
     now = cv2.circle(ideal.copy(), (80, 60), 16, (120, 120, 120), -1)
     spot = cv2.circle(np.zeros(SIZE, np.uint8), (80, 60), 16, 1, -1) > 0
-    case = _Case(
-        view=SimpleNamespace(pixels=now, detector=Detector(Instances.from_dense(spot[None], image_size=SIZE))),  # type: ignore[arg-type]
-        known=SimpleNamespace(
-            lab=cv2.cvtColor(ideal, cv2.COLOR_RGB2LAB), masks=[], components=[], seen=np.zeros(SIZE, np.float32)
-        ),  # type: ignore[arg-type]
-        measured=SimpleNamespace(heat=np.where(spot, 2, 0), features=np.full((30, 40), features, np.float32)),  # type: ignore[arg-type]
-        margin=1.5,
-        bad=spot,
-        usable=~spot,
-        counts=np.zeros(0, np.int64),
-        explained=np.zeros(SIZE, bool),
-    )
+    lab = cv2.cvtColor(ideal, cv2.COLOR_RGB2LAB)
+    taught = SimpleNamespace(lab=lab, masks=[], components=[], seen=np.zeros(SIZE, np.float32))
+    case = case_of(now, spot[None], taught, np.where(spot, 2, 0), features=np.full((30, 40), features, np.float32))
     assert _tell_spot(case, spot).kind == kind
 
 
@@ -165,18 +145,8 @@ def test_what_holds_a_new_thing_and_a_place_that_something_left_is_not_what_is_n
     thing = cv2.circle(np.zeros(SIZE, np.uint8), (40, 60), 18, 1, -1) > 0
     both = np.zeros(SIZE, bool)
     both[36:84, 16:130] = True
-    case = _Case(
-        view=SimpleNamespace(
-            pixels=now, detector=Detector(Instances.from_dense(np.stack([both, thing]), image_size=SIZE))
-        ),  # type: ignore[arg-type]
-        known=SimpleNamespace(lab=cv2.cvtColor(ideal, cv2.COLOR_RGB2LAB), masks=[]),  # type: ignore[arg-type]
-        measured=SimpleNamespace(heat=np.where(both, 2, 0)),  # type: ignore[arg-type]
-        margin=1.5,
-        bad=both,
-        usable=~both,
-        counts=np.zeros(0, np.int64),
-        explained=np.zeros(SIZE, bool),
-    )
+    taught = SimpleNamespace(lab=cv2.cvtColor(ideal, cv2.COLOR_RGB2LAB), masks=[])
+    case = case_of(now, np.stack([both, thing]), taught, np.where(both, 2, 0))
     (told,) = _tell_strangers(case)
     assert np.array_equal(told.place, thing)
     assert np.array_equal(case.explained, thing)  # what left is yet to be told
